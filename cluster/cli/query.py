@@ -130,8 +130,7 @@ def _default_columns(
         own = [one for one in stores if one.job.spec.kernel in kernels]
         shelf = Shelf(own) if 0 < len(own) < len(stores) else store
         n_first, differing, stores = 2, set(shelf.differing), shelf.stores
-        renamed = (name for new in store.joined for name in new.values())
-        there = {*shelf[table].names, *renamed, *sorted_by}
+        there = {*shelf[table].names, *sorted_by}
         known = [name for name in found if name in there]
     swept = differing.union(["job_seed"], *([*one.swept, *varied(one)] for one in stores))
     kind = lambda name: name.partition(".")[0].partition("[")[0]

@@ -24,6 +24,7 @@ from jobs.spec.sweep import Loguniform, Uniform
 from jobs.spec.trust import modules_of
 from jobs.storage.addresses import beside, join
 from jobs.store.arrays import plain
+from jobs.store.card import searched
 from jobs.store.store import Metric, Mode, Store, known_kernel, metric_of
 
 if TYPE_CHECKING:
@@ -218,11 +219,7 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         once=computes_once(store),
         ends=ends(store.job.spec, params),
         items=Spread.of(of_fine),
-        last=tuple(
-            name.removeprefix("final_")
-            for name in names
-            if name.startswith("final_") and isinstance(store.job.spec.search, Population)
-        ),
+        last=tuple(searched(store)) if isinstance(store.job.spec.search, Population) else (),
         replicates=tuple(name for name in names if name not in of_setting),
         next=commands(store, int(columns["item"][first])),
         dropped=int((status == "dropped").sum()),

@@ -21,6 +21,7 @@ from jobs.query.table import Rows, Table
 from jobs.query.tables import Source, ask, nothing_yet
 from jobs.spec.job import inner
 from jobs.store.arrays import attributes
+from jobs.store.card import all_swept
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -233,8 +234,9 @@ def _hint(
         return f": it is an array ({', '.join(axes)}), not a column; read it as jobs.open_store(...)['{folder}/0']['{name}']"
     listed = "".join(f"\n  {table}: {', '.join(columns)}" for table, columns in tables.items())
     top = name.partition(".")[0]
-    if source and top in store.swept and top not in known:
-        return f": the job sweeps it, but table {source} has no such column; known:{listed}"
+    if source and top in all_swept(store) and top not in known:
+        how = "sweeps" if top in store.swept else "searches"
+        return f": the job {how} it, but table {source} has no such column; known:{listed}"
     value = inner(attributes(store.results(0))["params"], name)
     if value is not None and not any(re.match(rf"{re.escape(top)}([.\[]|$)", one) for one in known):
         return f": the job does not sweep it, and all its items have {value!r:.60}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,20 @@ def _reader(array: zarr.Array[Any]) -> Read:
 
 
 def stored(
-    group: zarr.Group, axis: str, known: Sequence[str] = (), summary: Collection[str] = ()
+    group: zarr.Group,
+    axis: str,
+    known: Sequence[str] = (),
+    summary: Collection[str] = (),
+    new: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """The table whose columns are the arrays of one Zarr group, in the one order that all have who show a table: the row's
     number, what was swept, what is `known` in that order, others by name.
 
     axis: the axis of its rows. summary: arrays that are columns even if they have one more axis: of lists, shown where rows differ.
+    new: array -> its column, if the name is another; a question may use both.
     """
-    arrays = {name: array for name, array in group.arrays() if _dims(array)[:1] == (axis,)}
+    found = {name: array for name, array in group.arrays() if _dims(array)[:1] == (axis,)}
+    arrays = {new.get(name, name): array for name, array in found.items()}
     table = Table(next((array.shape[0] for array in arrays.values()), 0))
     swept = str(attributes(group).get("coordinates", "")).split()
     order = dict.fromkeys([axis, *swept, *known, *sorted(arrays)])
@@ -59,6 +66,7 @@ def stored(
         elif name in summary and array.ndim == 2:
             table.add_list(name, _reader(array), array.shape[1])
             table.if_varied += (name,)
+    table.reads |= {old: table.reads[name] for old, name in new.items() if old in found}
     return table
 
 

@@ -2,8 +2,7 @@
 
 A table of a shelf has the rows of all stores, one store after another. It has a column `store`, and one for every parameter
 that differs between the stores, swept or not: the `kernel`, the job's seed (`job_seed`), and all fields of its params,
-defaults included. Rows of a store without a column have NaN or an empty text there. If one store has a column X and another
-only `final_X`, which its search proposed, column X has both.
+defaults included. Rows of a store without a column have NaN or an empty text there.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from jobs.query.columns import as_array, as_column, as_text, brief, labelled
 from jobs.query.expression import Expression
 from jobs.query.sql import sql
 from jobs.query.table import Read, Table, end_to_end
-from jobs.query.tables import Source, Tables, ask, tables_of
+from jobs.query.tables import Source, Tables, ask, ended_with, tables_of
 from jobs.spec.job import leaves
 from jobs.storage import objects
 from jobs.storage.addresses import without_ending
@@ -65,26 +64,11 @@ class Shelf(Source):
         return [fixed(store) for store in self.stores]
 
     @cached_property
-    def joined(self) -> list[dict[str, str]]:
-        """For each store, its column `final_X` -> X if another store has an X and it has none: Optuna's proposals beside a sweep."""
-        held = [{*own, *store.swept} for own, store in zip(self._fixed, self.stores, strict=True)]
-        return [
-            {
-                f"final_{name}": name
-                for name in searched(store)
-                if f"final_{name}" in store.description.dims
-                and name not in own
-                and any(name in other for other in held)
-            }
-            for store, own in zip(self.stores, held, strict=True)
-        ]
-
-    @cached_property
     def swept(self) -> list[str]:
-        """What any of the stores sweeps, or searches under the name that another store gives it."""
+        """What any of the stores sweeps or searches."""
         swept = [name for store in self.stores for name in store.swept]
-        searched = [name for one in self.joined for name in one.values()]
-        return list(dict.fromkeys(swept + searched))
+        ended = [name for store in self.stores for name in ended_with(store).values()]
+        return list(dict.fromkeys(swept + ended))
 
     @cached_property
     def differing(self) -> dict[str, list[Any]]:
@@ -155,16 +139,12 @@ class Shelf(Source):
         return table
 
     def _own(self, k: int, name: str) -> Table:
-        """A table of store k, without rows if it has none; its column `final_X` is also X if `joined` says so."""
+        """A table of store k, without rows if it has none."""
         if name not in self._parts[k].names():
             return Table(0)
         table = self._parts[k][name]
-        new = {old: new for old, new in self.joined[k].items() if old in table.names}
-        named = {**{new[old]: old for old in new}, **{name: name for name in table.names}}
-        reads: dict[str, Read] = {
-            column: partial(table.read, stored) for column, stored in named.items()
-        }
-        return Table(table.n, reads, [new.get(column, column) for column in table.shown])
+        reads: dict[str, Read] = {column: partial(table.read, column) for column in table.names}
+        return Table(table.n, reads, table.shown)
 
     def value(self, k: int, column: str) -> object:
         """The value of a parameter, or of an element such as push[0], that store k sets; None if it sweeps it or has no such one."""

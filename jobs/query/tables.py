@@ -30,6 +30,7 @@ from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.lease import drivers
 from jobs.storage.objects import is_storage_error
 from jobs.store.arrays import attributes
+from jobs.store.card import searched
 from jobs.store.events import read_events
 from jobs.store.store import Store, going_on
 
@@ -44,11 +45,18 @@ def replicates(store: Store) -> tuple[str, ...]:
 
 def varied(store: Store) -> list[str]:
     """The columns of swept and searched fields; a field that a population changes has its final values."""
-    swept = store.swept
-    if not store.job.spec.search:
-        return swept
-    final = [name for name in store.description.dims if name.startswith("final_")]
-    return [*final, *(name for name in swept if f"final_{name}" not in final)]
+    ended, dims = ended_with(store), store.description.dims
+    final = [f"final_{name}" for name in searched(store) if f"final_{name}" in dims]
+    swept = [name for name in store.swept if f"final_{name}" not in final]
+    return [*(ended.get(name, name) for name in final), *swept]
+
+
+def ended_with(store: Store) -> dict[str, str]:
+    """The array `final_X` of a searched field -> X, its column of `items`, where the job has no other X, such as the start of a
+    population that it sweeps."""
+    dims, swept = store.description.dims, store.swept
+    found = {f"final_{name}": name for name in searched(store) if name not in (*dims, *swept)}
+    return {array: name for array, name in found.items() if array in dims}
 
 
 def shown_for(name: str, columns: Collection[str]) -> list[str]:
@@ -159,7 +167,8 @@ class Tables(Source):
         described = self.store.description
         if name in ("items", "shards"):
             known = [*varied(self.store), *described.dims, *described.reduced]
-            return stored(child(self.root, name), name.removesuffix("s"), known)
+            new = ended_with(self.store)
+            return stored(child(self.root, name), name.removesuffix("s"), known, new=new)
         if name in (further := reduction_tables(self.store)):
             return stored(child(self.root, further[name]), name)
         if name == SEARCH_TABLE and (search := self.store.job.spec.search):

@@ -25,7 +25,7 @@ from jobs.inputs.measure import load_group, paths_of
 from jobs.inputs.versions import changed_files
 from jobs.query.columns import as_array, decode
 from jobs.query.readers import child
-from jobs.query.tables import ask, replicates
+from jobs.query.tables import ask, ended_with, replicates
 from jobs.reduce import (
     Columns,
     column_arrays,
@@ -147,9 +147,11 @@ def _by_swept(
     """Group the lines of items in a figure by the swept parameter that explains most of the metric; seeds are alike. A field that
     a search changes has its final values."""
     final = {name: f"final_{name}" for name in searched(store) if f"final_{name}" in results}
+    ended = ended_with(store)
+    called = lambda name: ended.get(final.get(name, name), final.get(name, name))
     read = lambda name: np.asarray(results[final[name]] if name in final else columns[name])
     swept = {
-        final.get(name, name): column
+        called(name): column
         for name in columns
         if name not in ("item", *replicates(store)) and (column := read(name)).ndim == 1
     }

@@ -246,15 +246,13 @@ def _sweep(
         n_of[one] += content["progress"]["items_done"]
     kernel = max(n_of, key=n_of.__getitem__)
     mine = [
-        (content["sweep"], new)
-        for content, one, new in zip(contents, kernels, shelf.joined, strict=True)
+        content["sweep"]
+        for content, one in zip(contents, kernels, strict=True)
         if one == kernel and content["sweep"]
     ]
     if not mine:
         return None
-    union = lambda field: list(
-        dict.fromkeys(new.get(name, name) for sweep, new in mine for name in sweep[field])
-    )
+    union = lambda field: list(dict.fromkeys(name for sweep in mine for name in sweep[field]))
     parameters = list(dict.fromkeys(["store", *shelf.differing, *union("parameters")]))
     results = [name for name in union("results") if name not in parameters]
     # Only items of one kernel compare, and of these only the done ones: a dropped item was younger.
@@ -273,14 +271,14 @@ def _sweep(
         effect._replace(parameter=called[effect.parameter])
         for effect in effects(columns, list(called), numbers)
     ]
-    metrics = {sweep["metric"] for sweep, _ in mine}
+    metrics = {sweep["metric"] for sweep in mine}
     return {
         "kernel": kernel if len(n_of) > 1 else "",
         "parameters": parameters,
         "results": results,
         "metric": metrics.pop() if len(metrics) == 1 else "",
-        "falling": any(sweep["falling"] for sweep, _ in mine),
-        "searched": any(sweep["searched"] for sweep, _ in mine),
+        "falling": any(sweep["falling"] for sweep in mine),
+        "searched": any(sweep["searched"] for sweep in mine),
         "replicates": union("replicates"),
         "log": union("log"),
         "effects": [effect.to_json() for effect in found],

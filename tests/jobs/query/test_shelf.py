@@ -8,6 +8,7 @@ from stores import JOB, copied_run, make, run
 import jobs
 from jobs.errors import JobError
 from jobs.query.best import best, table_of
+from jobs.query.query import query
 from jobs.query.shelf import Shelf, short_names
 from jobs.report.page import Content, several
 from jobs.store.store import Metric, Store
@@ -128,11 +129,11 @@ def test_the_best_of_each_stand_in_order_with_what_differs(shelf, frames):
 
 
 def test_a_proposed_parameter_is_joined_to_the_one_that_others_have(folder, tmp_path):
-    """Optuna has `final_rate` alone; a sweep has `rate`, and so has a store that sets it."""
+    """Optuna stores `final_rate`; a sweep has `rate`, and so has a store that sets it."""
     search = {"method": "optuna", "metric": "norm", "trials": 3, "sampler": "random", "params": {"rate": {"uniform": [-0.5, 0.5]}}}  # fmt: skip
     run(tmp_path / "tpe.zarr", {**SETS_N, "sweep": {}, "search": search})
     both = jobs.open_stores([tmp_path / "tpe.zarr", folder / "b.zarr"])
-    proposed = jobs.open_store(tmp_path / "tpe.zarr").table().final_rate.tolist()
+    proposed = jobs.open_store(tmp_path / "tpe.zarr").table().rate.tolist()
     found = both.table()
     assert "final_rate" not in found
     assert found.rate.tolist() == [*proposed, *found.rate[3:]]
@@ -147,9 +148,12 @@ def test_a_proposed_parameter_is_joined_to_the_one_that_others_have(folder, tmp_
     assert (names, "final_rate" in columns) == (["rate"], False)
     sets = jobs.open_stores([tmp_path / "tpe.zarr", folder / "deep" / "c.zarr"])
     assert sets.table().rate.tolist() == [*proposed, 0.5, 0.5, 0.5]
-    # Without another store that has it, it keeps its name.
-    twice = Shelf([Store.open(str(tmp_path / "tpe.zarr"))] * 2)
-    assert {"final_rate"} == {name for name in twice.table() if "rate" in name}
+    tpe = Store.open(str(tmp_path / "tpe.zarr"))
+    assert {"rate"} == {name for name in Shelf([tpe] * 2).table() if "rate" in name}
+    where = "rate < 0.5"
+    assert query(tpe, where, agg="count").attrs["table"] == "items", "search has it, too"
+    with pytest.raises(JobError, match="the job searches it, but table shards has no"):
+        query(tpe, where, table="shards")
 
 
 def test_shelf_with_a_store_that_has_no_item_yet(folder, tmp_path):

@@ -114,8 +114,8 @@ def test_a_table_about_items_has_what_was_searched(tmp_path):
     store, _ = run(tmp_path / "s.zarr", {"kernel": "toy", "search": search})
     gather(store)
     found, proposed = query(store, table="place"), query(store, table="items")
-    assert list(found.columns) == ["group", "place", "best_norm", "best_item", "seed", "final_rate"]
-    assert found.final_rate.tolist() == proposed.final_rate[found.best_item].tolist()
+    assert list(found.columns) == ["group", "place", "best_norm", "best_item", "seed", "rate"]
+    assert found.rate.tolist() == proposed.rate[found.best_item].tolist()
 
 
 def test_the_name_is_taken_where_there_is_a_search(tmp_path):

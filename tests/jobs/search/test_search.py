@@ -81,8 +81,8 @@ def test_lineage_opens_as_xarray_and_the_end_can_be_asked_for(whole):
     assert group.sizes[axis] == (9 if population else 3)
     if population:
         assert group.search_parent.dims == group.search_rate.dims == ("item", "generation")
-        frame = query(store, where="final_rate > 0.1", sort="loss")
-        assert len(frame) == (group.final_rate.values > 0.1).sum() > 0
+        frame = query(store, where="rate > 0.1", sort="loss")
+        assert len(frame) == (group.rate.values > 0.1).sum() > 0
     else:
         assert "dropped" in group.status.attrs["flag_meanings"]
         assert len(query(store, where="status == 'dropped' and search_rung >= 1")) == 8
