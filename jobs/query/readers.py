@@ -125,12 +125,17 @@ def search_table(store: Store, search: Search, items: Table) -> Table:
 
     item  generation  METRIC  parent  PARAM ...      (population) METRIC at the generation's end; parent and PARAM as it began
     item  rung        METRIC  PARAM ...              (on rungs) PARAM of Optuna; without `prune` it has one rung, the end
+
+    Swept fields are joined from `items`, unless a column has their name.
     """
     ids, groups, rows = (as_array(items.read(column)) for column in ("item", "group", "row"))
     take = lambda g: _searched(store, search, int(g), ids[groups == g], rows[groups == g])
     # Without an item, the columns of the first group, of no rows.
     parts = [take(g) for g in np.unique(groups)] or [take(0)]
-    return Table.of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    table = Table.of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    table.ids = "item"
+    join_items(table, items, store.swept)
+    return table
 
 
 def _searched(

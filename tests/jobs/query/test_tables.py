@@ -57,9 +57,12 @@ def test_table_has_a_row_for_every_comparison(tmp_path, kind, fails):
     items = [k for k in range(len(found["search_metric"])) if k != fails]
     expected = rows({name: values[items] for name, values in found.items()}, items)
     frame = jobs.open_store(store.address).table("search")
-    assert list(frame.columns) == names
+    assert {*frame.columns} == {*names, "rate"}, "what is swept is joined"
+    if kind == "halving":
+        swept = query(store).set_index("item").rate
+        assert frame.rate.tolist() == swept[frame.item].tolist()
     assert len(frame) > len(items)
-    np.testing.assert_array_equal(frame.to_numpy(float), np.array(expected, float))
+    np.testing.assert_array_equal(frame[names].to_numpy(float), np.array(expected, float))
 
 
 def test_a_member_is_followed_to_its_ancestors(tmp_path):
