@@ -34,7 +34,8 @@ from jobs.reduce import (
     group_params,
     rows_with_results,
 )
-from jobs.report.sweep import Effect, axis_of, by_importance, effects, overview
+from jobs.report.effects import Effect, by_importance, effects
+from jobs.report.sweep import axis_of, overview
 from jobs.storage.addresses import beside, local_path
 from jobs.store.arrays import Lazy, Rows, attributes
 from jobs.store.card import searched

@@ -1,33 +1,24 @@
-"""A sweep: how strongly each result depends on each swept parameter, one parameter at a time, from ranks; and plots of that.
-
-share  fraction of the variance of the result's ranks that lies between bins of the parameter (one bin per
-       value, or up to 10 bins of equal counts): eta^2, adjusted for chance over n items and k bins:
-       1 - (1 - eta^2)(n - 1)/(n - k), at least 0
-rho    Spearman's rank correlation: sign and strength of a monotone relation; None for texts
-
-Neither sees interactions: a parameter that acts only together with another seems to have no effect.
-"""
+"""A sweep: which parameters matter (jobs.report.effects), and plots of the metric against them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide, tick
 from jobs.errors import count, left_out
+from jobs.query.columns import rows_of_items
+from jobs.query.query import rows
 from jobs.query.tables import ask, replicates, shown_for, varied
+from jobs.report.effects import LEAST_ITEMS, by_importance, effects
 from jobs.report.factors import MAX_KINDS, is_replicate, with_factors, with_places, zipped
 from jobs.report.search_plots import best_so_far, ends
+from jobs.spec.search import SEARCH_TABLE
 from jobs.store.store import Store, metric_of
 
-N_BINS = 10
-IN_A_BIN = 4
-"""Least mean number of items per bin: with one item per bin, all variance would lie between bins."""
-LEAST_ITEMS = 8
-"""Least number of items: with fewer, shares are noise."""
 MAX_RESULTS = 12
 """Most results whose dependence on the parameters is measured."""
 MAX_ITEMS = 100_000
@@ -38,113 +29,6 @@ MAX_DESCRIPTION = 40
 """Most characters of a field's description beside its name at an axis."""
 MAX_MEDIANS = 40
 """Most values of the first parameter for which medians are drawn; random draws have more values."""
-
-
-class Effect(NamedTuple):
-    """The dependence of one result on one parameter, over n items."""
-
-    parameter: str
-    result: str
-    share: float
-    rho: float | None
-    n: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The effect for the page's script."""
-        share = None if np.isnan(self.share) else round(self.share, 3)
-        rho = None if self.rho is None else round(self.rho, 3)
-        return {**self._asdict(), "share": share, "rho": rho}
-
-
-def effects(
-    columns: Mapping[str, object], parameters: list[str], results: list[str]
-) -> list[Effect]:
-    """Measure the effect of every parameter on every result, over the items that have the parameter and a finite result.
-
-    columns: name -> (n,) values; items without a parameter have NaN or "" there. What is left out: a parameter with a
-    single bin, and whatever has too few items or a single value of the result.
-
-    >>> g = np.repeat([0.5, 1.0, 1.5], 10)
-    >>> found = effects({"g": g, "loss": g**2 + 1e-3 * np.arange(30)}, ["g"], ["loss"])[0]
-    >>> found.share > 0.8, found.n
-    (True, 30)
-    """
-    found = []
-    given = {name: np.asarray(columns[name]) for name in parameters}
-    present = {name: has_value(column) for name, column in given.items()}
-    for result in results:
-        values = np.asarray(columns[result], float)
-        for parameter, column in given.items():
-            rows = np.isfinite(values) & present[parameter]
-            if rows.sum() < LEAST_ITEMS or np.ptp(values[rows]) == 0:
-                continue
-            own, ranks = column[rows], ranks_of(values[rows])
-            bins, rho = bins_of(own), None
-            if bins.max() == 0:
-                continue
-            if own.dtype.kind in "iuf":
-                rho = float(np.corrcoef(ranks_of(own), ranks)[0, 1])
-            found.append(Effect(parameter, result, variance_share(bins, ranks), rho, len(ranks)))
-    return found
-
-
-def has_value(column: np.ndarray) -> np.ndarray:
-    """Which items have the parameter: those of other stores, or of another part of a joined sweep, have NaN or "" there.
-
-    >>> has_value(np.array([0.1, np.nan])).tolist(), has_value(np.array(["gru", ""])).tolist()
-    ([True, False], [True, False])
-    """
-    return column == column if column.dtype.kind == "f" else column.astype(str) != ""
-
-
-def by_importance(found: Iterable[Effect], parameters: Sequence[str], result: str) -> list[str]:
-    """Parameters by how much of a result they explain, most first; those without a measured effect on it come last."""
-    share = {e.parameter: np.nan_to_num(e.share) for e in found if e.result == result}
-    return sorted(parameters, key=lambda name: -share.get(name, 0.0))
-
-
-def ranks_of(values: np.ndarray) -> np.ndarray:
-    """The ranks 1, 2, ... of numbers; equal ones share the mean of theirs, and a NaN makes all NaN.
-
-    >>> ranks_of(np.array([30, 10, 30])).tolist()
-    [2.5, 1.0, 2.5]
-    """
-    # As scipy.stats.rankdata, which takes longer to import than a report takes.
-    _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[codes]
-    return ranks if (values == values).all() else np.full(len(values), np.nan)
-
-
-def bins_of(column: np.ndarray) -> np.ndarray:
-    """The bin 0, 1, ... of each value: one bin per distinct value if those are few, else bins of equal counts.
-
-    >>> bins_of(np.array(["gru", "lstm", "gru"])).tolist()
-    [0, 1, 0]
-    """
-    kinds, codes = np.unique(
-        column if column.dtype.kind in "iufb" else column.astype(str), return_inverse=True
-    )
-    n_bins = min(N_BINS, max(2, len(column) // IN_A_BIN))
-    if column.dtype.kind not in "iuf" or len(kinds) <= n_bins + 2:
-        return codes
-    edges = np.unique(np.quantile(column, np.linspace(0, 1, n_bins + 1)[1:-1]))
-    return np.unique(np.searchsorted(edges, column, side="right"), return_inverse=True)[1]
-
-
-def variance_share(bins: np.ndarray, values: np.ndarray) -> float:
-    """The fraction of the variance of `values` between bins, adjusted eta^2; NaN if every value has its own bin.
-
-    >>> variance_share(np.array([0, 0, 1, 1]), np.array([1.0, 1.0, 2.0, 2.0]))
-    1.0
-    """
-    n, k = len(values), int(bins.max()) + 1
-    if n <= k:
-        return float("nan")
-    counts = np.bincount(bins)
-    means = np.bincount(bins, values) / counts
-    between = np.sum(counts * (means - values.mean()) ** 2)
-    total = np.sum((values - values.mean()) ** 2)
-    return max(0.0, float(1 - (1 - between / total) * (n - 1) / (n - k)))
 
 
 # --- the metric against the sweep -----------------------------------------------------------------
@@ -291,14 +175,15 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     results = [name for name in single if name not in ("outcome", *parameters)]
     metric = judged.name if judged and judged.name in results else ""
     results = sorted(results, key=lambda name: name != metric)[:MAX_RESULTS]
-    done, failed = columns["status"] == "done", columns["status"] == "failed"
+    failed = columns["status"] == "failed"
+    compared, measured = _comparable(store, columns, results)
     # A seed numbers draws: what it explains is chance.
     repeating = [name for name in parameters if name in replicates(store)]
     judging = [name for name in parameters if name not in repeating]
-    found = effects({name: values[done] for name, values in columns.items()}, judging, results)
+    found = effects(compared, judging, measured)
     if failed.any() and not failed.all():
         found += effects({**columns, "failed": failed.astype(float)}, judging, ["failed"])
-    parameters = by_importance(found, parameters, (results or [""])[0])
+    parameters = by_importance(found, parameters, (measured or [""])[0])
     best = None
     # On a grid, the order in which items end says nothing.
     drawn = store.job.spec.search or any(part.random for part in store.job.spec.sweeps())
@@ -314,18 +199,43 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "falling": bool(judged and judged.more_is_better),
         "searched": store.job.spec.search is not None,
         "effects": [effect.to_json() for effect in found],
-        "unmeasured": "" if found or not judging else _unmeasured(columns["status"]),
+        "unmeasured": "" if found or not judging else _unmeasured(len(compared["item"])),
         "plots": [best] if best else [],
     }
 
 
-def _unmeasured(status: np.ndarray) -> str:
-    """Why no effect was measured. status: (n,) of the items."""
-    done = count(int((status == "done").sum()), "item")
-    dropped = "; those that the search dropped compare with no others" * ("dropped" in status)
+def _comparable(
+    store: Store, columns: Mapping[str, np.ndarray], results: list[str]
+) -> tuple[Mapping[str, np.ndarray], list[str]]:
+    """The items whose results compare, and these results: of a search that dropped items the metric at the first rung, which all
+    have reached, since those that went to the end were chosen by it.
+
+    columns: (n,) each. Returns the columns of these items, and the names of the results among them.
+    """
+    if not is_pruned(store, columns["status"]):
+        done = columns["status"] == "done"
+        return {name: values[done] for name, values in columns.items()}, results
+    search = store.job.spec.search
+    assert search is not None
+    asked = f"item, {search.metric}"
+    _, first = rows(store, f"{search.lap_name} == 0", table=SEARCH_TABLE, columns=asked)
+    place = rows_of_items(columns["item"], first["item"])
+    there, name = place >= 0, f"{search.metric} at the first rung"
+    found = {column: values[there] for column, values in columns.items()}
+    return {**found, name: first[search.metric][place[there]]}, [name]
+
+
+def is_pruned(store: Store, status: np.ndarray) -> bool:
+    """Whether the search of a store has dropped items, so that those at the end are a choice. status: (n,) of its items."""
+    search = store.job.spec.search
+    return bool(search and search.rungs) and "dropped" in status
+
+
+def _unmeasured(n: int) -> str:
+    """Why no effect was measured. n: number of items that could be compared."""
     return (
-        f"Which parameters matter is not measured: {done} went to the end, and "
-        f"{LEAST_ITEMS} are needed whose results differ{dropped}."
+        f"Which parameters matter is not measured: {count(n, 'item')} can be compared, and "
+        f"{LEAST_ITEMS} are needed whose results differ."
     )
 
 

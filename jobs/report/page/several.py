@@ -14,6 +14,7 @@ from jobs.errors import count
 from jobs.query.query import table, tables
 from jobs.query.shelf import Shelf
 from jobs.redact import redact
+from jobs.report.effects import effects, has_value
 from jobs.report.factors import alike, zipped
 from jobs.report.page.encode import (
     has_items,
@@ -24,7 +25,6 @@ from jobs.report.page.encode import (
     titles_of,
 )
 from jobs.report.page.facts import COUNTS, by_worker
-from jobs.report.sweep import effects, has_value
 from jobs.spec.job import leaves
 from jobs.store.card import all_swept
 from jobs.store.store import metric_of

@@ -128,9 +128,9 @@ def test_a_seed_is_no_parameter_that_matters(trained, monkeypatch):
     shown = ask(trained, lambda tables: tables["items"].columns())
     found = sweep_of(trained, shown)
     assert found["unmeasured"].endswith(
-        "6 items went to the end, and 8 are needed whose results differ."
+        "6 items can be compared, and 8 are needed whose results differ."
     )
-    monkeypatch.setattr("jobs.report.sweep.LEAST_ITEMS", 2)
+    monkeypatch.setattr("jobs.report.effects.LEAST_ITEMS", 2)
     found = sweep_of(trained, shown)
     assert {effect["parameter"] for effect in found["effects"]} == {"learning_rate"}
     assert (found["replicates"], found["unmeasured"]) == (["seed"], "")

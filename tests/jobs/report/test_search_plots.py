@@ -13,6 +13,7 @@ from stores import run
 from jobs.query.columns import rows_of_items
 from jobs.query.query import query, table
 from jobs.query.shelf import Shelf
+from jobs.report.effects import LEAST_ITEMS
 from jobs.report.page import Content
 from jobs.report.page.several import OFFSET, several
 from jobs.report.search_plots import (
@@ -22,7 +23,6 @@ from jobs.report.search_plots import (
     ends,
     search_plots,
 )
-from jobs.report.sweep import LEAST_ITEMS
 from jobs.spec.search import Halving, Population
 from jobs.store.store import Store
 
@@ -190,7 +190,11 @@ def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
     (plot,) = sweep["plots"]
     assert (plot["title"], sweep["metric"]) == ("Best loss so far", "loss")
     searched = ["final_rate"] if job["search"]["method"] == "population" else ["rate"]
-    assert sweep["parameters"] == searched
+    assert sweep["parameters"] == searched, "a population that sweeps its starts has both"
+    if "dropped" in set(frame["status"]):
+        n = int(np.isfinite(results(store)["search_metric"][:, 0]).sum())
+        told = {(effect["result"], effect["n"]) for effect in sweep["effects"]}
+        assert told - {("failed", len(frame))} == {("loss at the first rung", n)}
     fine = np.flatnonzero((frame["status"] != "failed") & np.isfinite(frame["loss"]))
     expected = np.maximum.accumulate(frame["loss"].to_numpy()[fine])
     # The page has five digits.

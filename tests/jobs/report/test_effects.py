@@ -1,11 +1,11 @@
-"""jobs.report.sweep against SciPy and closed forms."""
+"""jobs.report.effects against SciPy and closed forms."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import f_oneway, rankdata, spearmanr
 
-from jobs.report.sweep import bins_of, effects, ranks_of, variance_share
+from jobs.report.effects import bins_of, effects, ranks_of, variance_share
 
 
 def test_effects_agree_with_scipy():
