@@ -149,10 +149,10 @@ def _by_swept(
     a search changes has its final values."""
     final = {name: f"final_{name}" for name in searched(store) if f"final_{name}" in results}
     ended = ended_with(store)
-    called = lambda name: ended.get(final.get(name, name), final.get(name, name))
+    shown = {name: ended.get(array, array) for name, array in final.items()}
     read = lambda name: np.asarray(results[final[name]] if name in final else columns[name])
     swept = {
-        called(name): column
+        shown.get(name, name): column
         for name in columns
         if name not in ("item", *replicates(store)) and (column := read(name)).ndim == 1
     }
