@@ -70,6 +70,38 @@ def effects(
     return found
 
 
+def effects_of_stores(
+    columns: Mapping[str, np.ndarray], parameters: list[str], results: list[str]
+) -> list[Effect]:
+    """The `effects` over the items of several stores. A parameter that varies within stores is measured over these stores, from
+    ranks within each, of numbers its own, too, so that nothing else in which stores differ is taken for its effect.
+
+    columns: (n,) each; one of them is "store".
+    """
+    labels = columns["store"].astype(str)
+    stores = [labels == label for label in np.unique(labels)]
+
+    def ranked(values: np.ndarray) -> np.ndarray:
+        found = np.full(len(values), np.nan)
+        for rows in stores:
+            rows = rows & np.isfinite(values.astype(float))
+            found[rows] = (ranks_of(values[rows]) - 0.5) / max(1, rows.sum())
+        return found
+
+    of_stores = {result: ranked(columns[result]) for result in results}
+    found = []
+    for name in parameters:
+        own, here = columns[name], has_value(columns[name])
+        within = [rows for rows in stores if len(set(own[rows & here].tolist())) > 1]
+        used: Mapping[str, np.ndarray] = columns
+        if within:
+            here, used = here & np.any(within, axis=0), of_stores
+            own = ranked(own) if own.dtype.kind in "iuf" else own
+        measured = {result: used[result][here] for result in results}
+        found += effects({name: own[here], **measured}, [name], results)
+    return found
+
+
 def has_value(column: np.ndarray) -> np.ndarray:
     """Which items have the parameter: those of other stores, or of another part of a joined sweep, have NaN or "" there.
 

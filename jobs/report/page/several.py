@@ -14,7 +14,7 @@ from jobs.errors import count
 from jobs.query.query import table, tables
 from jobs.query.shelf import Shelf
 from jobs.redact import redact
-from jobs.report.effects import effects, has_value
+from jobs.report.effects import Effect, effects_of_stores, has_value
 from jobs.report.factors import alike, zipped
 from jobs.report.page.encode import (
     has_items,
@@ -265,12 +265,12 @@ def _sweep(
         parameters = [
             name for name in parameters if len(set(columns[name][has_value(columns[name])])) > 1
         ]
+    # What a search left of its items, it has chosen by the metric.
+    pruned = sorted(set(items.loc[items["status"] == "dropped", "store"]))
+    whole = ~np.isin(columns["store"].astype(str), pruned)
     judging = [name for name in parameters if name not in union("replicates")]
-    called = {names[0]: ", ".join(names) for names in alike(columns, judging)}
-    found = [
-        effect._replace(parameter=called[effect.parameter])
-        for effect in effects(columns, list(called), numbers)
-    ]
+    found = _effects({name: values[whole] for name, values in columns.items()}, judging, numbers)
+    without = f"Which parameters matter is measured without {', '.join(pruned)}, whose search dropped items: see their own pages."
     metrics = {sweep["metric"] for sweep in mine}
     return {
         "kernel": kernel if len(n_of) > 1 else "",
@@ -282,5 +282,15 @@ def _sweep(
         "replicates": union("replicates"),
         "log": union("log"),
         "effects": [effect.to_json() for effect in found],
+        "unmeasured": without if pruned else "",
         "plots": _titled([content["sweep"] or {"plots": []} for content in contents], shelf.labels),
     }
+
+
+def _effects(
+    columns: dict[str, np.ndarray], parameters: list[str], results: list[str]
+) -> list[Effect]:
+    """The `effects_of_stores`, of parameters in which only whole stores differ under all their names."""
+    called = {names[0]: ", ".join(names) for names in alike(columns, parameters)}
+    found = effects_of_stores(columns, list(called), results)
+    return [effect._replace(parameter=called[effect.parameter]) for effect in found]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import f_oneway, rankdata, spearmanr
 
-from jobs.report.effects import bins_of, effects, ranks_of, variance_share
+from jobs.report.effects import bins_of, effects, effects_of_stores, ranks_of, variance_share
 
 
 def test_effects_agree_with_scipy():
@@ -74,3 +74,17 @@ def test_bins_are_equally_filled_or_the_values():
     assert list(bins_of(np.array(["b", "a", "b"], object))) == [1, 0, 1]
     assert list(bins_of(np.array([5, 5, 7]))) == [0, 0, 1]
     assert bins_of(np.zeros(50)).max() == 0
+
+
+def test_a_parameter_is_measured_within_stores():
+    """The second store is far worse at any rate, and has larger rates; a field that only one store varies is of that store."""
+    rate = np.array([*np.arange(20.0), *np.arange(20.0) + 100])
+    store = np.repeat(["a", "b"], 20)
+    columns = {
+        "store": store, "rate": rate, "cut": np.where(store == "a", rate % 2, 0.0),
+        "loss": np.where(store == "a", -rate, 1e3 - rate),
+    }  # fmt: skip
+    found = {e.parameter: e for e in effects_of_stores(columns, ["store", "rate", "cut"], ["loss"])}
+    assert found["store"].share > 0.7, "itself as it is"
+    assert found["rate"].rho < -0.99 < 0 < effects(columns, ["rate"], ["loss"])[0].rho
+    assert (found["cut"].n, found["cut"].share < 0.1) == (20, True)

@@ -203,8 +203,10 @@ def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
     joined = several([content, Content(other).all()], Shelf([store, other]))["sweep"]
     assert [one["title"] for one in joined["plots"]] == [f"{n}: {plot['title']}" for n in ("p", "other")]  # fmt: skip
     assert joined["metric"] == "loss"
-    # Like those of one store, over the items that went to the end alone; the other store has the same ones.
+    # The other store has the same items; those that a search left are no sample.
     n = 2 * int(((frame["status"] == "done") & np.isfinite(frame["loss"])).sum())
+    n *= "dropped" not in set(frame["status"])
+    assert bool(joined["unmeasured"]) == (n == 0)
     measured = {effect["n"] for effect in joined["effects"] if effect["result"] == "loss"}
     assert measured == ({n} if n >= LEAST_ITEMS else set())
     assert min(joined["plots"][1]["layers"][0]["item"]) == OFFSET + int(frame["item"][fine[0]])

@@ -58,7 +58,7 @@ function showImportance(node, sweep) {
       body.replaceChildren(...found.filter((e) => !isNone(e)).map((e) => el("tr", {}, el("td", {}, e.parameter),
         el("td", { className: "share" }, el("i", { style: { width: `calc(${100 * (e.share ?? 0)}% - ${20 * (e.share ?? 0)}px)` } }), el("span", {}, e.share === null ? "too few items" : `${(100 * e.share).toFixed(1)} %`)),
         el("td", {}, e.rho === null ? "–" : `${e.rho < 0 ? "−" : "+"}${Math.abs(e.rho).toFixed(2)}`))));
-      caption.textContent = `One parameter at a time, over ${found.length ? found[0].n.toLocaleString("en") : 0} items with a finite result: the share of the variance of the result's ranks that lies between the parameter's values (or up to 10 equally filled bins), adjusted for chance; and Spearman's rank correlation. Interactions are not seen.${none.length ? ` No share above chance: ${none.join(", ")}.` : ""}`;
+      caption.textContent = `One parameter at a time, over ${found.length ? found[0].n.toLocaleString("en") : 0} items with a finite result: the share of the variance of the result's ranks that lies between the parameter's values (or up to 10 equally filled bins), adjusted for chance; and Spearman's rank correlation. ${STATE.content.stores ? "Ranks of a parameter that varies within stores are those within each store. " : ""}Interactions are not seen.${none.length ? ` No share above chance: ${none.join(", ")}.` : ""}`;
     };
     return { choose, draw };
   });
