@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import obstore
@@ -86,9 +86,11 @@ class Found(NamedTuple):
     """Identity -> address at that time, of the stores that it was merged from, and of those that these were merged from."""
     lacks: str = ""
     """The key of a damaged or missing object without which nobody can ask the store; "" if there is none."""
+    is_original: bool = False
+    """Whether the store has the name of its job, or one that the command which made it names: most copies have another."""
 
 
-def _look(_: str, read: Read) -> Found | None:
+def _look(address: str, read: Read) -> Found | None:
     data = _job(read)
     if data is None:
         return None
@@ -104,7 +106,17 @@ def _look(_: str, read: Read) -> Found | None:
         parts |= {_identity(part, "spec_sha256"): str(part.get("store")) for part in inside}
         waiting += inside
     lacks = next((key for key in METADATA if parsed(read(key)) is None), "")
-    return Found(_identity(job, "digest"), parts, lacks)
+    return Found(_identity(job, "digest"), parts, lacks, _is_named(job, address))
+
+
+def _is_named(job: Mapping[str, Any], address: str) -> bool:
+    """Whether a store's name is that of its job, or in the command which made it."""
+    name = PurePosixPath(address).name
+    try:
+        words = [job["spec"].get("name"), *job["provenance"].get("command", ())]
+    except (AttributeError, KeyError, TypeError):  # of another program
+        return False
+    return any(name in (word, f"{word}.zarr", PurePosixPath(str(word)).name) for word in words)
 
 
 def _identity(job: Mapping[str, object], digest: str) -> str | None:
@@ -129,9 +141,11 @@ def _copies(found: Mapping[str, Found], named: Collection[str]) -> dict[str, str
     is_begun = lambda where: (
         n_of[found[where].id] > 1 and _read(_bucket(where), where, keys.CARD) is None
     )
-    # A merged store before its parts. Of several copies one that is named, then a store before its archives, then a finished one.
+    # A merged store before its parts. Of several copies one that is named, then a store before its archives, then a finished one,
+    # then the original.
     rank = lambda where: (
-        -len(found[where].parts), where not in named, _is_archive(where), is_begun(where)
+        -len(found[where].parts), where not in named, _is_archive(where), is_begun(where),
+        not found[where].is_original,
     )  # fmt: skip
     holder: dict[str | None, str] = {}
     copies = {}

@@ -158,6 +158,13 @@ def test_a_copy_in_a_folder_is_left_out_and_a_finished_one_taken(copies, tmp_pat
     assert "early.zarr (a copy of late.zarr), latest.zarr (a copy of late.zarr); " in lines[0]
 
 
+def test_the_copy_with_the_name_of_the_job_is_kept(tmp_path):
+    """In the order of names, a-copy.zarr comes before a.zarr."""
+    at = make(tmp_path / "a.zarr", {**SMALL, "name": "a"}).address
+    shutil.copytree(at, tmp_path / "a-copy.zarr")
+    assert find_stores([str(tmp_path)], lambda _: None) == [at]
+
+
 @pytest.mark.parametrize("gone", ["zarr.json", "results/0/zarr.json"])
 def test_a_damaged_store_in_a_folder_is_left_out_and_its_whole_copy_taken(lab, tmp_path, gone):
     a, b, other = (str(tmp_path / name) for name in ("a.zarr", "b.zarr", "other.zarr"))
