@@ -52,7 +52,7 @@ def best_so_far(
     rows = fine[spread(len(fine), N_POINTS)]
     text = [f"item {items[k]}" + " (dropped)" * (status[k] == "dropped") for k in rows]
     steps = np.repeat([*better, len(values) - 1], 2)
-    in_order = bool((np.diff(items) > 0).all())
+    in_order = bool((items[1:] > items[:-1]).all())  # ids are unsigned: their differences wrap
     x = np.asarray(items) if in_order else 1 + np.arange(len(items))
     layers: list[Layer] = [
         Points(x[rows], values[rows], "items", text=text, item=items[rows]),

@@ -177,7 +177,8 @@ def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
     ("ended", "label"), [([9, 9, 9], "item"), ([9, 8, 9], "items that have ended")]
 )
 def test_best_so_far_says_where_its_order_is_that_of_the_items(ended, label):
-    columns = {"item": np.arange(3), "status": np.array(["done"] * 3), "loss": np.ones(3)}
+    ids = np.arange(3, dtype=np.uint64)  # as tables have them
+    columns = {"item": ids, "status": np.array(["done"] * 3), "loss": np.ones(3)}
     assert best_so_far("loss", False, columns, np.array(ended)).x.label == label
 
 
