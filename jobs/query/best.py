@@ -255,9 +255,10 @@ def commands(store: Store, item: int) -> dict[str, str]:
     """Next step for an item -> its command: write its files, or run a job that its kernel proposes."""
     where, own = shlex.quote(store.address), f"{beside(store.address).name}-{item}"
     file = shlex.quote(f"{own}.h5")
-    found = {"its results as a file": f"ctd export {where} {item} {file} --results"}
+    export = f"ctd export {where} {item} {file}"
+    found = {"its results as a file": f"{export} --results"}
     if any(name.startswith(WEIGHTS) for name in store.names(0)):
-        found = {"its trained model as a file": f"ctd export {where} {item} {file}"}
+        found = {"its trained model as a file (its other results: --results)": export}
     if isinstance(store.job.spec.search, Population):
         found["its generations, each from the state of its parent"] = (
             f"ctd query {where} --table search --where 'item == {item}'"

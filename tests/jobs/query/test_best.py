@@ -237,7 +237,7 @@ def test_commands_write_jobs_that_are_valid(trained, tmp_path):
     """What is shown is typed into a shell: each job file that it writes is one of the named kernel, about the best item."""
     found = best(trained, Metric("eval_loss"))
     assert list(found.next) == [
-        "its trained model as a file",
+        "its trained model as a file (its other results: --results)",
         "its fixed points",
         "train another for longer",
     ]

@@ -32,7 +32,7 @@ def test_a_sweep_of_one_parameter_opens_as_the_metric_against_it(swept):
     found = best(store, Metric("eval_loss"))
     assert answer["lead"].startswith(f"Item {found.item}, the best of 6 by eval_loss")
     assert dict(answer["facts"])["learning_rate"] == f"{found.params['learning_rate']:.4g}"
-    assert ["its trained model as a file", f"ctd export {store.address} {found.item} swept-{found.item}.h5"] in answer["next"]  # fmt: skip
+    assert ["its trained model as a file (its other results: --results)", f"ctd export {store.address} {found.item} swept-{found.item}.h5"] in answer["next"]  # fmt: skip
     [plot] = answer["plots"]
     assert plot["title"] == "eval_loss against learning_rate"
     assert plot["x"]["log"], "it was swept geometrically"
