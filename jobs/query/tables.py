@@ -28,7 +28,7 @@ from jobs.query.table import Table
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.lease import drivers
-from jobs.storage.objects import is_storage_error
+from jobs.storage.objects import is_storage_error, list_keys
 from jobs.store.arrays import attributes
 from jobs.store.card import searched
 from jobs.store.events import read_events
@@ -231,6 +231,10 @@ def nothing_yet(stores: Sequence[Store]) -> str:
     runs = [[e for e in read_events(store) if e.kind in ("run", "end")] for store in stores]
     ended = sum(events[-1].ended or 0 for events in runs if events)
     said = "no item has been computed yet"
+    searching = [store for store in stores if store.job.spec.search]
+    decided = sum(len([*list_keys(store.objects, keys.DECISIONS)]) for store in searching)
+    if decided:
+        said = f"no item has ended yet; the store has {count(decided, 'decision')} of the search"
     if ended:
         said = f"{count(ended, 'item')} ended; they are committed with the rest of their shard"
     running = [store for store in stores if drivers(store.objects, store.address)]

@@ -8,12 +8,14 @@ from search_jobs import HALVING, POPULATION, changed, cut, results
 from stores import copied_run, make, run
 
 import jobs
+from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.columns import as_array, decode
 from jobs.query.query import query, tables
 from jobs.report.search_plots import descent
 from jobs.run.shards import run_shards
+from jobs.storage import objects
 
 
 def population_rows(found, items):
@@ -137,3 +139,10 @@ def test_an_outcome_that_the_kernel_does_not_have_is_shown_by_its_number():
     attrs = {"flag_values": [0, 1], "flag_meanings": "fixed wanders"}
     found = decode(np.array([1, -1, 7, 2, 7], np.int32), attrs)
     assert as_array(found).tolist() == ["wanders", "", "outcome 7", "outcome 2", "outcome 7"]
+
+
+def test_a_search_without_an_item_says_what_it_has(tmp_path):
+    store = make(tmp_path / "h.zarr", HALVING)
+    objects.create(store.objects, keys.decision(0, 0), b"{}")
+    with pytest.raises(JobError, match="no item has ended yet; the store has 1 decision of the"):
+        query(store)
