@@ -221,9 +221,10 @@ class GroupSearch:
     def progress(self) -> tuple[int, float]:
         """(items that have ended, work of past rounds in items), over the items whose shards are not committed."""
         found, rows = self.searcher, self.shards.open_items()
-        part = np.minimum(1.0, found.ages / self._whole) if self._whole else np.zeros(self._n)
-        work = float(np.where(found.ended, 1.0, part)[rows].sum())
-        return int((found.ended & rows).sum()), work
+        part, over = np.zeros(self._n), found.over
+        if self._whole:
+            part = np.minimum(1.0, found.ages / self._whole)
+        return int((over & rows).sum()), float(np.where(over, 1.0, part)[rows].sum())
 
 
 def orphaned(search: GroupSearch) -> list[Shard]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jobs.search.searcher import InStep, Searcher, Told
+from jobs.search.searcher import InStep, Searcher, Told, Truth
 from jobs.spec.search import Asha, Halving
 
 
@@ -115,6 +115,18 @@ class AshaSearcher(Searcher):
         # Nothing runs, and no further report can lift an item that waits at its rung.
         self.dropped |= ~self.ended
         self.ended[:] = True
+
+    @property
+    def over(self) -> Truth:
+        over = self.ended.copy()
+        for k, rung in enumerate(self._rungs):
+            to_come = ~over & (self.lap <= k)
+            to_come[rung.rows] = False
+            # Whoever comes later can only push an item back.
+            most = (len(rung.rows) + int(to_come.sum())) // self.search.eta
+            stays = rung.rows[(np.arange(len(rung.rows)) >= most) | np.isnan(rung.loss)]
+            over[stays[self.lap[stays] == k]] = True
+        return over
 
     def _best(self, rung: int) -> np.ndarray:
         """Return the rows among the best 1 / eta of a rung that have not gone on, best first."""

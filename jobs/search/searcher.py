@@ -180,6 +180,11 @@ class Searcher(ABC):
         self.ready[rows] = True
 
     @property
+    def over(self) -> Truth:
+        """(n,) which have ended, or surely will without a further advance; for progress."""
+        return self.ended
+
+    @property
     def stage(self) -> str:
         """How far the search has come, as text."""
         # The last lap of a search on rungs leads from the last rung to the end.

@@ -79,11 +79,19 @@ def test_asha_with_one_worker_and_whole_rungs_is_halving():
     loss = np.random.default_rng(0).permutation(27)
     items = Items(lambda row, age: loss[row], lambda row: 100)
     s = searcher(27)
-    rounds = play(s, lambda k, asked: (1, items.report(k, asked)), most=27).rounds
+    over = []
+
+    def work(k, asked):
+        over.append(int(s.over.sum()))
+        return 1, items.report(k, asked)
+
+    rounds = play(s, work, most=27).rounds
     best = np.argsort(loss)
     for asked, n in zip(rounds, (27, 9, 3, 1), strict=True):
         assert asked.rows.tolist() == sorted(best[:n])
     assert [asked.length for asked in rounds[:3]] == [2, 4, 12]
+    # Progress counts those that are left behind at once.
+    assert over == [0, 18, 24, 26]
     np.testing.assert_array_equal(s.records()["search_metric"][best[0]], [0, 0, 0])
 
 

@@ -75,8 +75,13 @@ def test_every_item_ends_and_a_new_driver_decides_the_same(name, fate):
         fate["broken"],
         fate["failing"],
     )
-    seconds = fate["seconds"]
-    work = lambda k, asked: (seconds[k % len(seconds)], items.report(k, asked))
+    seconds, over = fate["seconds"], np.zeros(N, bool)
+
+    def work(k, asked):
+        over[:] |= searcher.over
+        assert not over[asked.rows].any(), "what is over makes no further round"
+        return seconds[k % len(seconds)], items.report(k, asked)
+
     searcher = made(name)
     played = play(searcher, work, fate["workers"], fate["most"])
     assert searcher.ended.all()
