@@ -64,13 +64,16 @@ def overview(store: Store, metric: str) -> Plot | None:
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
     medians = "strokes" if ticks else "lines"
-    notes = [f"Each mark is an item; {medians} are medians over items with equal values."]
+    if len(np.unique(x)) == len(x) and any(first in one.random for one in store.job.spec.sweeps()):
+        medians = ""  # a line would join draws that have nothing to do with each other
+    said = f"; {medians} are medians over items with equal values" * bool(medians)
+    notes = [f"Each mark is an item{said}."]
     notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
     notes.append(left_out(int(failed.sum()), int((done & ~drawn).sum())))
     layers: list[Layer] = []
     for hue, (name, shade, here) in enumerate(series):
         layers += _layers(
-            x[here], y[here], ids[here], name, None if shaded else hue, shade, bool(ticks)
+            x[here], y[here], ids[here], name, None if shaded else hue, shade, medians
         )
     return Plot(
         f"{metric} against {first}",
@@ -89,15 +92,15 @@ def _layers(
     name: str,
     hue: int | None,
     shade: float,
-    categories: bool,
+    medians: str,
 ) -> Iterator[Layer]:
     """Marks of the items of one of the `_series`, and a line of their medians.
 
-    hue: its colour; None if it has a `shade` of a scale, and no name in a legend. categories: of x, so that each median has a
-    stroke of its own.
+    hue: its colour; None if it has a `shade` of a scale, and no name in a legend. medians: "lines", "strokes", one each for
+    categories of x, or "": none.
     """
     at = np.unique(x)
-    has_line = 1 < len(at) <= MAX_MEDIANS
+    has_line = bool(medians) and 1 < len(at) <= MAX_MEDIANS
     # A legend names each series once: by its line, if it has one.
     label = "" if has_line or hue is None else name
     shades = np.full(len(x), shade) if hue is None else None
@@ -105,7 +108,7 @@ def _layers(
     yield Points(x, y, label, shades, text=text, key=ids, hue=hue)
     if has_line:
         middle = np.array([np.median(y[x == place]) for place in at])
-        if categories:
+        if medians == "strokes":
             at = (at[:, None] + [-0.2, 0.2, 0.2]).ravel()
             middle = (middle[:, None] + [0, 0, np.nan]).ravel()
         label = "" if hue is None else name or "median"

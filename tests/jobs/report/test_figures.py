@@ -226,6 +226,15 @@ def test_a_series_of_one_mark_is_in_the_legend(tmp_path):
     )
 
 
+def test_draws_are_joined_by_no_line(tmp_path):
+    sweep = {"random": {"rate": {"uniform": [0.1, 0.9]}}, "samples": 4}
+    made, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": sweep})
+    gather(made)
+    plot = overview(made, "norm")
+    assert [type(layer) for layer in plot.layers] == [Points]
+    assert plot.note == "Each mark is an item."
+
+
 def test_items_that_differ_in_their_seeds_alone_have_no_legend(store):
     plot = Plot("curves", [Lines([0, 1], np.zeros((2, 2)), item=np.arange(2))])
     drawn = Figure([plot])
