@@ -86,6 +86,7 @@ def _rungs(
     take = lambda name: np.asarray(results[name][:], float)
     assert search.rungs is not None
     ages = search.rungs.min_advances * search.rungs.eta ** np.arange(metric.shape[1])
+    rungs = f"The rungs are at {', '.join(f'{age:,}' for age in ages)} advances."
     advances = take("search_advances")
     survived = (advances[:, None] > ages).sum(axis=1)
     some = _evenly(np.argsort(-survived, kind="stable"))
@@ -105,7 +106,7 @@ def _rungs(
         Axis("advances", log=True),
         Axis(search.metric, log=is_wide(metric)),
         Scale("rungs survived"),
-        note=_left_out(some, items, "last rung"),
+        note=f"{rungs} {_left_out(some, items, 'last rung')}".strip(),
     )
 
 

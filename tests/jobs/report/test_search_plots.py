@@ -102,7 +102,8 @@ def test_halving_draws_every_item_at_its_rungs_and_its_end():
     np.testing.assert_array_equal(lines.y[0], [2, 2, 2, 1])
     assert set(zip(points.x, points.y, strict=True)) == {(4, 2), (12, 2), (36, 2), (50, 1)}
     assert (lines.colour == 3).sum() == 1, "the winner is among those that are drawn"
-    assert plot.note == f"{N_ITEMS} of {n} items, evenly spaced in their last rung."
+    left_out = f"{N_ITEMS} of {n} items, evenly spaced in their last rung."
+    assert plot.note == f"The rungs are at 4, 12, 36 advances. {left_out}"
 
 
 def test_plots_follow_what_is_stored_whatever_the_method():
