@@ -153,21 +153,6 @@ def ridge(
     return Readout(jnp.linalg.solve(gram, x.T @ y), mean_x, mean_y)
 
 
-def readout_r2(
-    readout: Readout,
-    features: Float[Array, "trial time feature"],
-    targets: Float[Array, "trial time target"],
-) -> Float[Array, ""]:
-    """R2 = 1 - residual / total sum of squares of targets read out of features, mean over the targets that vary.
-
-    >>> x = jnp.arange(4.0).reshape(1, 4, 1)
-    >>> print(f"{readout_r2(ridge(x, x), x, x):.3f}")
-    1.000
-    """
-    residual = readout.residual(features, targets)
-    return r2((residual**2).sum((0, 1)), squares(targets))[1]
-
-
 def initial_state_r2(
     inferred: Float[Array, "trial inferred"], truth: Float[Array, "trial state"]
 ) -> Float[Array, ""]:

@@ -127,8 +127,10 @@ def _behavior(
     decoder = metrics.ridge(fitted["factors"][:n_fit], jnp.asarray(shared.train.behavior[:n_fit]))
     factors = means["factors"]
     behavior = jnp.asarray(shared.evaluation.behavior[: len(factors)])
+    residual = (decoder.residual(factors, behavior) ** 2).sum((0, 1))
+    _, mean_r2 = metrics.r2(residual, metrics.squares(behavior))
     return {
-        "behavior_r2": metrics.readout_r2(decoder, factors, behavior),
+        "behavior_r2": mean_r2,
         "model.decoder.w": decoder.weights.T,
         "model.decoder.b": decoder.of_targets - decoder.of_features @ decoder.weights,
     }
