@@ -136,7 +136,7 @@ def find(
         method: "lm" or "adam".
         seed: seed of the noise and the mixing of the starts.
         **settings: fields of `FixedPoint` (time, noise, q_tol, max_iterations, dtype, dt, ...) and of
-            `Options` (unique_tol, outlier_tol, max_points).
+            `Options` (unique_tol, outlier_tol, max_points, settle, between).
 
     >>> step = lambda h: jnp.tanh(2 * h)
     >>> find(step, [[-1.0], [-0.5], [0.5], [1.0]], q_tol=1e-20, dtype="float64").unique["point"].round(4)

@@ -45,15 +45,17 @@ def portrait(group: Group) -> Portrait:
     """Project and colour the states and points of a group."""
     states = np.asarray(group.shared.states, float)
     flat = states.reshape(-1, states.shape[-1])
-    project, share = principal(flat, 3)  # the points do not turn the axes
-    if "plane_axes" in group.reduced:  # another machine may turn an axis round
-        mean, axes = (np.asarray(group.reduced[f"plane_{name}"]) for name in ("mean", "axes"))
-        project = lambda values: (np.asarray(values, float) - mean) @ axes
+    _, share = principal(flat, 3)  # the points do not turn the axes
+    # The axes of the table: another machine may turn an axis round.
+    mean, axes = (np.asarray(group.reduced[f"plane_{name}"]) for name in ("mean", "axes"))
+    project = lambda values: (np.asarray(values, float) - mean) @ axes
     # Without a readout, `output` has no columns.
     n = np.shape(group.reduced["output"])[1]
     colour = _first_output(group.shared) if n else lambda h: project(h)[:, 0]
     at_points = colour(np.asarray(group.reduced["point"], float))
-    limit = _colour_limit(colour, flat, at_points)
+    # With the maximum, extreme trials would leave the rest pale. Where all are 0, any limit does.
+    values = np.abs(np.concatenate([colour(flat[:20_000]), at_points]))
+    limit = float(np.quantile(values, 0.98)) or 1.0
     label = f"readout 1 of {n}" if n > 1 else "readout" if n else "principal component 1"
     scale = Scale(label, diverging=True, low=-limit, high=limit)
     flow = group.inputs.time == "continuous"
@@ -66,25 +68,12 @@ def _first_output(shared: Network) -> Callable[[np.ndarray], np.ndarray]:
     return lambda h: np.asarray(outputs(jnp.asarray(h, shared.states.dtype)))
 
 
-def _colour_limit(
-    colour: Callable[[np.ndarray], np.ndarray], states: np.ndarray, at_points: np.ndarray
-) -> float:
-    """The end of the colour scale: a 0.98 quantile, since with the maximum extreme trials leave the rest pale."""
-    values = np.abs(np.concatenate([colour(states[:20_000]), at_points]))
-    return float(np.quantile(values, 0.98)) or 1.0  # all 0: any limit does
-
-
 def sorts(reduced: Columns, rows: np.ndarray) -> list[Sort]:
     """Each sort of point that occurs among these rows."""
     kind, stability = (np.asarray(reduced[name])[rows] for name in ("kind", "stability"))
-    found = [
-        Sort(
-            f"{what}, {how}",
-            rows[(kind == what) & (stability == how)],
-            what == "slow",
-            how == "unstable",
-        )
-        for how in ("stable", "marginal", "unstable")
-        for what in ("fixed", "slow")
-    ]
+    found = []
+    for how in ("stable", "marginal", "unstable"):
+        for what in ("fixed", "slow"):
+            here = rows[(kind == what) & (stability == how)]
+            found.append(Sort(f"{what}, {how}", here, what == "slow", how == "unstable"))
     return [sort for sort in found if len(sort.rows)]
