@@ -15,12 +15,12 @@ from pydantic import AfterValidator, Field
 from ctd import tasks
 from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, as_weights, get_cell, initial_state, readout
 from ctd.containers import check_numbers, opened_hdf5, text_attribute
-from ctd.data import read_arrays
+from ctd.data import dataset_of, read_arrays
 from ctd.dotted import load as load_dotted
 from ctd.kernel import Data, File, Params, Static, Traced, Values, View
 from ctd.late import Array, Float, jax, jnp, on_host
 from ctd.weights import read_tensors, read_weights
-from ctd.words import count, meant
+from ctd.words import count
 
 type Map = Callable[[Weights, Float[Array, "state"], Float[Array, "input"]], Float[Array, "state"]]
 """F(weights, state, input) -> the next state; of a flow, dh/dt."""
@@ -261,12 +261,9 @@ def stored_network(inputs: View[OfNetwork], path: str, dataset: str) -> Network:
     where = f"{path}: {dataset}"
     stored = read_arrays(path, dataset)
     size = found.state_size(found.infer(weights)[0]) if isinstance(found, Cell) else None
-    if dataset not in stored:
-        fits = [name for name, values in stored.items() if size in (None, *values.shape[-1:])]
-        hint = f"give dataset: {fits[0]}" if len(fits) == 1 else "give one as dataset"
-        told = meant(dataset, fits) or f"; found {', '.join(sorted(stored))}; {hint}"
-        raise ValueError(f"{where}: no such dataset{told}")
-    states = stored[dataset]
+    fits = [name for name, values in stored.items() if size in (None, *values.shape[-1:])]
+    hint = f"give dataset: {fits[0]}" if len(fits) == 1 else "give one as dataset"
+    states = dataset_of(path, stored, dataset, f"; {hint}")
     if size is not None and (states.ndim == 0 or states.shape[-1] != size):
         raise ValueError(
             f"{where}: has the shape {states.shape}, but the state of this network has "

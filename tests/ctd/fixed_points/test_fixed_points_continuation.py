@@ -318,7 +318,7 @@ def test_load_refuses(tmp_path):
         ({"over": "wQ"}, "over: 'wQ' is no weight of .*one of bC, "),
         ({"over": "wO"}, "over: 'wO' is no weight of .* that moves points"),
         ({}, "points: a file of points to start from expected"),
-        ({"points": weights, "dataset": "h1"}, "h1: no such dataset"),
+        ({"points": weights, "dataset": "h1"}, "has no dataset h1"),
         ({"points": weights, "dataset": "bO"}, "the state of this network has 100 entries"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -360,5 +360,5 @@ def test_load_takes_the_constant_inputs_of_a_table(tmp_path):
         table = {"point": np.zeros((2, 100))} | ({} if own is None else {"constant_input": own})
         np.savez(given["points"], **table)
         assert load(inputs).inputs.shape == size
-    with pytest.raises(ValueError, match=r"points: no such dataset; did you mean 'point'\?"):
+    with pytest.raises(ValueError, match=r"has no dataset points; did you mean 'point'\?"):
         load(inputs_of(Continuation(**given, dataset="points")))

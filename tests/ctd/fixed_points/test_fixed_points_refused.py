@@ -35,7 +35,7 @@ BAD = [
     ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
     (
         {"candidates": "STATES", "dataset": "nope"},
-        "no such dataset; found nan, small, states; give one as dataset",
+        "has no dataset nope; it has nan, small, states; give one as dataset",
     ),
     ({"candidates": "STATES", "dataset": "nan"}, "nan has 1 NaN"),
     ({"candidates": "STATES", "dataset": "small"}, r"\(2, 3\), but the state .* 12 entries"),
@@ -43,7 +43,7 @@ BAD = [
     ({"x": (1.0, 2.0)}, "x: 2 numbers given, but the network has 1 input"),
     (
         {"cell": f"{__name__}.driven", "candidates": "ONE"},
-        "hiddens: no such dataset; found zero; give dataset: zero",
+        "has no dataset hiddens; it has zero; give dataset: zero",
     ),
     ({"cell": f"{__name__}.doubling"}, "give a cell, or candidates: a file of states"),
     (
