@@ -106,8 +106,7 @@ def advance(
 ) -> State:
     """Take `report_every` training steps, or those that are left, and evaluate the model once."""
     _, key_train, key_eval, _ = item_keys(key, traced)
-    # The entry of the curves that this advance fills.
-    block = state.step // static.report_every
+    block = state.step // static.report_every  # the entry of the curves that this advance fills
     like = _shapes(static, shared, traced, key)
 
     def body(
@@ -126,8 +125,8 @@ def advance(
     (at, diverged), terms = lax.scan(body, (start, jnp.zeros((), bool)), length=static.report_every)
     weights, step = at.weights, at.step
     values = {f"train.{name}": jnp.nanmean(value) for name, value in terms.items()}
-    model = Fitted(static, traced.variance_floor, shared, unflatten(weights, like))
-    evaluated = evaluate(model, key_eval)
+    fitted = Fitted(static, traced.variance_floor, shared, unflatten(weights, like))
+    evaluated = evaluate(fitted, key_eval)
     values |= {f"eval.{name}": value for name, value in evaluated.items()}
     # Of the last parameters, the criterion falls at every evaluation.
     criterion = (evaluated | {"last": -step.astype(static.dtype)})[static.criterion]
