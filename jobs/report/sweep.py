@@ -52,7 +52,8 @@ def overview(store: Store, metric: str) -> Plot | None:
     combined = zipped(store, fine)
     fine |= combined
     names = with_places(store, fine, combined)
-    names = by_importance(effects(fine, names, [metric]), names, metric)
+    compared, (judged,) = _comparable(store, columns | zipped(store, columns), [metric])
+    names = by_importance(effects(compared, names, [judged]), names, judged)
     if not names:
         return None
     first, *others = names
