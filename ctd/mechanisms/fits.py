@@ -66,17 +66,16 @@ def load(inputs: View[Evidence]) -> Shared:
     # STORE::ITEM names a recording in its own file and in the attribute `data` of its fits.
     number = {place: k for k, (place, _) in enumerate(read)}
     n_factors = found[0]["factors"].shape[2]
-    fits, settings = _matched(inputs, number, n_factors)
+    weights, states, settings = _matched(inputs, number, n_factors)
     # Not hash(), which differs from process to process.
     digest = np.asarray(zlib.crc32(settings.encode()), np.int64)
-    states = [[fit.states for fit in own if fit.states is not None] for own in fits]
     # Of reconstruct's fits these are the factors.
     xs = states if any(states) else [[one["factors"]] for one in found]
     # Trials are stacked: all recordings have those of the shortest, and `read` takes TRIALS at most.
     n_trials = min(TRIALS, *(len(x) for own in xs for x in own))
     if inputs.atlas is not None:
         n_trials = min(n_trials, _trials_of_atlas(inputs.atlas, digest, found))
-    stacked, fitted = _stacked([[fit.weights for fit in own] for own in fits])
+    stacked, fitted = _stacked(weights)
     x = _stacked([[{"x": x[:n_trials]} for x in own] for own in xs])[0]["x"]
     names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count", "noise", "smoothing", "member", "item"]  # fmt: skip
     if all("truth" in one for one in found):  # a recording of one's own has none
@@ -125,21 +124,17 @@ type Weights = dict[str, np.ndarray]
 """Name -> array, of one fit."""
 
 
-class Fit(NamedTuple):
-    """A model that was fitted to a recording."""
-
-    weights: Weights
-    states: Float[np.ndarray, "trial time state"] | None
-    """Its own; None: they are the recording's factors."""
-
-
 def _matched(
     inputs: View[Evidence], number: Mapping[str, int], n_factors: int
-) -> tuple[list[list[Fit]], str]:
-    """(the fits of each recording, the settings of all of them as a text). number: STORE::ITEM -> the recording's."""
-    fits: list[list[Fit]] = [[] for _ in inputs.recordings]
+) -> tuple[list[list[Weights]], list[list[np.ndarray]], str]:
+    """(weights of the fits of each recording, own states (trial, time, state) of these, the settings of all fits as a text).
+
+    Fits without own states have the recording's factors. number: STORE::ITEM -> the recording's.
+    """
+    fitted: list[list[Weights]] = [[] for _ in inputs.recordings]
+    states: list[list[np.ndarray]] = [[] for _ in inputs.recordings]
     settings = set()
-    states = dict(map(_own_states, inputs.states))
+    states_of = dict(map(_own_states, inputs.states))
     for path in inputs.weights:
         place, about, weights = _fit(path)
         # A stage may fit several cells; a model of lfads names none.
@@ -149,20 +144,22 @@ def _matched(
         if place not in number:
             raise ValueError(f"weights: {path}: fitted to {place}, which is none of `recordings`")
         own = _place(str(about.get("store")), about.get("item", -1))
-        if not states:
+        if not states_of:
             _check_factors(path, about, n_factors)
-        elif own not in states:
+        elif own not in states_of:
             raise ValueError(
                 f"states: none of {own}; give `weights` and `states` by the same stage and condition"
             )
         rest = {name: str(value) for name, value in about.items() if name not in NOT_SETTINGS}
         settings.add(str(sorted(rest.items())))
-        fits[number[place]].append(Fit(weights, states.get(own)))
+        fitted[number[place]].append(weights)
+        if states_of:
+            states[number[place]].append(states_of[own])
     # Fits of other settings, such as fewer training steps, would differ by these and not by their recordings.
     if len(settings) != 1:
         told = "none" if not settings else f"models of {len(settings)} different settings"
         raise ValueError(f"weights: {told} of cell {inputs.cell} given; one setting expected")
-    return fits, settings.pop()
+    return fitted, states, settings.pop()
 
 
 def _check_factors(path: str, about: Mapping[str, Any], n_factors: int) -> None:
