@@ -249,34 +249,34 @@ def dataset_of[T](path: str, found: Mapping[str, T], name: str, hint: str = "") 
     return found[name]
 
 
-def recordings_of(path: str, name: str, found: dict[str, np.ndarray]) -> np.ndarray:
-    """The recordings `name` among the arrays of a file: (recording, time, channel) float64.
+def read_recordings(
+    path: str, needed: Sequence[str], further: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Read arrays of recordings or trials: name -> (recording, time, channel) float64. One recording may lie there as (time, channel).
 
-    One recording may lie there as (time, channel). Raises ValueError, naming file and dataset, where there is none, it has
-    other axes, or a value is not a finite real number.
+    needed: the arrays that the file must have; that of a .npy file is the first one. further: those that it may have. Raises
+    ValueError, naming file and array, where one is missing, has other axes or other recordings and steps than the first, or
+    holds a value that is not a finite real number.
     """
-    values = dataset_of(path, found, name, _uncut(found))
-    if values.ndim not in (2, 3) or 0 in values.shape:
-        raise ValueError(
-            f"{path}: {name} has the shape {values.shape}; (time, channel) or (recording, time, channel) expected"
-        )
-    check_numbers(f"{path}: {name}", values, "; cut them out or fill them in")
-    return np.asarray(values, float).reshape(-1, *values.shape[-2:])
-
-
-def check_alike(path: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise ValueError, naming file and dataset, unless all arrays have the recordings (trials) and steps of the first."""
-    first, *others = arrays
-    expected = arrays[first].shape[:2]
-    for name in others:
-        if (found := arrays[name].shape[:2]) != expected:
+    found, read = read_arrays(path, needed[0]), dict[str, np.ndarray]()
+    for name in (*needed, *(name for name in further if name in found)):
+        values = dataset_of(path, found, name, _uncut(found))
+        if values.ndim not in (2, 3) or 0 in values.shape:
             raise ValueError(
-                f"{path}: {name} has {found[0]} x {found[1]} recordings (trials) and steps, but {first} has {expected[0]} x "
-                f"{expected[1]}; both need the same"
+                f"{path}: {name} has the shape {values.shape}; (time, channel) or (recording, time, channel) expected"
             )
+        check_numbers(f"{path}: {name}", values, "; cut them out or fill them in")
+        read[name] = np.asarray(values, float).reshape(-1, *values.shape[-2:])
+        (n, steps), (as_many, as_long) = read[name].shape[:2], read[needed[0]].shape[:2]
+        if (n, steps) != (as_many, as_long):
+            raise ValueError(
+                f"{path}: {name} has {n} x {steps} recordings (trials) and steps, but {needed[0]} has {as_many} x {as_long}; "
+                "both need the same"
+            )
+    return read
 
 
-def _uncut(found: dict[str, np.ndarray]) -> str:
+def _uncut(found: Mapping[str, np.ndarray]) -> str:
     """How to stack the arrays of a file that holds one for each recording; "" if it holds something else."""
     many = len(found) > 1 and all(values.ndim == 2 for values in found.values())
     if not many or len({values.shape[1] for values in found.values()}) > 1:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from ctd.data import read_arrays, recordings_of
+from ctd.data import read_recordings
 from ctd.kernel import Data, File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
 
@@ -101,8 +101,7 @@ def load(inputs: View[Curbd]) -> Shared:
     """Read, check and scale the activity. Raises ValueError, naming file and dataset, or the field `regions`."""
     if inputs.data is None:
         raise ValueError("data: a file of activity (time, unit) is needed; give its path")
-    found = read_arrays(inputs.data, inputs.dataset)
-    x = recordings_of(inputs.data, inputs.dataset, found)
+    x = read_recordings(inputs.data, [inputs.dataset])[inputs.dataset]
     what = f"{inputs.data}: {inputs.dataset}"
     if x.shape[1] < 2:
         raise ValueError(f"{what} has {x.shape[1]} bin; a recording of at least 2 expected")

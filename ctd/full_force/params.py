@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.data import check_alike, read_arrays, recordings_of
+from ctd.data import read_recordings
 from ctd.kernel import Data, File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
 
@@ -85,8 +85,8 @@ def load(inputs: View[FullForce]) -> Trials:
 
 def _read(path: str) -> dict[str, np.ndarray]:
     """The inputs, targets and hints of a file."""
-    there = read_arrays(path, "targets")
-    targets = recordings_of(path, "targets", there)
+    found = read_recordings(path, ["targets"], ["inputs", "hints"])
+    targets = found["targets"]
     if targets.shape[1] < 2:
         raise ValueError(f"{path}: targets has {targets.shape[1]} step; at least 2 expected")
     silent = np.flatnonzero((targets == 0).all((0, 1)))  # errors are divided by sum f^2
@@ -94,9 +94,5 @@ def _read(path: str) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path}: targets: output {silent[0]} is 0 throughout, so that no error is relative to it; leave it out"
         )
-    made = {"targets": targets}
-    for name in ("inputs", "hints"):
-        # A task without inputs or hints has arrays without columns, whose products with weights are 0.
-        made[name] = recordings_of(path, name, there) if name in there else targets[..., :0]
-    check_alike(path, made)
-    return made
+    # A task without inputs or hints has arrays without columns, whose products with weights are 0.
+    return dict.fromkeys(("inputs", "hints"), targets[..., :0]) | found

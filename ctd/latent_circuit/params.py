@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ctd.data import check_alike, read_arrays, recordings_of
+from ctd.data import read_recordings
 from ctd.kernel import File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
 from ctd.tasks.recorded import EVAL_EVERY, divide
@@ -80,9 +80,7 @@ def load(inputs: View[LatentCircuit]) -> Shared:
     """Read, check and divide the trials. Raises ValueError, naming file and dataset, or the field `n`."""
     if (path := inputs.trials) is None:
         raise ValueError("trials: a file of inputs, targets and rates is needed; give its path")
-    there = read_arrays(path, "rates")
-    found = {name: recordings_of(path, name, there) for name in Trials._fields}
-    check_alike(path, found)
+    found = read_recordings(path, Trials._fields)
     n = len(found["rates"])
     if n < EVAL_EVERY:
         raise ValueError(

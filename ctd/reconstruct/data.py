@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.data import check_alike, read_arrays, recordings_of
+from ctd.data import read_recordings
 from ctd.kernel import View
 from ctd.late import Array, Float, on_host
 from ctd.reconstruct.measures import peak
@@ -77,13 +77,11 @@ def _warn_of_smoothing(inputs: View[Reconstruction], x: np.ndarray) -> None:
 
 
 def _read(inputs: View[Reconstruction], path: str) -> Recordings:
-    found = read_arrays(path, inputs.dataset)
-    x = recordings_of(path, inputs.dataset, found)
-    if inputs.input_dataset is None:
-        # Without inputs the last axis has length 0.
-        return Recordings(on_host(x), on_host(np.zeros((*x.shape[:2], 0))))
-    s = recordings_of(path, inputs.input_dataset, found)
-    check_alike(path, {inputs.dataset: x, inputs.input_dataset: s})
+    names = [name for name in (inputs.dataset, inputs.input_dataset) if name is not None]
+    found = read_recordings(path, names)
+    x = found[inputs.dataset]
+    # Without inputs the last axis has length 0.
+    s = x[..., :0] if inputs.input_dataset is None else found[inputs.input_dataset]
     return Recordings(on_host(x), on_host(s))
 
 
