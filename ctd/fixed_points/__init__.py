@@ -6,10 +6,11 @@ q with q > 0. An item is one candidate: a search that minimises q from one start
 the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 for one on q.
 Where `time` is continuous, F is dh/dt, and a point is where it is 0: q = |F|^2 / 2.
 
-    network        the network: the fields that name it, its map or flow, its states
+    network        the network under study: the fields that name it, its map or flow, its states
     linear         the network linearised around a state, and what its modes carry
     notebook       `find`, `follow`, `cycles`, `lyapunov`, `linearise`: the same for a user's function
     line           lines and rings: slow points ordered to a chain
+    pictures       what the pictures of several kernels share
 
     search/        the searches, and the table of a network's points
         params       parameters, and options of the table

@@ -24,7 +24,7 @@ from ctd.cells import Weights, as_weights
 from ctd.data import read_table
 from ctd.fixed_points import network
 from ctd.fixed_points.network import Named, OfNetwork, map_of, number_of, stored_cell
-from ctd.fixed_points.shown import Part, Sort, parts
+from ctd.fixed_points.pictures import Part, Sort, parts
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Scale, of_group, side_by_side

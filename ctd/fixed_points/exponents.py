@@ -28,7 +28,7 @@ from ctd.fixed_points.network import (
     map_of,
     state_of,
 )
-from ctd.fixed_points.shown import named
+from ctd.fixed_points.pictures import named
 from ctd.kernel import Kernel, NoOptions, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Group, Lines, Plot, of_group, side_by_side

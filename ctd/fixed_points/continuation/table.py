@@ -10,7 +10,7 @@ from ctd.fixed_points import linear
 from ctd.fixed_points.continuation.bifurcation import FOLD, KINDS
 from ctd.fixed_points.continuation.branch import CLOSED, END, NOWHERE
 from ctd.fixed_points.network import Network, OfDynamics, warn_of_untried
-from ctd.fixed_points.shown import ROUNDING, Part, parts
+from ctd.fixed_points.pictures import ROUNDING, Part, parts
 from ctd.kernel import NoOptions, Var, View
 from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import component, principal

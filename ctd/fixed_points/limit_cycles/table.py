@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from ctd.fixed_points import linear
 from ctd.fixed_points.limit_cycles.cycle import CYCLE
 from ctd.fixed_points.network import Network, OfDynamics
-from ctd.fixed_points.shown import unit_circle
+from ctd.fixed_points.pictures import unit_circle
 from ctd.kernel import Var, View
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import component, principal

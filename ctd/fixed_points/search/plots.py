@@ -6,10 +6,10 @@ import numpy as np
 
 from ctd.fixed_points import linear
 from ctd.fixed_points.network import step_of
+from ctd.fixed_points.pictures import ROUNDING, Part, named, parts, unit_circle
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.phase import phase
 from ctd.fixed_points.search.portrait import N_TRIALS, Portrait, portrait, sorts
-from ctd.fixed_points.shown import ROUNDING, Part, named, parts, unit_circle
 from ctd.plots import Axis, Bars, Figure, Group, Layer, Lines, Plot, Points, histogram, of_group
 from ctd.principal import component
 from ctd.rows import Columns

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctd.fixed_points.network import Network, outputs_of
-from ctd.fixed_points.shown import Sort
+from ctd.fixed_points.pictures import Sort
 from ctd.late import jax, jnp
 from ctd.plots import Group, Scale
 from ctd.principal import principal

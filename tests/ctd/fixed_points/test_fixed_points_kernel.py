@@ -436,7 +436,7 @@ def test_figure_is_drawn(searched, tmp_path, monkeypatch):
         keys = [layer.key for layer in plot.layers if isinstance(layer, Points)]
         assert (np.concatenate(keys) % 2 == k % 2).all()
     # Of more than MOST_INPUTS, one picture says so.
-    monkeypatch.setattr("ctd.fixed_points.shown.MOST_INPUTS", 1)
+    monkeypatch.setattr("ctd.fixed_points.pictures.MOST_INPUTS", 1)
     with precision(inputs):
         many = kernel.figure(inputs, shared, {}, results, full | {"constant_input": own}).plots
     assert len(many) == 2

@@ -6,8 +6,8 @@ import numpy as np
 from ctd.batch import precision
 from ctd.fixed_points import find
 from ctd.fixed_points.connections import Table, graph
+from ctd.fixed_points.pictures import Part
 from ctd.fixed_points.search.phase import GRID, phase, zero_line
-from ctd.fixed_points.shown import Part
 from ctd.plots import Figure
 from ctd.plots.png import draw
 
