@@ -60,15 +60,16 @@ def newton_of(f: Map, weights: Weights, x: np.ndarray) -> Newton:
     def newton(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = points.shape[1]
         block = max(1, min(BLOCK, ENTRIES // n**2))
-        # Each block has the same shape, so that one program serves all.
-        padded = np.concatenate([points, np.zeros((-len(points) % block, n))])
-        sizes, moves = [np.zeros(0)], [np.zeros((0, n))]
+        found = [(np.zeros(0), np.zeros((0, n)))]
         with jax.enable_x64(True):
-            for k in range(0, len(padded), block):
-                size, move = _steps(f, weights, padded[k : k + block], x)
-                sizes.append(np.asarray(size))
-                moves.append(np.asarray(move))
-        return np.concatenate(sizes)[: len(points)], np.concatenate(moves)[: len(points)]
+            for k in range(0, len(points), block):
+                some = points[k : k + block]
+                # Each block has the same shape, so that one program serves all.
+                padded = np.pad(some, ((0, block - len(some)), (0, 0)))
+                size, move = (np.asarray(of) for of in _steps(f, weights, padded, x))
+                found.append((size[: len(some)], move[: len(some)]))
+        sizes, moves = zip(*found, strict=True)
+        return np.concatenate(sizes), np.concatenate(moves)
 
     return newton
 
@@ -173,7 +174,7 @@ def _halfway(points: np.ndarray, tried: int, most: int) -> np.ndarray:
 def settled(
     f: Map, weights: Weights, x: np.ndarray, known: Known, states: np.ndarray, steps: int
 ) -> np.ndarray:
-    """(m, n) stable points of f(weights, h, x), none of them known, to which `steps` steps lead from states (k, n)."""
+    """(m, n) stable points of f(weights, h, x) to which `steps` steps lead from states (k, n). None was known; they are from then on."""
     n = states.shape[1]
     some = states[np.unique(np.linspace(0, len(states) - 1, N_STATES).astype(int))]
     with jax.enable_x64(True):
@@ -183,11 +184,11 @@ def settled(
     ends = known.new(ends[order[np.isfinite(moved[order])]])
     starts = ends[np.unique(cover(ends, TOGETHER * known.spread))][: int(WORK / n**3)]
     points = known.beyond(starts)
-    if not len(points):
-        return points
     at = linear.derivatives(f, weights, points, np.tile(x, (len(points), 1)))
     modes = linear.growth(np.linalg.eigvals(at.dh))
-    return points[(modes == linear.DECAYS).all(axis=1)]  # Newton may have gone to a saddle
+    stable = points[(modes == linear.DECAYS).all(axis=1)]  # Newton may have gone to a saddle
+    known.add(stable)
+    return stable
 
 
 @compiled
@@ -226,7 +227,6 @@ def with_missed(
     more: dict[str, np.ndarray] = {}
     if steps:
         more["settled"] = settled(f, weights, x, known, states, steps)
-        known.add(more["settled"])
     if options.between:
         found = between(known, options.between)
         # Newton, unlike descent and the network itself, may leave the region of the states.
