@@ -20,7 +20,7 @@ from ctd.late import Array, Float, on_host, scipy
 from ctd.plots import spread
 from ctd.similarity.dynamics import eigenvalues, linear_dynamics
 from ctd.similarity.identification import Driven, driven_dynamics
-from ctd.similarity.networks import files_of, read
+from ctd.similarity.networks import files_of, read_networks
 from ctd.similarity.params import OF_DYNAMICS, OF_INPUTS, OF_POINTS, Comparison
 from ctd.similarity.topology import counts
 
@@ -37,11 +37,11 @@ class Features(NamedTuple):
 
 def load(inputs: View[Comparison]) -> Features:
     """Read the networks that `inputs` names, and compute their features. Raises ValueError if they cannot be compared."""
-    return features_of(inputs, files_of(inputs), read(inputs))
+    return features_of(inputs, files_of(inputs), read_networks(inputs))
 
 
 def features_of(inputs: View[Comparison], names: Sequence[str], given: Iterable[Any]) -> Features:
-    """Compute the features of the networks. names: for errors; given: as `networks.read` iterates over it.
+    """Compute the features of the networks. names: for errors; given: as `read_networks` returns it.
 
     Raises ValueError if they cannot be compared, there are too few samples or dimensions for the method, or this machine has too
     little memory.

@@ -108,7 +108,7 @@ def check_count(n: int) -> None:
 # --- what methods compare -------------------------------------------------------------------------
 
 
-def read(inputs: View[Comparison]) -> Iterable[Any]:
+def read_networks(inputs: View[Comparison]) -> Iterable[Any]:
     """Iterate over what the method compares of each network: `Shown`, or its table of points (see `topology.counts`).
 
     All states may not fit the memory at once. Raises ValueError, naming the file.

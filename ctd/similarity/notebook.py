@@ -116,7 +116,7 @@ def _given(
     networks: Sequence[Any],
     inputs: Sequence[ArrayLike] | None,
 ) -> Iterable[Any]:
-    """What `networks.read` reads from the files of a job."""
+    """What `read_networks` reads from the files of a job."""
     if inputs is not None and view.method not in OF_DYNAMICS:
         raise ValueError(
             f"inputs: given, but method {view.method} does not fit dynamics; give method {', '.join(OF_DYNAMICS)}"
