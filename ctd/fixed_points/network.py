@@ -269,7 +269,12 @@ def stored_network(inputs: View[OfNetwork], path: str, dataset: str) -> Network:
             f"{where}: has the shape {states.shape}, but the state of this network has "
             f"{size} entries, which the last axis must have"
         )
-    return make_network(name, weights, states, inputs.dtype, where)
+    network = make_network(name, weights, states, inputs.dtype, where)
+    # A table of fixed_points says at which input each of its points is one.
+    own = stored.get("constant_input", np.zeros(0))
+    if own.ndim != 2 or len(own) != len(network.states):
+        return network
+    return network._replace(inputs=on_host(own, inputs.dtype))
 
 
 def load_start(inputs: View[FromState]) -> Network:

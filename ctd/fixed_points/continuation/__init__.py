@@ -20,11 +20,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from ctd.cells import READOUT_AXES, Cell
-from ctd.data import read_arrays
 from ctd.fixed_points.continuation import branch
 from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.curve import System
@@ -41,7 +39,7 @@ from ctd.fixed_points.network import (
     stored_network,
 )
 from ctd.kernel import Data, File, Kernel, Outcome, Static, Traced, Values, Var, View
-from ctd.late import Array, Bool, Float, jnp, lax, on_host
+from ctd.late import Array, Bool, Float, jnp, lax
 from ctd.words import count
 
 BLOCK = 16
@@ -141,12 +139,7 @@ def load(inputs: View[Continuation]) -> Network:
             "points: a file of points to start from expected, such as POINTS.zarr/gathered/0 of a store of "
             "fixed_points"
         )
-    network = stored_network(inputs, inputs.points, inputs.dataset)
-    # A table of fixed_points says at which input each of its points is one.
-    own = read_arrays(inputs.points, inputs.dataset).get("constant_input", np.zeros((0, 0)))
-    if own.ndim != 2 or len(own) != len(network.states):
-        return network
-    return network._replace(inputs=on_host(own, inputs.dtype))
+    return stored_network(inputs, inputs.points, inputs.dataset)
 
 
 class Place(NamedTuple):
