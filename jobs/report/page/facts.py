@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ctd.kernel import Outcome
 from ctd.plots import Axis, Lines, Plot, Spans, spread
 from jobs.errors import count, duration
 from jobs.plan.layout import Plan
@@ -54,7 +55,7 @@ def facts(store: Store) -> dict[str, Any]:
     described = store.description
     outcomes = [
         {**one._asdict(), "n": found["outcomes"].get(one.name, 0)} for one in described.outcomes
-    ]
+    ] or _without_outcomes(found)
     return {
         "title": title_of(store),
         "kernel": store.job.spec.kernel,
@@ -81,6 +82,13 @@ def facts(store: Store) -> dict[str, Any]:
         "command": " ".join(map(str, made.get("command", []))),
         "plots": [plot_json(plot) for plot in run_plots(markers)],
     }  # fmt: skip
+
+
+def _without_outcomes(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """How items ended of a kernel that does not say it."""
+    done = Outcome("done", "computed")._asdict() | {"n": found["items_done"]}
+    dropped = Outcome("dropped", "left out by the search")._asdict() | {"n": found["items_dropped"]}
+    return [done, dropped] if found["items_dropped"] else [done]
 
 
 def status(

@@ -15,6 +15,7 @@ from ctd.kernel import Outcome, Var
 from jobs.gather.gather import gather
 from jobs.plan.layout import Plan, Shard
 from jobs.query.query import table
+from jobs.report.page.facts import facts as page_facts
 from jobs.report.planned import plan_rows
 from jobs.report.summary import _left, counted, facts, state
 from jobs.report.warnings import failing_outcomes, nan_results, unreturned
@@ -172,6 +173,8 @@ def test_dropped_items_of_a_kernel_without_outcomes_are_not_done(tmp_path):
     found = state(store)
     assert found["items_dropped"] == dropped > 0
     assert found["items_done"] == 9 - dropped
+    ends = {one["name"]: one["n"] for one in page_facts(store)["outcomes"]}
+    assert ends == {"done": 9 - dropped, "dropped": dropped}, "beside stores with outcomes, too"
     # Each shard ends when it is committed, whatever its rounds cost.
     done = {event.shard: event.time for event in read_events(store) if event.kind == "done"}
     ended = {m.shard.number: m.ended for m in store.committed.markers()}

@@ -80,11 +80,7 @@ function showBar(node, content) {
   const p = content.progress, percent = (n) => `${(100 * n) / Math.max(1, p.items)}%`;
   const known = content.outcomes.reduce((sum, o) => sum + o.n, 0);
   const kinds = content.outcomes.map((o, k) => ({ ...o, colour: o.failed ? "var(--bad)" : `var(--c${[0, 2, 5, 3, 6, 7][k % 6]})` }));
-  const tried = p.items_done + p.items_dropped + p.items_failed, errors = kinds.length ? tried - known : p.items_failed;
-  if (!kinds.length) {
-    kinds.push({ name: "done", reason: "computed", n: p.items_done, colour: "var(--c0)" });
-    if (p.items_dropped) kinds.push({ name: "dropped", reason: "left out by the search", n: p.items_dropped, colour: "var(--c2)" });
-  }
+  const tried = p.items_done + p.items_dropped + p.items_failed, errors = tried - known;
   if (errors > 0) kinds.push({ name: "failed with an error", reason: "an exception; see failures", n: errors, colour: "var(--warning)" });
   if (tried < p.items) kinds.push({ name: "not computed", reason: "waiting, running, or given up", n: p.items - tried, colour: "var(--line)" });
   node.replaceChildren(
