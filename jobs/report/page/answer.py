@@ -72,7 +72,8 @@ def _summed_up(
         asked = [name for name in own if columns[name].dtype.kind == "f"][:2]
         listed |= {f"the best by {n}": f"ctd best {where} --by {shlex.quote(n)}" for n in asked}
     labels, stay = _labels(store, frame), summed_up([store])
-    facts = [*kinds(frame, shown), *in_each(frame, labels)]
+    # Of named rows each name is in each group.
+    facts = [] if names_of(frame, opens) else [*kinds(frame, shown), *in_each(frame, labels)]
     if opens in summaries and len(frame) == 1:
         facts = [(name, brief(frame[name].iloc[0])) for name in shown if name in frame]
     return {
@@ -97,15 +98,22 @@ def first_rows(
     """The first rows of a table as JSON, in the columns among `names` whose values differ and, if there is room, those that `stay`;
     None if no values differ.
     """
-    differ = [name for name in names if name in frame and frame[name].astype(str).nunique() > 1]
+    names = [name for name in dict.fromkeys(names) if name in frame]
+    differ = [name for name in names if frame[name].astype(str).nunique() > 1]
     if not differ:
         return None
-    alike = [name for name in names if name in frame and name in stay and name not in differ]
+    alike = [name for name in names if name in stay and name not in differ]
     some = [*differ, *alike][:MAX_SHOWN]
     found = table_json("first", frame[[n for n in names if n in some]].head(MAX_SHOWN), {})
     if len(frame) > MAX_SHOWN:
         found["note"] = f"{MAX_SHOWN} of {len(frame):,} rows; more under Tables"
     return found
+
+
+def names_of(frame: pd.DataFrame, table: str) -> int:
+    """How many texts a table has in the column of its own name, such as `parameter`; 0 without such a column."""
+    column = frame.get(table)
+    return 0 if column is None or column.dtype.kind in "biufc" else column.nunique()
 
 
 def count_rows(frame: pd.DataFrame, table: str, names: Sequence[str]) -> list[str]:
@@ -115,11 +123,13 @@ def count_rows(frame: pd.DataFrame, table: str, names: Sequence[str]) -> list[st
     ['1 fixed point', '2 slow points']
     >>> count_rows(pd.DataFrame({"fewest_steps": [3, 4]}), "connections", ["fewest_steps"])
     ['2 connections']
+    >>> count_rows(pd.DataFrame({"parameter": ["n", "n"], "method": ["cka", "dsa"]}), "parameter", ["parameter"])
+    ['1 parameter']
     """
     adjective, _, noun = table.removesuffix("s").replace("_", " ").rpartition(" ")
     column = frame.get(names[0]) if adjective and names and len(frame) else None
     if column is None or column.dtype.kind in "biufc":
-        return [count(len(frame), f"{adjective} {noun}".strip())]
+        return [count(names_of(frame, table) or len(frame), f"{adjective} {noun}".strip())]
     found, n = np.unique(column.to_numpy().astype(str), return_counts=True)
     order = np.argsort(found != adjective, kind="stable")
     return [count(int(n[k]), f"{found[k]} {noun}") for k in order]

@@ -91,6 +91,9 @@ def test_without_a_metric_what_was_found_is_counted(swept):
         pd.DataFrame({"a": [0, 0], "b": [1, 1], "c": [2, 3]}), ["a", "b", "c"], ["b"]
     )
     assert [column["name"] for column in alike["columns"]] == ["b", "c"]
+    named = pd.DataFrame({"parameter": ["n", "seed"], "r2": [0.1, 0.2]})
+    shown = first_rows(named, ["parameter", "parameter", "r2"])
+    assert [column["name"] for column in shown["columns"]] == ["parameter", "r2"]
     [(item, *_)] = [[one.item for one in some] for some in store.failed.items().values()]
     assert answer["next"][-2:] == [
         ["the items that failed with an error, again", f"ctd resume {store.address} --failed"],
