@@ -13,6 +13,7 @@ import pandas as pd
 
 from ctd.plots import Image, Layer, Lines, Plot, spread
 from jobs.query.query import described
+from jobs.report.effects import has_value
 from jobs.store.store import Store
 
 MAX_LINES, MAX_VERTICES = 400, 60_000
@@ -25,6 +26,8 @@ MAX_ROWS, MIN_ROWS, MAX_COLUMNS = 10_000, 2_000, 60
 """Most rows and columns of a table; a table of many columns has fewer rows, but always MIN_ROWS."""
 MAX_VALUES = 120_000
 """Most values of a table of more than MIN_ROWS rows."""
+MAX_NAMED = 8
+"""Most columns named of those that a table leaves out."""
 EXTREMES = 25
 """A table that is cut keeps this many rows with the lowest, and with the highest, values of each column."""
 
@@ -147,20 +150,22 @@ def table_json(
 ) -> dict[str, Any]:
     """A table as JSON, column by column. titles: column -> tooltip. rows: numbers of those shown, by default `some_rows`.
     stay: columns that are shown even where all rows are equal in them."""
-    kept, notes = some_rows(frame) if rows is None else rows, []
+    kept, note, without = some_rows(frame) if rows is None else rows, "", ""
     if len(kept) < len(frame):
-        notes.append(
+        note = (
             f"{len(kept):,} of {len(frame):,} rows: evenly spaced, and the {EXTREMES} lowest and "
             "highest of every column. ctd query reads all."
         )
-    names = list(frame.columns)[:MAX_COLUMNS]
-    if len(names) < frame.shape[1]:
-        notes.append(f"{len(names)} of {frame.shape[1]} columns.")
+    names = _some_columns(frame)
+    if left := [str(name) for name in frame.columns if name not in names]:
+        more = f" and {len(left) - MAX_NAMED} more" * (len(left) > MAX_NAMED)
+        without = f"Without {', '.join(left[:MAX_NAMED])}{more}: ctd query --table {name} --columns all shows them."
     part = frame.iloc[kept]
     return {
         "name": name,
         "n": len(frame),
-        "note": " ".join(notes),
+        "note": note,
+        "without": without,
         "columns": [
             {"name": str(column), "title": titles.get(str(column), ""), "stays": column in stay}
             | _column(part[column])
@@ -181,7 +186,7 @@ def some_rows(frame: pd.DataFrame) -> np.ndarray:
     if n <= most:
         return np.arange(n)
     chosen: list[np.ndarray] = []
-    for name in list(frame.columns)[:MAX_COLUMNS]:
+    for name in _some_columns(frame):
         values = frame[name].to_numpy()
         if values.dtype.kind != "f":
             continue
@@ -191,6 +196,15 @@ def some_rows(frame: pd.DataFrame) -> np.ndarray:
             chosen += [finite[order[:EXTREMES]], finite[order[-EXTREMES:]]]
     extremes = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, int)
     return np.union1d(extremes[: most // 2], spread(n, most - min(len(extremes), most // 2)))
+
+
+def _some_columns(frame: pd.DataFrame) -> list[Any]:
+    """The columns to show: all, or those in which most rows have a value."""
+    names = list(frame.columns)
+    if len(names) <= MAX_COLUMNS:
+        return names
+    filled = [has_value(frame[name].to_numpy()).sum() for name in names]
+    return [names[k] for k in np.sort(np.argsort(-np.array(filled), kind="stable")[:MAX_COLUMNS])]
 
 
 def _column(values: pd.Series) -> dict[str, Any]:

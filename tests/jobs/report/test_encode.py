@@ -84,6 +84,15 @@ def test_tables_keep_the_extremes_of_every_number():
     assert len(json.dumps(out)) < 200_000
 
 
+def test_tables_name_the_columns_that_they_leave_out():
+    frame = pd.DataFrame({f"c{k}": [0.0, 1.0] for k in range(62)})
+    frame.loc[0, "c7"] = np.nan  # in fewer rows than the others
+    out = table_json("items", frame, {})
+    assert out["without"] == "Without c7, c61: ctd query --table items --columns all shows them."
+    assert (out["note"], len(out["columns"])) == ("", 60), "a picture of the rows is whole"
+    assert table_json("items", frame[["c0"]], {})["without"] == ""
+
+
 def test_tables_keep_infinity_and_text():
     frame = pd.DataFrame(
         {"a": [1.0, np.inf, np.nan], "b": [1 + 2j, 0, -1j], "c": [True, False, True]}
