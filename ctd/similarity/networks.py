@@ -222,7 +222,7 @@ def known(names: Sequence[str], told: Sequence[Mapping[str, Label]]) -> Known:
     """
     # Only what all networks tell can be compared.
     fields = [field for field in told[0] if all(field in one for one in told)]
-    columns = {field: _column([one[field] for one in told]) for field in fields}
+    columns = {field: _column(field, [one[field] for one in told]) for field in fields}
     parameters = {field: values for field, values in columns.items() if len(np.unique(values)) > 1}
     text = lambda value: value if isinstance(value, str) else tick(value)
     labels = [
@@ -235,7 +235,8 @@ def known(names: Sequence[str], told: Sequence[Mapping[str, Label]]) -> Known:
     return Known(tuple(labels), parameters)
 
 
-def _column(values: Sequence[Label]) -> np.ndarray:
+def _column(field: str, values: Sequence[Label]) -> np.ndarray:
     found = np.asarray(values)
-    # Truth values become texts, two groups without an order.
-    return found.astype(float) if found.dtype.kind in "iuf" else found.astype(str)
+    # Truth values and seeds become texts, groups without an order.
+    ordered = found.dtype.kind in "iuf" and not field.endswith("seed")
+    return found.astype(float if ordered else str)

@@ -112,7 +112,7 @@ def _embedding(reduced: Columns, known: Known) -> Plot:
 
 
 def shown_parameter(reduced: Columns) -> str | None:
-    """The parameter that explains most; preferably one whose values several networks share."""
+    """The parameter that surely explains some, the table's first; preferably one whose values several networks share."""
     names, values = [str(p) for p in reduced["parameter"]], np.asarray(reduced["n_values"])
     # A parameter with a different value for each network, such as a seed, explains everything and tells nothing.
     shared = [name for name, n in zip(names, values, strict=True) if 2 * n <= len(reduced["leaf"])]

@@ -153,7 +153,7 @@ def _unknown(n: int, options: Options) -> dict[str, np.ndarray]:
 def _parameters(
     distances: np.ndarray | None, known: Known, options: Options
 ) -> dict[str, np.ndarray]:
-    """The table of parameters, the largest R2 first; NaN without distances."""
+    """The table of parameters, the smallest p of R2 first, then the largest R2; NaN without distances."""
     names = list(known.parameters)
     rows = np.full((len(names), 4), np.nan)
     if distances is not None:
@@ -161,8 +161,8 @@ def _parameters(
         for k, name in enumerate(names):
             # One seed: p values do not depend on the others.
             rows[k] = explained(distances, known.parameters[name], *settings)
-    # NaN sorts last: parameters without an R2 stand below the others.
-    order = np.argsort(-rows[:, 0], kind="stable")
+    # By p: many groups explain much by chance alone. NaN sorts last: parameters without an R2 stand below the others.
+    order = np.lexsort((-rows[:, 0], rows[:, 1]))
     counts = [len(np.unique(known.parameters[name])) for name in names]
     return {
         "parameter": np.asarray(names, str)[order],

@@ -17,7 +17,7 @@ from ctd.similarity.features import Features, features_of, load
 from ctd.similarity.kernel import n_pairs
 from ctd.similarity.networks import MOST, check_count, known, read_known
 from ctd.similarity.params import Comparison
-from ctd.similarity.plots import pictures, plots
+from ctd.similarity.plots import pictures, plots, shown_parameter
 from ctd.similarity.summary import Options, joined, tables
 from ctd.weights import write_named
 
@@ -91,6 +91,24 @@ def test_explained_by_groups_is_that_of_permanova():
     four = cdist([[0.0], [1], [10], [11]], [[0.0], [1], [10], [11]])
     p = explained(four, np.array(["a", "a", "b", "b"]), 20_000, 1).r2_p
     assert p == pytest.approx(1 / 3, abs=4 * np.sqrt(2 / 9 / 20_000))
+
+
+def test_seeds_are_groups_without_an_order():
+    """Their R2 is that of PERMANOVA, as of words; by many values it is large by chance, so that the table begins with the smallest p."""
+    kinds, seeds = ["gru", "lstm"] * 6, np.repeat(range(6), 2)
+    told = known(
+        list("abcdefghijkl"),
+        [{"cell": c, "seed": int(s), "n": int(s)} for c, s in zip(kinds, seeds, strict=True)],
+    )
+    assert told.labels[2] == "cell=gru seed=1 n=1"
+    place = np.tile([0.0, 1], 6)[:, None] + RNG.normal(size=(12, 30))
+    apart = cdist(place, place)
+    found = tables(apart, told, np.full(12, 3), Options())
+    r2 = dict(zip(found["parameter"], found["r2"], strict=True))
+    same = seeds[:, None] == seeds
+    assert r2["seed"] == pytest.approx(1 - (apart[same] ** 2).sum() / 4 / (apart**2).sum() * 24, abs=1e-12)  # fmt: skip
+    assert r2["seed"] > r2["cell"]
+    assert found["parameter"][0] == shown_parameter(found) == "cell"
 
 
 def test_missing_pairs_are_told():
