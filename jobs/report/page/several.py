@@ -14,7 +14,7 @@ from jobs.errors import count
 from jobs.query.query import table, tables
 from jobs.query.shelf import Shelf
 from jobs.redact import redact
-from jobs.report.effects import Effect, effects_of_stores, has_value
+from jobs.report.effects import by_importance, effects_of_stores, has_value
 from jobs.report.factors import alike, zipped
 from jobs.report.page.encode import (
     has_items,
@@ -236,61 +236,62 @@ def _table(name: str, frame: pd.DataFrame, shelf: Shelf) -> dict[str, Any]:
     return made
 
 
+def _compared(contents: Sequence[dict[str, Any]]) -> tuple[str, bool]:
+    """The kernel whose items are compared, the one with the most done items, of those with a metric if there are such; and whether
+    it is the only one."""
+    n_of, judged = Counter[str](), set[str]()
+    for content in contents:
+        n_of[content["kernel"]] += content["progress"]["items_done"]
+        if content["sweep"] and content["sweep"]["metric"]:
+            judged.add(content["kernel"])
+    return max(n_of, key=lambda one: (one in judged, n_of[one])), len(n_of) == 1
+
+
 def _sweep(
     contents: Sequence[dict[str, Any]], shelf: Shelf, items: pd.DataFrame
 ) -> dict[str, Any] | None:
-    """The sweep over the done items of all stores; of several kernels, over those of the one with the most."""
-    kernels = [store.job.spec.kernel for store in shelf.stores]
-    n_of = Counter[str]()
-    for one, content in zip(kernels, contents, strict=True):
-        n_of[one] += content["progress"]["items_done"]
-    kernel = max(n_of, key=n_of.__getitem__)
-    mine = [
-        content["sweep"]
-        for content, one in zip(contents, kernels, strict=True)
-        if one == kernel and content["sweep"]
-    ]
+    """The sweep over the done items of all stores; of several kernels, over those of one."""
+    kernel, is_one = _compared(contents)
+    mine = [one["sweep"] for one in contents if one["kernel"] == kernel and one["sweep"]]
     if not mine:
         return None
     union = lambda field: list(dict.fromkeys(name for sweep in mine for name in sweep[field]))
-    parameters = list(dict.fromkeys(["store", *shelf.differing, *union("parameters")]))
+    # What was swept comes before what differs between stores alone, and what only repeats items last.
+    repeating = union("replicates")
+    swept = [name for name in union("parameters") if name not in repeating]
+    parameters = list(dict.fromkeys([*swept, "store", *shelf.differing, *repeating]))
     results = [name for name in union("results") if name not in parameters]
     # Only items of one kernel compare, and of these only the done ones: a dropped item was younger.
     rows = items["status"] == "done"
-    if len(n_of) > 1:
+    if not is_one:
         rows &= items["kernel"] == kernel
     columns = {name: items.loc[rows, name].to_numpy() for name in (*parameters, *results)}
     numbers = [name for name in results if columns[name].dtype.kind in "iuf"]
-    if len(n_of) > 1:
+    if not is_one:
         parameters = [
             name for name in parameters if len(set(columns[name][has_value(columns[name])])) > 1
         ]
     # What a search left of its items, it has chosen by the metric.
     pruned = sorted(set(items.loc[items["status"] == "dropped", "store"]))
     whole = ~np.isin(columns["store"].astype(str), pruned)
-    judging = [name for name in parameters if name not in union("replicates")]
-    found = _effects({name: values[whole] for name, values in columns.items()}, judging, numbers)
+    judging = [name for name in parameters if name not in repeating]
+    compared = {name: values[whole] for name, values in columns.items()}
+    # Parameters in which only whole stores differ are one, under all their names.
+    called = {names[0]: ", ".join(names) for names in alike(compared, judging)}
+    found = effects_of_stores(compared, list(called), numbers)
+    parameters = by_importance(found, parameters, (numbers or [""])[0])
     without = f"Which parameters matter is measured without {', '.join(pruned)}, whose search dropped items: see their own pages."
     metrics = {sweep["metric"] for sweep in mine}
     return {
-        "kernel": kernel if len(n_of) > 1 else "",
+        "kernel": "" if is_one else kernel,
         "parameters": parameters,
         "results": results,
         "metric": metrics.pop() if len(metrics) == 1 else "",
         "falling": any(sweep["falling"] for sweep in mine),
         "searched": any(sweep["searched"] for sweep in mine),
-        "replicates": union("replicates"),
+        "replicates": repeating,
         "log": union("log"),
-        "effects": [effect.to_json() for effect in found],
+        "effects": [one._replace(parameter=called[one.parameter]).to_json() for one in found],
         "unmeasured": without if pruned else "",
         "plots": _titled([content["sweep"] or {"plots": []} for content in contents], shelf.labels),
     }
-
-
-def _effects(
-    columns: dict[str, np.ndarray], parameters: list[str], results: list[str]
-) -> list[Effect]:
-    """The `effects_of_stores`, of parameters in which only whole stores differ under all their names."""
-    called = {names[0]: ", ".join(names) for names in alike(columns, parameters)}
-    found = effects_of_stores(columns, list(called), results)
-    return [effect._replace(parameter=called[effect.parameter]) for effect in found]

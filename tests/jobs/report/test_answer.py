@@ -42,7 +42,7 @@ def test_a_sweep_of_one_parameter_opens_as_the_metric_against_it(swept):
     assert (sweep["metric"], sweep["falling"]) == ("eval_loss", False)
 
 
-def test_stores_of_two_kernels_on_one_page_are_told_apart(swept):
+def test_stores_of_two_kernels_on_one_page_are_told_apart(swept, monkeypatch):
     store, content = swept
     toy = finished("toy")
     found = several([content, Content(toy).all()], Shelf([store, toy]))
@@ -58,15 +58,20 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept):
     assert table["eval_loss"] == [first["eval_loss"], ""]
     ids = found["tables"][0]["ids"]
     assert ids == [*range(6), *range(OFFSET, OFFSET + 44)], "each item has a number of its own"
-    # Results of one kernel compare with those of no other: the one with the most items is shown.
+    # Results of one kernel compare with those of no other: one with a metric is shown.
     sweep = found["sweep"]
+    assert (sweep["kernel"], sweep["metric"]) == ("train_rnn", "eval_loss")
+    assert sweep["parameters"] == ["learning_rate", "seed"]
+    monkeypatch.setitem(content, "sweep", None)
+    sweep = several([content, Content(toy).all()], Shelf([store, toy]))["sweep"]
     assert sweep["kernel"] == "toy"
     assert {"n", "rate"} <= set(sweep["parameters"]) <= {"n", "rate", "push", "push[0]", "push[1]"}
     assert (sweep["results"], sweep["metric"]) == (["norm", "steps"], "")
     assert {effect["n"] for effect in sweep["effects"] if effect["result"] == "norm"} == {43}
+    monkeypatch.undo()
     alone = several([content, content], Shelf([store, store]))
     assert alone["sweep"]["kernel"] == ""
-    assert "store" in alone["sweep"]["parameters"]
+    assert alone["sweep"]["parameters"] == ["learning_rate", "store", "seed"]
     assert alone["groups"][0]["items"] == "the items of all stores"
     [worker] = alone["hosts"]
     assert (alone["n_workers"], worker["items"]) == (1, 2 * 6), "one process computed both"

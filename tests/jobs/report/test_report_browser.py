@@ -633,15 +633,15 @@ def test_several_stores_stand_on_one_page_with_what_differs(visit, pages, tmp_pa
 
 @pytest.mark.endurance  # what the page is sent: test_answer.py: test_stores_of_two_kernels_on_one_page_are_told_apart
 def test_the_sweep_of_several_kernels_is_that_of_one(visit, pages, tmp_path):
-    stores = [pages[name][0] for name in ("train_rnn", "toy")]
+    stores = [pages[name][0] for name in ("fixed_points", "toy")]
     path = tmp_path / "kernels.html"
     content = several([Content(one).all() for one in stores], Shelf(stores))
     path.write_text(render(content), encoding="utf-8")
     page = visit(path)
-    said = "Over the items of toy alone, the kernel with the most items here"
+    said = "Over the items of toy alone"
     assert said in page.locator("#sweep").inner_text()
-    assert page.evaluate("[itemTable().ids.length, sweptItems().ids.length]") == [54, 44]
+    assert page.evaluate("[itemTable().ids.length, sweptItems().ids.length]") == [68, 44]
     offered = page.locator("#sweep").get_by_label("x", exact=True).first.inner_text()
     assert "rate" in offered.split()
-    assert "learning_rate" not in offered.split()
+    assert "candidate" not in offered.split()
     assert page.evaluate("sweptItems().columns.find((c) => c.name === 'store').labels") == ["toy"]

@@ -3,13 +3,14 @@
 const MAX_SLICES = 8; // Most parameters with a scatter plot of their own.
 
 function showSweep(content) {
-  const s = section("sweep", "Sweep"), sweep = content.sweep, items = sweep && sweptItems();
+  const s = section("sweep", "Sweep"), items = content.sweep && sweptItems(), there = (names) => names.filter((name) => columnOf(items, name));
+  const sweep = items && { ...content.sweep, parameters: there(content.sweep.parameters), results: there(content.sweep.results) };
   const useful = Boolean(sweep && items && sweep.results.length && (sweep.parameters.length || sweep.plots.length));
   s.show(useful);
   if (!useful) return;
   const box = part("sweep", () => {
     const importance = card(), grid = el("div", { className: "grid" }, importance), parallel = el("div");
-    s.body.append(...(sweep.kernel ? [el("p", { className: "note" }, `Over the items of ${sweep.kernel} alone, the kernel with the most items here: results of different kernels do not compare.`)] : []), grid, parallel);
+    s.body.append(...(sweep.kernel ? [el("p", { className: "note" }, `Over the items of ${sweep.kernel} alone: results of different kernels do not compare.`)] : []), grid, parallel);
     return { importance, parallel, scatter: grid };
   });
   showImportance(box.importance, sweep);
