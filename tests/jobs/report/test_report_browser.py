@@ -68,6 +68,17 @@ INFINITE_NORMS = """() => {
 # The notes of a scatter plot and a map in which the norms of two done items are infinite.
 
 
+TONES = """() => {
+    const { rows, value } = ITEMS, one = (ids) => grouped(ids, "g", 5).map((g) => [g.label, g.tone]);
+    ITEMS.rows = new Map([0, 1, 2, 3].map((id) => [id, null]));
+    ITEMS.value = (id, name) => (name === "kernel" ? ["a", "a", "b", "b"] : [1, 3, 2, 2])[id];
+    const found = [one([0, 1]), one([2, 3])];
+    Object.assign(ITEMS, { rows, value });
+    return found;
+}"""
+# The colours of items of two kernels, in one of which g does not vary.
+
+
 @pytest.fixture(scope="module")
 def chromium():
     with browser() as found:
@@ -470,6 +481,8 @@ def test_curves_are_coloured_by_what_was_swept_and_smoothed(visit, pages):
     few, every = page.evaluate(groups, 3), page.evaluate(groups, 10)
     assert len(few) == 3
     assert all(pair in every for pair in few), "a value has one colour on the page"
+    of_kernels = [[["g = 1", 0], ["g = 3", 1]], [["g = 2", 0.5]]]
+    assert page.evaluate(TONES) == of_kernels, "what does not vary in a kernel takes no colour"
     curve = np.asarray(pages["train_rnn"][0].array(0, "curve")[order[0]], float)
     figure.get_by_label("smooth").fill("0.5")
     smooth = page.evaluate(f"(item) => ({FIGURE})('Training').layers.find((l) => l.item && l.item[0] === item).y[0]", order[0])  # fmt: skip

@@ -47,9 +47,12 @@ function idsOf(table) {
 const OFFSET = 2 ** 32; // see jobs/report/page/several.py
 
 // Items in groups of equal values of a column: [{ label, tone: 0 to 1 or null, hue, ids: Set }]. Many numbers are put into `bins`
-// groups of about equal counts. A value has one colour in all figures: the page's items make the groups.
+// groups of about equal counts. A value has one colour in all figures: the page's items make the groups, those of each kernel in
+// whose items the column varies.
 function grouped(ids, name, bins) {
-  const has = (v) => v !== undefined && v !== null, value = (id) => ITEMS.value(id, name), known = [...new Set([...ITEMS.rows.keys()].map(value).filter(has))];
+  const has = (v) => v !== undefined && v !== null, value = (id) => ITEMS.value(id, name), of = new Map();
+  for (const id of ITEMS.rows.keys()) { const kernel = ITEMS.value(id, "kernel"); if (has(value(id))) of.set(kernel, (of.get(kernel) || new Set()).add(value(id))); }
+  const known = [...new Set([...[...of.values()].filter((own) => own.size > 1).flatMap((own) => [...own]), ...ids.map(value).filter(has)])];
   if (!known.length) return [];
   const number = known.every((v) => typeof v === "number");
   known.sort(number ? (a, b) => a - b : (a, b) => String(a).localeCompare(String(b), undefined, { numeric: true }));
