@@ -37,6 +37,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from ctd.late import Array, PyTree, jax, jnp
+from ctd.numeric import is_numeric
 from ctd.plots import Figure, Plot
 from ctd.words import nearest
 
@@ -79,11 +80,15 @@ class Params(BaseModel, frozen=True, extra="forbid", validate_default=True, use_
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         for name, info in cls.model_fields.items():
+            told, kind = f"{cls.__module__}.{cls.__name__}.{name}", info.annotation
             # None, and the runner would have to guess; two, and they contradict each other.
             if sum(isinstance(mark, Kind) for mark in info.metadata) != 1:
                 raise TypeError(
-                    f"{cls.__module__}.{cls.__name__}.{name}: write its type as Static[...], "
-                    "Traced[...], Data[...] or File[...]: the runner must know what to compile in"
+                    f"{told}: write its type as Static[...], Traced[...], Data[...] or File[...]: the runner must know what to compile in"
+                )
+            if Kind.TRACED in info.metadata and not is_numeric(kind):
+                raise TypeError(
+                    f"{told}: Traced[{getattr(kind, '__name__', kind)}] given; expected a number or a tuple of numbers; other types are Static or Data"
                 )
 
 
@@ -97,9 +102,8 @@ else:
     class View:
         """`View[Model]`: the named tuple of some fields of a `Model`, such as its static ones.
 
-        A type checker takes it for the `Model` itself, so that it knows each field and its type. It cannot tell
-        which fields a view leaves out; the contract test does. Functions that several kernels share name a protocol
-        of the fields that they read in place of a `Model`.
+        A type checker takes it for the `Model` itself, so that it knows each field and its type. It cannot tell which fields a
+        view leaves out; the contract test does. Functions that several kernels share name a protocol of the fields that they read.
         """
 
         def __class_getitem__(cls, params: type) -> Any:
@@ -224,7 +228,6 @@ class NoOptions(BaseModel, frozen=True, extra="forbid"):
 ANYWHERE, ON_CPU = (0, 1), (1, 0)
 """Microbatches worth measuring for a kernel that names none. On a CPU, one by one (1) is first, as an item's arrays then stay in cache."""
 
-
 OWN_WEIGHTS: Mapping[str, Any] = {"width": 64, "microbatches": (0,), "cpu_microbatches": (1,)}
 """Fields of a `Kernel` whose items have weights of their own: on a CPU these fill the cache one by one."""
 
@@ -320,10 +323,6 @@ class Kernel:
         return self.microbatches or ANYWHERE
 
 
-type OneShot = tuple[Array, dict[str, Array]]
-"""Whether the one advance is done, and its values."""
-
-
 def one_shot(
     name: str,
     params: type[Params],
@@ -337,11 +336,11 @@ def one_shot(
     """
 
     # The state is (done, values): zeros of the shapes of the values, until the one advance fills them in.
-    def init(*arguments: PyTree) -> OneShot:
+    def init(*arguments: PyTree) -> PyTree:
         values = jax.eval_shape(lambda: run(*arguments))
         return jnp.zeros((), bool), jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), values)
 
-    def advance(*arguments: PyTree) -> OneShot:
+    def advance(*arguments: PyTree) -> PyTree:
         return jnp.ones((), bool), run(*arguments[:-1])  # all but the state
 
     return Kernel(

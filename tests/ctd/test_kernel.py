@@ -137,6 +137,14 @@ def test_params_need_a_kind():
         type("Bad", (Params,), {"__annotations__": {"rate": float}, "rate": 1.0, "__module__": "m"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"), [(str, "str"), (float | None, r"float \| None"), (list[float], "list")]
+)
+def test_a_traced_field_is_numbers(kind, told):
+    with pytest.raises(TypeError, match=rf"m\.Bad\.rate: Traced\[{told}.*expected a number"):
+        type("Bad", (Params,), {"__annotations__": {"rate": Traced[kind]}, "__module__": "m"})
+
+
 def test_params_views_split_by_kind():
     class Some(Params):
         n: Static[int] = 3
