@@ -286,8 +286,7 @@ class Kernel:
     """Microbatches worth measuring on a CPU, if they differ; empty: `microbatches`."""
 
     def __post_init__(self) -> None:
-        # A text is a sequence too, so that without this check the fault would show where an outcome is first counted.
-        for outcome in self.outcomes:
+        for outcome in self.outcomes:  # a text is a sequence, too
             if not isinstance(outcome, Outcome):
                 raise TypeError(
                     f'kernel {self.name}: outcomes: {outcome!r} given; expected Outcome("{outcome}", "what it means"), of ctd.kernel'
@@ -296,10 +295,12 @@ class Kernel:
             raise TypeError(
                 f'kernel {self.name}: outcomes: `dims` has no "outcome"; add "outcome": Var(), and return it from `result`'
             )
-        named = [("metric", self.metric), ("chosen_by", self.chosen_by), *(("curves", name) for name in self.curves)]  # fmt: skip
-        for what, name in named:
-            if name and name not in self.dims:
-                said = f"`dims` has no {name!r}{nearest(name, self.dims)}"
+        named = [("metric", "dims", self.metric), ("chosen_by", "dims", self.chosen_by)]
+        named += [("curves", "dims", name) for name in self.curves]
+        named += [("summary", "reduced" if self.reduced else "dims", name) for name in self.summary]
+        for what, where, name in named:
+            if name and name not in (known := getattr(self, where)):
+                said = f"`{where}` has no {name!r}{nearest(name, known)}"
                 raise TypeError(f"kernel {self.name}: {what}: {said}")
 
     @property

@@ -26,6 +26,7 @@ from ctd.kernel import (
     traced_of,
 )
 from ctd.late import jax
+from ctd.words import nearest
 from jobs.errors import JobError, near_file, within
 from jobs.inputs.fetch import local_file
 from jobs.inputs.items import materialise, parse_item
@@ -287,6 +288,9 @@ def _check_names(
                 f"{name!r} is not allowed as a name; expected one without / that begins neither with a dot "
                 f"nor with {' or '.join(RESERVED)}, which are the store's own"
             )
+    axes = {axis for one in (*kernel.dims.values(), *kernel.reduced.values()) for axis in one.axes}
+    if unknown := sorted(coords.keys() - axes):
+        raise JobError(f"coords: no result has the axis {unknown[0]!r}{nearest(unknown[0], axes)}")
     if fault := two_lengths(kernel.dims, shapes, coords):
         raise JobError(fault)
 

@@ -78,6 +78,8 @@ MISTAKES = {
         ["result: outcome is not returned; return the index of how the item ended, 0 for 'fixed'"],
     ),
     "coords": ("result, load)", "result, load, coords=lambda inputs, shared: inputs.m)", ["coords: AttributeError"]),
+    "axis of coords": ("result, load)", "result, load, coords=lambda inputs, shared: {\"unti\": [1, 2, 3]})", ["coords: no result has the axis 'unti'; did you mean 'unit'?"]),
+    "summary": ("result, load)", "result, load, summary=(\"y\",))", ["summary: `dims` has no 'y'"]),
 }  # fmt: skip
 
 
