@@ -70,7 +70,11 @@ def draw(figure: Figure) -> Canvas:
         # Plots with one scale of fixed ends share one colour bar.
         if shades and plot.scale.label and (plot.scale not in shown or plot.scale.low is None):
             bar = canvas.colorbar(shades, ax=ax, label=plot.scale.label, shrink=0.9)
-            bar.ax.locator_params(axis="y", integer=is_whole(plot, "z", "colour"))
+            if shades.cmap.N == 1:
+                value = (bar.vmin + bar.vmax) / 2
+                bar.set_ticks([value], labels=[tick(value)])
+            else:
+                bar.ax.locator_params(axis="y", integer=is_whole(plot, "z", "colour"))
             shown.append(plot.scale)
     return canvas
 
@@ -223,10 +227,14 @@ def _shades(plot: Plot) -> ScalarMappable | None:
     scale = plot.scale
     low, high = (ends[k] if end is None else end for k, end in enumerate((scale.low, scale.high)))
     colours = matplotlib.colormaps["coolwarm" if scale.diverging else "viridis"]
-    if not any(isinstance(layer, Image) for layer in plot.layers):
-        if not scale.diverging:
-            # Lines and marks on white: the yellow end would have no contrast with it.
-            colours = ListedColormap(colours(np.linspace(0, 0.75, 256)))
+    marks = not any(isinstance(layer, Image) for layer in plot.layers)
+    if marks and not scale.diverging:
+        # Lines and marks on white: the yellow end would have no contrast with it.
+        colours = ListedColormap(colours(np.linspace(0, 0.75, 256)))
+    if low == high:  # one colour: of equal ends matplotlib makes others, and gives NaN a colour
+        room = abs(low) / 10 or 1.0
+        low, high, colours = low - room, high + room, ListedColormap(colours([0.5]))
+    if marks:
         colours = colours.with_extremes(bad="0.6")  # a line without a number would be invisible
     return ScalarMappable(Normalize(low, high), colours)
 

@@ -38,6 +38,13 @@ def test_axes_say_what_the_plot_says():
     assert [text.get_text() for text in right.texts] == ["what to look for"]
 
 
+def test_equal_colours_are_told_as_one_value_and_others_are_grey():
+    ax, bar = axes_of(Points(X, X, colour=[np.nan, 6.25, 6.25, np.nan]), scale=Scale("rate"))
+    grey, value, _, last = ax.collections[0].get_facecolors()[:, :3].tolist()
+    assert grey == last == [0.6] * 3 != value
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["6.25"]
+
+
 def test_a_long_label_has_three_lines_and_an_ellipsis():
     """It was cut at both ends of the picture."""
     (ax,) = axes_of(Lines(X, X), x=Axis("word " * 20), y=Axis("share of time in each bin, " * 9))

@@ -58,6 +58,15 @@ LOG_BAR = """() => {
 # The texts of a logarithmic colour bar.
 
 
+EQUAL_BAR = """() => {
+    const axis = { label: "", log: false, ticks: [] }, layers = [{ kind: "points", name: "", x: [0, 1], y: [0, 1], colour: [null, 6.25] }];
+    const figure = new Figure({ title: "", note: "", layers, x: axis, y: axis, scale: { label: "rate" } });
+    figure.remove();
+    return [figure.legend.textContent, figure.colour(null) === THEME.muted, figure.colour(6.25) === shade(0.5, false)];
+}"""
+# The text of a colour bar of one value; whether marks without it are grey, others in its colour.
+
+
 INFINITE_NORMS = """() => {
     const table = sweptItems(), norm = columnOf(table, "norm"), fine = isOther(table, "failed");
     const some = new Set(norm.values.map((_, row) => row).filter(fine).slice(0, 2));
@@ -510,6 +519,7 @@ def test_map_over_two_parameters_has_the_medians(visit, pages):
     assert plot["x"]["ticks"] == ["0.5", "1.5", "2.5"]
     # A logarithmic colour bar tells the values themselves.
     assert page.evaluate(LOG_BAR) == ["0.1", "", "10 alpha (log)"]
+    assert page.evaluate(EQUAL_BAR) == ["6.25 rate", True, True]
 
 
 def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(visit, tmp_path):

@@ -103,15 +103,18 @@ class Layers {
     const s = this.plot.scale;
     this.low = s.low ?? (low > high ? 0 : low);
     this.high = s.high ?? (low > high ? 1 : high);
-    if (this.low === this.high) this.high = this.low + 1;
   }
 
   // A number of the colour scale as it is told: on a logarithmic one, layers have logarithms.
   told(v) { return this.plot.scale.log && v !== null ? 10 ** v : v; }
 
-  colour(v, marks = true) {
-    return shade(v === null || v === undefined ? NaN : (v - this.low) / (this.high - this.low), this.plot.scale.diverging, marks);
+  // Where a number lies on the colour scale, 0 to 1: in the middle if all are equal.
+  place(v) {
+    if (v === null || v === undefined) return NaN;
+    return this.low === this.high ? 0.5 : (v - this.low) / (this.high - this.low);
   }
+
+  colour(v, marks = true) { return shade(this.place(v), this.plot.scale.diverging, marks); }
 
   layerColour(layer) {
     if (layer.tone !== undefined) return shade(layer.tone, false);
@@ -161,15 +164,15 @@ class Layers {
   trace(c, X, Y) { polyline(c, Y.length, (i) => this.px(X[i]), (i) => this.py(Y[i])); }
 
   segments(c, layer) {
-    const bins = Array.from({ length: LEVELS }, () => []);
+    const bins = Array.from({ length: LEVELS + 1 }, () => []); // the last for vertices without a number
     layer.Y.forEach((row, k) => {
       for (let i = 1; i < row.length; i++) {
-        const t = (layer.colour[k][i] - this.low) / (this.high - this.low);
-        if (Number.isFinite(row[i] + row[i - 1])) bins[Math.min(LEVELS - 1, Math.max(0, Math.floor(t * LEVELS)))].push([k, i]);
+        const t = this.place(layer.colour[k][i]), level = Math.min(LEVELS - 1, Math.max(0, Math.floor(t * LEVELS)));
+        if (Number.isFinite(row[i] + row[i - 1])) bins[Number.isNaN(t) ? LEVELS : level].push([k, i]);
       }
     });
     bins.forEach((bin, level) => {
-      c.strokeStyle = shade((level + 0.5) / LEVELS, this.plot.scale.diverging);
+      c.strokeStyle = shade(level === LEVELS ? NaN : (level + 0.5) / LEVELS, this.plot.scale.diverging);
       c.beginPath();
       for (const [k, i] of bin) {
         c.moveTo(this.px(layer.X[k][i - 1]), this.py(layer.Y[k][i - 1]));

@@ -95,9 +95,10 @@ class Figure extends Layers {
     if (this.hasScale()) {
       const ramp = el("canvas", { width: 72, height: 1 }), c = ramp.getContext("2d");
       const marks = !this.layers.some((l) => l.kind === "image");
-      for (let k = 0; k < 72; k++) { c.fillStyle = shade(k / 71, s.diverging, marks); c.fillRect(k, 0, 1, 1); }
+      const one = this.low === this.high;
+      for (let k = 0; k < 72; k++) { c.fillStyle = shade(one ? 0.5 : k / 71, s.diverging, marks); c.fillRect(k, 0, 1, 1); }
       const [low, high] = ends(this.told(this.low), this.told(this.high));
-      parts.push(el("span", { className: "scale" }, low, ramp, `${high} ${s.label}${s.log ? " (log)" : ""}`));
+      parts.push(el("span", { className: "scale" }, one ? "" : low, ramp, `${high} ${s.label}${s.log ? " (log)" : ""}`));
     }
     this.legend.replaceChildren(...parts);
     this.legend.hidden = !parts.length;

@@ -79,7 +79,7 @@ function compose(figure, c, width, height, top) {
   }
   if (figure.hasScale()) {
     const { label: name, log } = figure.plot.scale;
-    const label = `${name}${log ? " (log)" : ""}: ${ends(figure.told(figure.low), figure.told(figure.high)).join(" to ")}`;
+    const label = `${name}${log ? " (log)" : ""}: ${[...new Set(ends(figure.told(figure.low), figure.told(figure.high)))].join(" to ")}`;
     c.fillStyle = THEME.muted;
     c.fillText(label, x, y);
   }
