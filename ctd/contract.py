@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ ARGUMENTS = {
 """Function of a kernel -> the arguments that it is called with."""
 LINES = 4
 """Lines of the kernel's own source that an error shows, the innermost last."""
+DIFFERENCES = 5
+"""Lines of JAX's message that an error shows beside the first, where these name what differs."""
 
 RUNNER = (
     "ctd/batch", "ctd/catalogue.py", "ctd/contract.py", "ctd/dotted.py", "ctd/kernel.py", "ctd/plots/__init__.py", "jobs",
@@ -85,12 +88,18 @@ def evaluate(
 
 
 def located(error: BaseException) -> str:
-    """The first line of an exception's text, then the lines of the user's source that led to it, innermost last."""
+    """The first line of an exception's text, then the lines of the user's source that led to it, innermost last.
+
+    Between them stands what differs, if that is what the first line says.
+    """
     text = str(error).strip().splitlines() or [""]
     hint = ""
     if isinstance(error, jax.errors.ConcretizationTypeError):
         hint = " (a traced value is not known yet: jnp.where or lax.cond decide by it)"
     lines = [f"{type(error).__name__}: {text[0]}{hint}"]
+    if re.search("they differ[:.]$", text[0]):  # JAX: carries of a loop, or outputs of branches
+        told = [f"  {line.strip()}" for line in text[1:] if line.strip()]
+        lines += [line for line in told if not line.startswith("  Revise ")][:DIFFERENCES]
     # JAX's frames are a hundred; the author needs those of the kernel.
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
     lines += [

@@ -53,6 +53,7 @@ MISTAKES = {
     "more": ("\"k\": s[\"k\"] + 1", "\"k\": s[\"k\"], \"l\": 1", ["advance: l is not part of the state"]),
     "structure": ("{\"x\": traced.rate * s[\"x\"], \"k\": s[\"k\"] + 1}", "(s,)", ["advance: "]),
     "if": ("    return {\"x\": traced", "    if traced.rate > 1: s = s\n    return {\"x\": traced", ["jnp.where or lax.cond", "line 16, in advance: if traced.rate > 1"]),
+    "carry": ("    return {\"x\": traced", "    jax.lax.fori_loop(0, 2, lambda _, c: c > 0, s[\"x\"])\n    return {\"x\": traced", ["has type float32[3]", "has type bool[3]", "line 16, in advance: jax.lax.fori"]),
     "key": ("s[\"k\"] >= 5", "s[\"kk\"] >= 5", ["finished: KeyError: 'kk'"]),
     "arguments": ("def finished(s)", "def finished(s, t)", ["finished: TypeError", "'t'; it is called as finished(state)"]),
     "arguments of init": ("def init(static, ", "def init(", ["init: TypeError", "given; it is called as init(static, shared, traced, key)"]),
