@@ -1,5 +1,6 @@
 """Progress of a run, as its listener receives it."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -188,7 +189,8 @@ class Progress:
         parts += [f"{stage} ({made})" if stage and made else stage or made, best]
         if value and not best:
             median = "median " * (self.n_items > 1)
-            parts.append(f"{median}{value.name} {value.now:.4g}, best {value.best:.4g}")
+            parts.append(f"{median}{value.name} {value.now:.4g}")
+            parts += [] if math.isnan(value.best) else [f"best {value.best:.4g}"]
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")
         if ended:

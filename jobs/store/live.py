@@ -3,6 +3,7 @@
 No result depends on them, and no run reads them.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ class Value(NamedTuple):
     now: float
     """The median over the items."""
     best: float
-    """The best that any item has had."""
+    """The best that any item has had; NaN if nothing says which way is better."""
     more_is_better: bool = False
 
     def better(self, *others: float) -> float:
@@ -114,6 +115,11 @@ class LiveCurves:
         last = finite.shape[1] - 1 - np.argmax(finite[begun, ::-1], axis=1)
         points, known = values[name][begun, last].astype(float), values[name][finite]
         best = float(known.max() if var.more_is_better else known.min())
+        # Nothing but the metric says which way is better: of a curve on its way to it, not of a rate or a state.
+        described, way = self._store.description, lambda one: (one.units, one.more_is_better)
+        metric = described.dims.get(described.metric)
+        if metric is None or way(metric) != way(var):
+            best = math.nan
         # curve.eval.loss is the evaluation's loss on its way: its name as a metric is eval_loss.
         called = name.removeprefix("curve").strip(".").replace(".", "_")
         called = called or var.long_name.partition(",")[0] or name

@@ -1,5 +1,6 @@
 """Progress moves with the advances of running shards, is described in a line, and is told to other processes."""
 
+import math
 import time
 from collections import Counter
 from dataclasses import replace
@@ -56,6 +57,12 @@ def test_advances_of_a_search_stand_beside_its_lap(stage, best, said):
     now = Progress(8, 1, stage=stage, best=best)
     now.update([ShardProgress(advances=2, most=4, value=Value("eval_loss", 0.5, 0.2))])
     assert now.text() == said
+
+
+def test_a_value_of_which_nothing_says_what_is_better_has_no_best():
+    now = Progress(8, 1)
+    now.update([ShardProgress(value=Value("rate", 0.5, math.nan))])
+    assert now.text() == "median rate 0.5"
 
 
 def test_items_that_fail_are_told_before_their_shard_ends():
