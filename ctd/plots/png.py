@@ -71,7 +71,7 @@ def draw(figure: Figure) -> Canvas:
         if shades and plot.scale.label and (plot.scale not in shown or plot.scale.low is None):
             bar = canvas.colorbar(shades, ax=ax, label=plot.scale.label, shrink=0.9)
             if shades.cmap.N == 1:
-                value = (bar.vmin + bar.vmax) / 2
+                value = float(np.mean(shades.get_clim()))
                 bar.set_ticks([value], labels=[tick(value)])
             else:
                 bar.ax.locator_params(axis="y", integer=is_whole(plot, "z", "colour"))
