@@ -263,7 +263,7 @@ def compare(
         tables = {
             name: getattr(found, name).to_dict("records") for name in ("spec", "results", "changed")
         }
-        show_json({"matched_by": matched_by, "items": n, **tables})
+        show_json({"matched_by": matched_by, "items": n, **tables, "notes": found.notes})
     else:
         out.print(f"a  {a}\nb  {b}")
         if not len(found.spec):
@@ -275,6 +275,8 @@ def compare(
         out.print("the items of two kernels do not correspond" if len(kernels) > 1 else told)
         about = "; |a-b|: of an array, each item's largest"
         show_table(found.results, f"results of the items that both have computed{about}")
+        for note in found.notes:
+            out.print(note)
         show_table(found.changed, f"items that ended differently: {len(found.changed):,}")
     for store in stores:
         say_how_much(store)

@@ -8,7 +8,7 @@ elements, one number per item.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ class Comparison:
     over items of max |a - b|, which is infinite if only one of two values is NaN."""
     changed: pd.DataFrame
     """The items whose status or outcome differs: their ids, matching columns, and both values."""
+    notes: list[str] = field(default_factory=list)
+    """What else to know of the results."""
 
 
 def compare(a: Store, b: Store) -> Comparison:
@@ -97,7 +99,18 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
     differs = np.any([both[f"{name} a"] != both[f"{name} b"] for name in coded], axis=0)
     shown = ["item a", "item b", *keys, *(f"{name} {side}" for name in coded for side in "ab")]
     changed, n = both.loc[differs, shown].reset_index(drop=True), {"both": len(both), **alone}
-    return Comparison(_specs(*stores), list(keys), n, _results(stores, both), changed)
+    notes = _roundings(stores)
+    return Comparison(_specs(*stores), list(keys), n, _results(stores, both), changed, notes)
+
+
+def _roundings(stores: Sequence[Store]) -> list[str]:
+    """A sentence if the stores were computed in other microbatches, which decide the rounding."""
+    markers = [store.committed.markers() for store in stores]
+    # Without an advance nothing was computed, and the marker may have none.
+    a, b = (sorted({m.layout.microbatch for m in own if m.longest_s}) for own in markers)
+    told = [" or ".join(map(str, widths)) for widths in (a, b)]
+    said = f"computed in microbatches of {told[0]} and of {told[1]}: rounding may differ"
+    return [said] * bool(a and b and a != b)
 
 
 def _specs(a: Store, b: Store) -> pd.DataFrame:

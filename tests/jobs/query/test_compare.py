@@ -27,6 +27,7 @@ def test_compare_of_equal_jobs_finds_nothing(first, tmp_path):
     assert found.items == {"both": 44, "a": 0, "b": 0}
     assert found.matched_by == ["n", "rate", "push"]
     assert found.changed.empty
+    assert found.notes == []
     results = found.results.set_index("result")
     assert set(results.index) == {"norm", "outcome", "steps", "x"}
     # Vectors have another length in the other group, and are compared in each.
@@ -59,6 +60,7 @@ def test_compare_of_different_sizes_and_settings(first, tmp_path):
     other = {
         **JOB,
         "params": {"offset": 0.0},
+        "run": {"slots": 4, "microbatch": 1},
         "sweep": {
             "grid": {"rate": [0.5, 0.4, 7.0, 0.3], "push": [[1, -1]], "n": [3], "n_steps": [7]},
         },
@@ -66,6 +68,7 @@ def test_compare_of_different_sizes_and_settings(first, tmp_path):
     b, _ = run(tmp_path / "c.zarr", other)
     a = compare(first, b)
     assert a.items == {"both": 3, "a": 41, "b": 1}
+    assert a.notes == ["computed in microbatches of 2 and of 1: rounding may differ"]
     fields = dict(zip(a.spec.field, zip(a.spec.a, a.spec.b, strict=True), strict=True))
     assert "params.offset" not in fields, "0 is the default of the other"
     assert fields["params.n_steps"] == (7, "(swept)")
