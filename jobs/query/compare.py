@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ctd.words import left_out
 from jobs.errors import JobError
 from jobs.query.columns import Column, Text, as_array, as_column, as_text, concat, literal, sort_key
 from jobs.query.table import Table
@@ -99,7 +100,8 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
     differs = np.any([both[f"{name} a"] != both[f"{name} b"] for name in coded], axis=0)
     shown = ["item a", "item b", *keys, *(f"{name} {side}" for name in coded for side in "ab")]
     changed, n = both.loc[differs, shown].reset_index(drop=True), {"both": len(both), **alone}
-    notes = _roundings(stores)
+    failed = (both["status a"] == "failed") | (both["status b"] == "failed")
+    notes = [*filter(None, [left_out(int(failed.sum()))]), *_roundings(stores)]
     return Comparison(_specs(*stores), list(keys), n, _results(stores, both), changed, notes)
 
 

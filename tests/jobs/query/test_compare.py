@@ -114,6 +114,7 @@ def test_compare_names_the_items_that_ended_otherwise(first, tmp_path):
     assert found.changed["n"].tolist() == [5, 5]
     results = found.results.set_index("result")
     assert results.loc["x", ["items", "differ"]].tolist() == [43, 1]
+    assert found.notes == ["1 failed item left out."]
     assert results.loc["x", "max |a-b|"] == 0.25
     assert results.loc["outcome", "differ"] == 1
     assert np.isinf(results.loc["norm", "max |a-b|"])
