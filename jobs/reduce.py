@@ -52,7 +52,7 @@ class GroupResults(Lazy[np.ndarray]):
 
     def __init__(self, store: Store, group: int, rows: np.ndarray, names: list[str]) -> None:
         self._store, self._group, self._rows = store, group, rows
-        super().__init__(names, lambda name: self._read_rows([name], 0, len(rows))[name])
+        super().__init__(names, self._read_all)
 
     def blocks(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         """Iterate over these arrays in blocks of rows; the next block is read while one is used."""
@@ -79,6 +79,14 @@ class GroupResults(Lazy[np.ndarray]):
         return [
             (a, min(a + step, len(self._rows))) for a in starts if self._rows[a : a + step].any()
         ]
+
+    def _read_all(self, name: str) -> np.ndarray:
+        try:
+            return self._read_rows([name], 0, len(self._rows))[name]
+        except KeyError:
+            if name in self:
+                raise
+            raise KeyError(f"{name} is not among what `result` returns") from None
 
     def _read_rows(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         here = self._rows[start:stop]

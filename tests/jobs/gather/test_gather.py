@@ -320,6 +320,7 @@ def test_a_reduction_that_fails_is_said_and_the_rest_is_gathered(copied, monkeyp
 
 
 MISTAKES = {
+    "no result": (lambda *given: given[3]["nrm"], r"kernel toy: reduce: KeyError: 'nrm is not among what `result` returns'"),
     "raises": (lambda *given: given[2]["drvie"], r"kernel toy: reduce: KeyError: 'drvie'\n.*test_gather.py, line \d+"),
     "unknown": (lambda *given: {"best": [1.0]}, r"reduce: best is returned, which `reduced` does not describe"),
     "axes": (lambda *given: {"best_norm": 1.0}, r"reduce: best_norm is float64\[\], `reduced` gives it the axes \('place',\)"),
