@@ -43,12 +43,14 @@ def workers_here(run: RunSettings, executor: str) -> int:
 
 
 def _may_die(store: Store) -> bool:
-    """Whether the kernel may be one that ends its process: a worker died or a driver was killed, and not every item succeeded."""
-    markers, plan = store.committed.markers(), store.job.plan
-    if sum(m.n_items - m.n_failed for m in markers) == plan.n_items:
+    """Whether the kernel may be one that ends its process: a worker died or a driver was killed, and items are left."""
+    markers = store.committed.markers()
+    complete = len(markers) == store.job.plan.n_shards
+    # Items that fail even alone are left: `--failed` computes them again.
+    if complete and not any(m.without for m in markers):
         return False
     events = read_events(store)
-    killed = unended(events, complete=len(markers) == plan.n_shards)
+    killed = unended(events, complete)
     return bool(killed) or any(event.kind == "error" and event.fault == "death" for event in events)
 
 

@@ -83,8 +83,9 @@ def test_workers_of_a_ray_here(cpus, n):
 
 
 def test_choose_executor_of_a_store(tmp_path):
-    """Ray, whose workers may die, takes a job of which one died, unless all of it is computed since."""
-    store = make(tmp_path / "s.zarr")
+    """Ray, whose workers may die, takes a job of which one died, unless all of it is computed since; some walks end badly."""
+    sweep = {"grid": {"rate": [0.1, 7.0]}}
+    store = make(tmp_path / "s.zarr", {**JOB, "params": {"n_steps": 100}, "sweep": sweep})
     choose = lambda: choose_executor(store.job.spec.run, store.address, None)[0]
     events = Events(store)
     events.note("error", shard=0, attempt=1, error="ValueError", fault="error")
@@ -95,6 +96,7 @@ def test_choose_executor_of_a_store(tmp_path):
     assert choose() == "ray"
     run_shards(store, SerialExecutor(1))
     assert choose() == "serial"
+    assert sum(marker.n_failed for marker in store.committed.markers()) == 1
 
 
 def test_pace_is_the_least_of_this_machine():
