@@ -22,6 +22,9 @@ from jobs.store.store import Store, rows_of, table_group
 DRAWN = 1 << 24
 """Most numbers that a bootstrap holds at a time."""
 
+JOB_SEED = "job_seed"
+"""Column of items merged from jobs of several seeds."""
+
 NO_ROWS = np.zeros(0, bool)
 """Marks no row: what is read has the axes and the dtype of a column alone."""
 
@@ -54,15 +57,20 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
         read = partial(_column, store, name)
         axes = ("item", f"{name}_index")[: read(0, NO_ROWS).ndim]
         put(name, read, Var(axes, "1", name))
-    seeds = dict(_job_seeds(0, store.job.spec.seed, store.job.provenance))
+    seeds = job_seeds(store)
     differ = len({*seeds.values()}) > 1
     if differ:  # one seed draws other numbers than another: nothing else may tell two items apart
         first, own = np.array([*seeds]), np.array([*seeds.values()], np.uint32)
         which = lambda g, r: first.searchsorted(scalar("item", g, r), "right") - 1
-        put("job_seed", lambda g, r: own[which(g, r)], Var(("item",), "1", "seed of the job"))
+        put(JOB_SEED, lambda g, r: own[which(g, r)], Var(("item",), "1", "seed of the job"))
     for name, var in scalars.items():
         put(name, partial(scalar, name), var._replace(axes=("item",)))
-    out.attrs.put({"coordinates": " ".join([*store.swept, *["job_seed"] * differ])})
+    out.attrs.put({"coordinates": " ".join([*store.swept, *[JOB_SEED] * differ])})
+
+
+def job_seeds(store: Store) -> dict[int, int]:
+    """First item -> seed of its job, of the stores that a store was merged from; of one that was computed, its own."""
+    return dict(_job_seeds(0, store.job.spec.seed, store.job.provenance))
 
 
 def _job_seeds(start: int, seed: int, about: Mapping[str, Any]) -> Iterator[tuple[int, int]]:

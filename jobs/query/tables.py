@@ -21,7 +21,7 @@ import obstore
 from jobs import keys
 from jobs.errors import JobError, advised, count, nearest
 from jobs.gather.gather import require_rows
-from jobs.gather.tables import reduction_tables
+from jobs.gather.tables import JOB_SEED, job_seeds, reduction_tables
 from jobs.late import zarr
 from jobs.query.readers import child, join_items, reduced, search_table, stored
 from jobs.query.table import Table
@@ -39,16 +39,17 @@ SEED = "seed"
 
 
 def replicates(store: Store) -> tuple[str, ...]:
-    """The fields that only repeat an item: the seed, and those that the kernel names."""
-    return SEED, *store.description.replicates
+    """The columns that only repeat an item: the seed, that of a merged job, and the fields that the kernel names."""
+    return SEED, JOB_SEED, *store.description.replicates
 
 
 def varied(store: Store) -> list[str]:
-    """The columns of swept and searched fields; a field that a population changes has its final values."""
+    """The columns of swept and searched fields, and of the seeds of merged jobs; a field that a population changes has its final values."""
     ended, dims = ended_with(store), store.description.dims
     final = [f"final_{name}" for name in searched(store) if f"final_{name}" in dims]
     swept = [name for name in store.swept if f"final_{name}" not in final]
-    return [*(ended.get(name, name) for name in final), *swept]
+    merged = [JOB_SEED] * (len({*job_seeds(store).values()}) > 1)
+    return [*(ended.get(name, name) for name in final), *swept, *merged]
 
 
 def ended_with(store: Store) -> dict[str, str]:

@@ -12,6 +12,7 @@ import yaml
 from ctd.kernel import Outcome
 from ctd.plots import Axis, Lines, Plot, Spans, spread
 from jobs.errors import count, duration
+from jobs.gather.tables import job_seeds
 from jobs.plan.layout import Plan
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
@@ -152,7 +153,7 @@ def _listed(
         "kernel": store.job.spec.kernel,
         "groups": f"{len(store.job.plan.group_sizes):,}",
         "created": f"{made.get('created', '?')} on {made.get('host', '?')}",
-        "seed": str(store.job.spec.seed),
+        "seed": ", ".join(dict.fromkeys(map(str, job_seeds(store).values()))),
     }
     if markers:
         first, last = min(m.started for m in markers), max(m.ended for m in markers)

@@ -24,14 +24,16 @@ from jobs.gather import merge as merging
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.gather.merge import merge
+from jobs.query.best import best
 from jobs.query.query import query
+from jobs.report.page.facts import facts
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.sweep import Sweep
 from jobs.storage import connect, objects
 from jobs.storage.lease import Held, Lease, holder
 from jobs.store.card import current_card
-from jobs.store.store import Store, title_of
+from jobs.store.store import Metric, Store, title_of
 from jobs.store.writer import write_shard
 
 RUN = {"shard_items": 6, "slots": 4, "microbatch": 2, "retries": 0, "backoff_s": 0}
@@ -133,6 +135,9 @@ def test_jobs_that_differ_in_their_seed_are_told_apart(tmp_path):
     assert not found.duplicated(["rate", "seed", "job_seed"]).any()
     assert "job_seed" in jobs.open_store(twice.address)["items"].coords
     assert "job_seed" not in query(a)
+    found = best(twice, Metric("rate"))
+    assert (found.seeds.n, found.replicates) == (6, ("seed", "job_seed"))
+    assert [dict(facts(store)["facts"])["seed"] for store in (twice, a)] == ["0, 7, 9", "0"]
 
 
 @pytest.mark.parametrize(
