@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ def sql(store: Store | Source, text: str) -> pd.DataFrame:
     """The answer to a SQL query over the tables of a store, or of several, as a pandas frame.
 
     The query can read these tables and nothing else: no files, no network; `show tables` lists them. Put a column name
-    with a dot or bracket in double quotes.
+    with a dot or bracket, or one that is a word of SQL, in double quotes.
 
     >>> sql(Store.open("points.zarr"), "select count(*) as n from shards").n[0] > 0
     np.True_
@@ -56,8 +57,25 @@ def sql(store: Store | Source, text: str) -> pd.DataFrame:
             if unknown := re.search(r"Table with name (\S+) does not exist", str(error)):
                 known = ", ".join(tables(store))
                 raise JobError(f"SQL: table {unknown[1]} does not exist; known: {known}") from None
-            raise JobError(f"SQL: {error}") from None
+            hint = ""
+            if isinstance(error, duckdb.ParserException):
+                words = _words_of_sql(
+                    text, dict.fromkeys(c for one in frames.values() for c in one)
+                )
+                hint = f"\nput a column that is a word of SQL in double quotes: {words}" * bool(
+                    words
+                )
+            raise JobError(f"SQL: {error}{hint}") from None
     return answer.astype(dict.fromkeys(answer.select_dtypes("category"), str))
+
+
+def _words_of_sql(text: str, columns: Iterable[str]) -> str:
+    """Those of the columns, in quotes, that a SQL text names without quotes although SQL reserves their names."""
+    kept = _database().sql("from duckdb_keywords() where keyword_category = 'reserved'").fetchall()
+    reserved = {word for word, _ in kept}
+    # `group by` names no column.
+    bare = lambda name: re.search(rf'(?<![\w".]){name}(?![\w"]|\s+by\b)', text, re.IGNORECASE)
+    return ", ".join(f'"{name}"' for name in columns if name.lower() in reserved and bare(name))
 
 
 @cache

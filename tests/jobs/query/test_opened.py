@@ -142,6 +142,7 @@ def test_sql_without_names_of_columns_has_all(tree):
     [
         ("select nrm from items", 'column "nrm" not found'),
         ("selec 1", "syntax error"),
+        ("select group from items", 'put a column that is a word of SQL in double quotes: "group"'),
         ("select * from read_csv('/etc/passwd')", "Permission Error"),
         ("copy items to '/tmp/x.csv'", "Permission Error"),
         (
