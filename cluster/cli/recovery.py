@@ -20,6 +20,7 @@ from jobs.gather.gather import reduction_error
 from jobs.report.summary import facts, state
 from jobs.run.stop import Stop, signals
 from jobs.storage import connect, objects
+from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
 from jobs.store.store import Store, again_command
@@ -211,7 +212,7 @@ def check(
             out.print(f"{finding.key}: {finding.what}{cure}")
         if wrong:
             out.print(f"{len(wrong)} {'repaired' if repair else 'found'}")
-        if wrong and not repair:
+        if wrong and not (repair or is_zip(local_path(store))):
             out.print(f"{advised('ctd', 'check', store, '--repair')} repairs it")
         others = [finding.key for finding in findings if finding.what == OTHERS]
         if others:

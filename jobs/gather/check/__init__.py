@@ -70,15 +70,17 @@ def damage(error: BaseException) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     locals_ = (value for frame in reversed(frames) for value in frame.f_locals.values())
     for store in dict.fromkeys(value for value in locals_ if isinstance(value, Store)):
-        cure = advised("ctd", "check", store.address, "--repair")
+        cure = f"; {advised('ctd', 'check', store.address, '--repair')}"
+        if addresses.is_zip(addresses.local_path(store.address)):  # which nothing repairs
+            cure = ""
         mending = Mending(store)
         parts = (check_job(mending), check_created(mending), check_gathered(mending))
         for found in itertools.chain(*parts):
             if found.cure:
-                return f"{store.address}: {found.key} is {found.what}; {cure}"
+                return f"{store.address}: {found.key} is {found.what}{cure}"
         if re.search(r"/(zarr|numcodecs)/", frames[-1].f_code.co_filename):
             what = f"is damaged ({str(error).partition(chr(10))[0]})"
-            return f"{store.address}: {what}; {cure}"
+            return f"{store.address}: {what}{cure}"
     return None
 
 

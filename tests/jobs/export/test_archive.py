@@ -193,6 +193,14 @@ def test_archive_on_the_command_line(ctd, store, tmp_path):
         code, _, err = ctd(command[0], tmp_path / "o.zip", *command[1:])
         assert code == 0, (command, err)
     assert (tmp_path / "o.html").exists()
+    with zipfile.ZipFile(tmp_path / "o.zip") as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    held[keys.CARD] = b"{}"
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        for name, content in held.items():
+            archive.writestr(name, content)
+    code, told, _ = ctd("check", tmp_path / "bad.zip")
+    assert (code, "1 found" in told, "--repair" in told) == (1, True, False), told
     code, _, err = ctd("resume", tmp_path / "o.zip", "--executor", "serial")
     assert (code, "an archive is only read" in err) == (2, True), err
     code, _, err = ctd("note", tmp_path / "o.zip", "x")
