@@ -189,7 +189,10 @@ class Progress:
         parts += [f"{stage} ({made})" if stage and made else stage or made, best]
         if value and not best:
             median = "median " * (self.n_items > 1)
-            parts.append(f"{median}{value.name} {value.now:.4g}")
+            # Looks are rare. Shards that run together have advances of their own.
+            old = value.advances and len(self.advances) == 1 and value.advances not in self.advances
+            seen = f" at advance {value.advances}" if old else ""
+            parts.append(f"{median}{value.name} {value.now:.4g}{seen}")
             parts += [] if math.isnan(value.best) else [f"best {value.best:.4g}"]
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")

@@ -42,6 +42,8 @@ class Value(NamedTuple):
     best: float
     """The best that any item has had; NaN if nothing says which way is better."""
     more_is_better: bool = False
+    advances: int = 0
+    """Advances of the devices by then."""
 
     def better(self, *others: float) -> float:
         """Return the best of `best` and other values."""
@@ -94,7 +96,7 @@ class LiveCurves:
         held = self._store.names(self._shard.group)
         names = tuple(name for name in self._curves if name in held)
         rows, values = run.peek(names)
-        self._look(values)
+        self._look(values, run.rounds)
         self._count(run, rows)
         with objects.may_fail():
             if len(rows):
@@ -106,7 +108,7 @@ class LiveCurves:
         self._due = ended + max(EVERY_S, SHARE * (ended - self._began), cost / COST)
         self._called, self._is_first = ended, self._is_first and not len(rows)
 
-    def _look(self, values: dict[str, np.ndarray]) -> None:
+    def _look(self, values: dict[str, np.ndarray], advances: int) -> None:
         """Note the last finite point of each item's first curve."""
         name = next(iter(values), None)
         if name is None or not (finite := np.isfinite(values[name])).any():
@@ -123,7 +125,7 @@ class LiveCurves:
         # curve.eval.loss is the evaluation's loss on its way: its name as a metric is eval_loss.
         called = name.removeprefix("curve").strip(".").replace(".", "_")
         called = called or var.long_name.partition(",")[0] or name
-        now = Value(called, float(np.median(points)), best, var.more_is_better)
+        now = Value(called, float(np.median(points)), best, var.more_is_better, advances)
         self.value = now if self.value is None else now._replace(best=now.better(self.value.best))
 
     def _count(self, run: Run | RoundRun, rows: np.ndarray) -> None:

@@ -65,6 +65,14 @@ def test_a_value_of_which_nothing_says_what_is_better_has_no_best():
     assert now.text() == "median rate 0.5"
 
 
+def test_value_of_an_earlier_advance_says_so():
+    now, value = Progress(8, 1), Value("eval_loss", 0.5, 0.2, advances=2)
+    now.update([ShardProgress(advances=2, most=4, value=value)])
+    assert now.text() == "advance 2/4, median eval_loss 0.5, best 0.2"
+    now.update([ShardProgress(advances=3, most=5, value=value)])
+    assert now.text() == "advance 3/5, median eval_loss 0.5 at advance 2, best 0.2"
+
+
 def test_items_that_fail_are_told_before_their_shard_ends():
     now = Progress(8, 2, outcomes=Counter(trained=3, diverged=1), shards_done=1)
     now.update([ShardProgress(failed={"diverged": 2})])
