@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ctd.words import left_out
+from ctd.words import count, left_out
 from jobs.errors import JobError
 from jobs.query.columns import Column, Text, as_array, as_column, as_text, concat, literal, sort_key
 from jobs.query.table import Table
@@ -22,6 +22,7 @@ from jobs.query.tables import ask, nothing_yet
 from jobs.run.prepare import NOT_GIVEN, differing
 from jobs.spec.job import inner
 from jobs.store.arrays import attributes
+from jobs.store.finding import merged_parts
 from jobs.store.store import Store
 
 BLOCK_BYTES = 64 << 20
@@ -101,8 +102,23 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
     shown = ["item a", "item b", *keys, *(f"{name} {side}" for name in coded for side in "ab")]
     changed, n = both.loc[differs, shown].reset_index(drop=True), {"both": len(both), **alone}
     failed = (both["status a"] == "failed") | (both["status b"] == "failed")
-    notes = [*filter(None, [left_out(int(failed.sum()))]), *_roundings(stores)]
+    notes = [
+        *filter(None, [left_out(int(failed.sum()))]),
+        *_draws(stores, both),
+        *_roundings(stores),
+    ]
     return Comparison(_specs(*stores), list(keys), n, _results(stores, both), changed, notes)
+
+
+def _draws(stores: Sequence[Store], both: pd.DataFrame) -> list[str]:
+    """A sentence if items in both have other numbers in b, and so other random draws, also with one seed."""
+    described = stores[0].description
+    is_drawn = described.draws or "seed" in described.fields
+    # A merged item keeps the draws of its old number.
+    unmerged = not any(merged_parts(store.job.provenance) for store in stores)
+    moved = int((both["item a"] != both["item b"]).sum()) if is_drawn and unmerged else 0
+    said = f"{count(moved, 'pair')} of other item numbers: their random draws differ, also with one seed"
+    return [said] * bool(moved)
 
 
 def _roundings(stores: Sequence[Store]) -> list[str]:

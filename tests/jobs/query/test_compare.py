@@ -1,6 +1,7 @@
 """jobs.query.compare: two stores whose differences are known beforehand."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_a_default_that_follows_from_another_field_is_told(tmp_path):
     assert "params.n" not in told.index
 
 
-def test_compare_of_different_sizes_and_settings(first, tmp_path):
+def test_compare_of_different_sizes_and_settings(first, tmp_path, monkeypatch):
     """Another store, in another order, with known changes to its results."""
     other = {
         **JOB,
@@ -85,6 +86,10 @@ def test_compare_of_different_sizes_and_settings(first, tmp_path):
     results = a.results.set_index("result").loc["x"]
     # Other ids are other draws: these are other walks.
     assert results["differ"] == results["items"] == 3
+    assert a.notes == [], "the kernel does not say that it draws"
+    monkeypatch.setitem(vars(first), "description", replace(first.description, draws=True))
+    said = "3 pairs of other item numbers: their random draws differ, also with one seed"
+    assert (compare(first, b).notes, compare(first, first).notes) == ([said], [])
     assert results["max |a-b|"] == pytest.approx(max(apart))
     assert results["median |a-b|"] == pytest.approx(np.median(apart))
 
