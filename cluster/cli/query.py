@@ -122,7 +122,8 @@ def _default_columns(
     """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
     differs between stores; what the rows are sorted by; others as they come.
 
-    Left out are an item's place, its group if there is one, its status if all are done, and columns of kernels without rows.
+    Left out are an item's place, its group if there is one, its status if all are done, columns of kernels without rows, and
+    a swept text that has one value, which a line tells.
     """
     n_first, differing, stores, known = 1, set[str](), _stores_of(store), list(found)
     if isinstance(store, Shelf):
@@ -142,9 +143,22 @@ def _default_columns(
         hidden.add("group")
     if "status" in known and set(found["status"]) <= {"done"}:
         hidden.add("status")
+    if same := _of_one_value(stores, inputs, found):
+        err.print(f"in all rows: {', '.join(f'{name} {found[name][0]}' for name in same)}")
+    hidden |= {*same}
     hidden -= set(sorted_by)
     order = dict.fromkeys([*first, *inputs, *sorted_by, *known])
     return {name: found[name] for name in order if name in known and name not in hidden}
+
+
+def _of_one_value(
+    stores: Sequence[Store], names: Sequence[str], found: dict[str, np.ndarray]
+) -> list[str]:
+    """The texts among some columns for which the one sweep of a store lists a single value, such as a file of an earlier stage."""
+    sweep, *more = [part for one in stores for part in one.job.spec.sweeps()]
+    axes = {} if more else {**sweep.grid, **sweep.zip}
+    single = [name for name in names if isinstance(of := axes.get(name), list) and len(of) == 1]
+    return [name for name in single if found[name].dtype.kind == "O" and len(found[name])]
 
 
 def _kernels_in(table: str, found: "Columns", shelf: Shelf) -> list[str]:

@@ -81,6 +81,15 @@ def test_query_says_why_there_are_no_rows(ctd):
     assert tables(finished("swept")) == ["items", "rank", "shards"], "a coordinate alone is none"
 
 
+def test_query_tells_once_what_is_the_same_in_all_rows(ctd, tmp_path):
+    """A text that the sweep has one value of, as the file of an earlier stage."""
+    run(tmp_path / "one.zarr", {**JOB, "sweep": {"grid": {"push": [[1, -1]], "rate": [0.5, 0.7]}}})
+    code, out, err = ctd(tmp_path / "one.zarr")
+    assert (code, err) == (0, "in all rows: push [1, -1]\n")
+    assert out.splitlines()[1].split()[:3] == ["item", "rate", "norm"]
+    assert "push" in ctd(tmp_path / "one.zarr", "--columns", "all")[1]
+
+
 def test_query_of_a_narrow_terminal_cuts_no_value(ctd, monkeypatch):
     """It leaves columns out and names them; --columns all shows them, in further tables."""
     monkeypatch.setattr(display.out, "_width", 34)
