@@ -88,11 +88,10 @@ def _job_seeds(start: int, seed: int, about: Mapping[str, Any]) -> Iterator[tupl
 def open_columns(store: Store) -> dict[str, bool]:
     """Open the arrays that `write_items` reads; return swept field or result -> whether it holds one number an item."""
     groups = range(len(store.job.plan.group_sizes))
-    array = lambda name, g: store.array(g, name) if _has(store, name, g) else np.full(0, np.nan)
-    found: dict[str, list[Any]] = {
-        name: [_column(store, name, g, NO_ROWS) for g in groups] for name in store.swept
-    }
-    found |= {name: [array(name, g) for g in groups] for name in ("item", *_scalars(store))}
+    column = lambda name, g: _column(store, name, g, NO_ROWS)
+    scalar = lambda name, g: store.array(g, name) if _has(store, name, g) else np.full(0, np.nan)
+    found: dict[str, Any] = {name: [column(name, g) for g in groups] for name in store.swept}
+    found |= {name: [scalar(name, g) for g in groups] for name in ("item", *_scalars(store))}
     is_number = lambda values: values.dtype.kind in "iufb" and len(values.shape) == 1
     return {name: all(map(is_number, of)) for name, of in found.items() if name not in ALWAYS}
 

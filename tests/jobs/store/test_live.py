@@ -109,8 +109,8 @@ def test_first_look_comes_early_and_its_compilation_puts_off_no_second_one(
         curves.show(run)
     assert run.looks[0] == first
     assert run.looks[1] - run.looks[0] <= 0.4 + max(5.0 + advance_s, advance_s)
-    name, now, best, more = curves.value
-    assert (name, more) == ("loss in training", False)
+    name, now, best, more, advances = curves.value
+    assert (name, more, advances) == ("loss in training", False, run.rounds)
     assert best <= now
 
 
@@ -164,5 +164,5 @@ def test_a_curve_has_a_best_if_the_metric_says_which_way_is_better(tmp_path, met
     store.description = replace(store.description, metric=metric)
     curves = LiveCurves(store, store.job.plan.shard(0), np.arange(10), ("curve",))
     run.advance()
-    curves._look(run.peek(("curve",))[1])
+    curves._look(run.peek(("curve",))[1], 1)
     assert np.isfinite(curves.value.best) == has_best
