@@ -20,7 +20,7 @@ from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points, is_wide, spread
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
-from jobs.errors import left_out, within
+from jobs.errors import left_out, within, writing
 from jobs.inputs.measure import load_group, paths_of
 from jobs.inputs.versions import changed_files
 from jobs.query.columns import as_array, decode
@@ -200,7 +200,7 @@ def save_figures(store: Store, stem: Path) -> list[Path]:
     def save(end: str, figure: Canvas | None) -> None:
         if figure is not None:
             paths.append(stem.with_name(f"{stem.name}{end}.png"))
-            with replacing(paths[-1]) as new:
+            with writing(paths[-1]), replacing(paths[-1]) as new:
                 figure.savefig(new, dpi=150)
 
     n, own = len(store.job.plan.group_sizes), _can_draw(store, 0)

@@ -82,6 +82,13 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
         save_figures(store, tmp_path / "u")
 
 
+def test_a_picture_that_cannot_be_written_is_told(store, tmp_path):
+    """As in a folder of somebody else's: the results of a run are shown, and one line says why there is no picture."""
+    (tmp_path / "t.png").mkdir()
+    with pytest.raises(JobError, match=r"t\.png: cannot be written: Is a directory"):
+        save_figures(store, tmp_path / "t")
+
+
 def test_pictures_say_where_their_data_are_others_now(monkeypatch):
     """Also the page: they show what an input file holds, and it was replaced since."""
     store = finished("fixed_points")
@@ -109,7 +116,9 @@ def test_a_figure_that_raises_is_told_with_its_line(store, tmp_path, monkeypatch
 def test_a_figure_needs_no_reduction(tmp_path, monkeypatch):
     """A kernel of one's own often has none, and its stores no gathered group."""
     made, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}})
-    monkeypatch.setattr(made, "kernel", replace(made.kernel, figure=norms, reduce=None, reduced={}))
+    monkeypatch.setattr(
+        made, "kernel", replace(made.kernel, figure=norms, reduce=None, reduced={}, summary=())
+    )
     assert "gathered/0" not in made.root
     assert [axes.get_title() for axes in figure(made).axes] == ["norms"]
     empty = replace(made.kernel, figure=lambda *given: Figure([]))
@@ -131,7 +140,9 @@ def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
         drawn.append(columns["item"][:].tolist())
         return norms(inputs, shared, columns, results, reduced)
 
-    monkeypatch.setattr(made, "kernel", replace(made.kernel, figure=look, reduce=None, reduced={}))
+    monkeypatch.setattr(
+        made, "kernel", replace(made.kernel, figure=look, reduce=None, reduced={}, summary=())
+    )
     assert figure(made) is not None
     (plot,) = default_plots(made, 0)
     assert [*drawn, plot.layers[0].item.tolist()] == [[1, 2], [1, 2]]
@@ -175,7 +186,7 @@ def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=norms))
     for path in (tmp_path / "t.png", tmp_path / "t-0.png"):
         path.write_text("old")
-    with full_disk(), pytest.raises(OSError, match="too large"):
+    with full_disk(), pytest.raises(JobError, match="too large"):
         save_figures(store, tmp_path / "t")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old", "old"]
 
