@@ -311,10 +311,19 @@ class Difference(NamedTuple):
 def differing(old: JobSpec, new: JobSpec, without: set[str]) -> list[Difference]:
     """Return the innermost fields that differ, by path. without: fields of a spec that are left out."""
     given, whole = [], []
+    several = isinstance(old.sweep, list) or isinstance(new.sweep, list)
+
+    def content(spec: JobSpec, **how: Any) -> dict[str, Any]:
+        found = spec.model_dump(mode="json", **how)
+        if several and "sweep" in found:  # a sweep alone is the first of a list of one
+            found["sweep"] = {str(k): part for k, part in enumerate(listed(found["sweep"]))}
+        return leaves(found)
+
+    listed = lambda sweep: sweep if isinstance(sweep, list) else [sweep]
     for spec in (old, new):
-        given.append(leaves(spec.model_dump(mode="json", exclude=without, exclude_defaults=True)))
+        given.append(content(spec, exclude=without, exclude_defaults=True))
         # What only the other one gives has its default here.
-        defaults = leaves(spec.model_dump(mode="json"))
+        defaults = content(spec)
         whole.append({k: v for k, v in defaults.items() if v is not None} | given[-1])
     a, b = whole
     return [

@@ -131,6 +131,8 @@ def read_job(store: ObjectStore, address: str) -> Job:
                 f"such as {address.rstrip('/')}/new.zarr"
             )
         hint = f"; it is a folder of stores, give one: {', '.join(inside)}" if inside else ""
+        if objects.read(store, "results/0/zarr.json") is not None:
+            hint = ": without the job its results have no meaning; run the job again with another --store"
         raise JobError(f"{address}: not a complete ctd store (it has no run/job.json){hint}")
     trouble = damaged = f"{address}: run/job.json and its copy are damaged"
     for data in copies:

@@ -275,7 +275,7 @@ def test_open_refuses(tmp_path, finished, what):
     if what != "nothing":
         shutil.copytree(finished[0].address, path)
         job = path / "run" / "job.json"
-        said = "not a complete ctd store"
+        said = "not a complete ctd store.*run the job again with another --store"
         if what == "format":
             job.write_text(json.dumps({**json.loads(job.read_text()), "format": FORMAT + 1}))
             said = f"store format {FORMAT + 1}, this ctd reads up to {FORMAT}; update ctd"
