@@ -227,7 +227,6 @@ class NoOptions(BaseModel, frozen=True, extra="forbid"):
 
 ANYWHERE, ON_CPU = (0, 1), (1, 0)
 """Microbatches worth measuring for a kernel that names none. On a CPU, one by one (1) is first, as an item's arrays then stay in cache."""
-
 OWN_WEIGHTS: Mapping[str, Any] = {"width": 64, "microbatches": (0,), "cpu_microbatches": (1,)}
 """Fields of a `Kernel` whose items have weights of their own: on a CPU these fill the cache one by one."""
 
@@ -295,13 +294,15 @@ class Kernel:
             raise TypeError(
                 f'kernel {self.name}: outcomes: `dims` has no "outcome"; add "outcome": Var(), and return it from `result`'
             )
-        named = [("metric", "dims", self.metric), ("chosen_by", "dims", self.chosen_by)]
-        named += [("curves", "dims", name) for name in self.curves]
-        named += [("summary", "reduced" if self.reduced else "dims", name) for name in self.summary]
-        for what, where, name in named:
-            if name and name not in (known := getattr(self, where)):
-                said = f"`{where}` has no {name!r}{nearest(name, known)}"
-                raise TypeError(f"kernel {self.name}: {what}: {said}")
+        own = ("metric", (self.metric,)), ("chosen_by", (self.chosen_by,)), ("curves", self.curves)
+        named: list[Any] = [(what, "dims", self.dims, names) for what, names in own]
+        named.append(("summary", "dims` or `reduced", {**self.dims, **self.reduced}, self.summary))
+        named.append(("replicates", "Params", self.Params.model_fields, self.replicates))
+        for what, where, known, names in named:
+            for name in names:
+                if name and name not in known:
+                    said = f"`{where}` has no {name!r}{nearest(name, known)}"
+                    raise TypeError(f"kernel {self.name}: {what}: {said}")
 
     @property
     def failing(self) -> list[int]:
@@ -317,8 +318,7 @@ class Kernel:
         return found
 
     def candidates(self) -> tuple[int, ...]:
-        """The microbatches worth measuring on the devices of this process."""
-        # Asked when a run is planned, not on import: it starts JAX.
+        """The microbatches worth measuring on the devices of this process. It starts JAX, so a plan asks, not an import."""
         if jax.default_backend() == "cpu":
             return self.cpu_microbatches or self.microbatches or ON_CPU
         return self.microbatches or ANYWHERE

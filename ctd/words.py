@@ -22,11 +22,11 @@ def count(n: int, what: str) -> str:
 def number(value: float) -> str:
     """A real number with 4 digits; with 6 where 4 would make it 1, which tells stable from marginal and a share from all.
 
-    >>> number(0.123456), number(0.99998), number(1.00003), number(1.0)
-    ('0.1235', '0.99998', '1.00003', '1')
+    >>> number(0.123456), number(-0.99998), number(1.00003), number(1.0)
+    ('0.1235', '-0.99998', '1.00003', '1')
     """
     text = f"{value:.4g}"
-    return f"{value:.6g}" if text == "1" else text
+    return f"{value:.6g}" if text in ("1", "-1") else text
 
 
 def left_out(n_failed: int, n_not_finite: int = 0, what: str = "item") -> str:

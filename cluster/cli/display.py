@@ -158,7 +158,7 @@ def cell(value: object) -> str:
     if isinstance(value, float | np.floating):
         return number(float(value))
     if isinstance(value, complex | np.complexfloating):
-        return f"{value.real:.4g}{value.imag:+.4g}i"
+        return f"{number(float(value.real))}{value.imag:+.4g}i"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     return shown(str(value), keep="")

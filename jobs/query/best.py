@@ -200,8 +200,10 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
     means = np.where(n_seeds > 1, np.bincount(settings, of_fine) / n_seeds, np.nan)
     alike, most = (settings == k for k in (settings[place], metric.rank(means)[0]))
 
+    called = {f"final_{name}": name for name in searched(store)}
+
     def params_of(row: int, names: list[str]) -> dict[str, Any]:
-        given = {name.removeprefix("final_"): plain(columns[name][row]) for name in names}
+        given = {called.get(name, name): plain(columns[name][row]) for name in names}
         return {name: value for name, value in given.items() if value == value and value != ""}
 
     first = fine[place]

@@ -20,7 +20,7 @@ from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError, advised
 from jobs.late import zarr
-from jobs.plan.packing import Part, entries, places_of
+from jobs.plan.packing import Part, by_pack, entries, places_of
 from jobs.plan.search import searched
 from jobs.spec import trust
 from jobs.spec.description import Description
@@ -168,12 +168,24 @@ class Store:
 def rows_of(
     store: Store, group: int, names: Iterable[str], start: int, stop: int
 ) -> dict[str, np.ndarray]:
-    """Return the `Store.rows` of several results or columns by name; a pack that holds more than one of them is read once."""
+    """Return the `Store.rows` of several results or columns by name; those that lie side by side in a pack are read at once."""
     places, names = places_of(attributes(store.results(group))), [*names]
-    held = {name: places[name].pack if name in places else name for name in names}
-    read = {name: np.asarray(store.stored(group, name)[start:stop]) for name in {*held.values()}}
-    of = lambda name: entries(read[held[name]], places[name]) if name in places else read[name]
-    return {name: of(name) for name in names}
+    found: dict[str, np.ndarray] = {}
+    for pack, inside in by_pack({name: places[name] for name in names if name in places}).items():
+        own = [places[name] for name in inside]
+        low, high = own[0].at, own[-1].at + own[-1].size
+        # Far apart, they would take the memory of all that lies between them.
+        if len(own) > 1 and high - low <= 2 * sum(where.size for where in own):
+            read = np.asarray(store.stored(group, pack)[start:stop, low:high])
+            # Copies, so that none keeps the others in memory.
+            found |= {
+                name: entries(read, where._replace(at=where.at - low)).copy()
+                for name, where in zip(inside, own, strict=True)
+            }
+    return {
+        name: found[name] if name in found else store.rows(group, name, start, stop)
+        for name in names
+    }
 
 
 def table_group(store: Store, path: str, attrs: Mapping[str, Any] | None = None) -> zarr.Group:

@@ -80,7 +80,7 @@ MISTAKES = {
     ),
     "coords": ("result, load)", "result, load, coords=lambda inputs, shared: inputs.m)", ["coords: AttributeError"]),
     "axis of coords": ("result, load)", "result, load, coords=lambda inputs, shared: {\"unti\": [1, 2, 3]})", ["coords: no result has the axis 'unti'; did you mean 'unit'?"]),
-    "summary": ("result, load)", "result, load, summary=(\"y\",))", ["summary: `dims` has no 'y'"]),
+    "summary": ("result, load)", "result, load, summary=(\"y\",))", ["summary: `dims` or `reduced` has no 'y'"]),
 }  # fmt: skip
 
 

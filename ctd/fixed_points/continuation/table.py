@@ -100,7 +100,8 @@ def _read(results: Columns, rows: np.ndarray | slice = np.s_[:]) -> dict[str, np
 
     Inputs are rounded: of points on one line x + p along, those at p = 0 differ by rounding alone.
     """
-    found = {name: np.asarray(results[name][rows]) for name in READ}
+    found = {name: np.asarray(results[name][rows]) for name in READ if name in results}
+    found.setdefault("constant_input", np.zeros((len(found["outcome"]), 0)))  # of an older store
     found["constant_input"] = np.round(found["constant_input"], 9) + 0.0
     p = found["parameter"][np.isfinite(found["parameter"])]
     unit_p = float(np.ptp(p)) or 1.0 if len(p) else 1.0

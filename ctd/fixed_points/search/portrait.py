@@ -45,10 +45,12 @@ def portrait(group: Group) -> Portrait:
     """Project and colour the states and points of a group."""
     states = np.asarray(group.shared.states, float)
     flat = states.reshape(-1, states.shape[-1])
-    _, share = principal(flat, 3)  # the points do not turn the axes
-    # The axes of the table: another machine may turn an axis round.
-    mean, axes = (np.asarray(group.reduced[f"plane_{name}"]) for name in ("mean", "axes"))
-    project = lambda values: (np.asarray(values, float) - mean) @ axes
+    project, share = principal(flat, 3)  # the points do not turn the axes
+    if (
+        "plane_axes" in group.reduced
+    ):  # another machine may turn an axis round; an older table lacks them
+        mean, axes = (np.asarray(group.reduced[f"plane_{name}"]) for name in ("mean", "axes"))
+        project = lambda values: (np.asarray(values, float) - mean) @ axes
     # Without a readout, `output` has no columns.
     n = np.shape(group.reduced["output"])[1]
     colour = _first_output(group.shared) if n else lambda h: project(h)[:, 0]

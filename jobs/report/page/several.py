@@ -262,9 +262,8 @@ def _sweep(
     parameters = list(dict.fromkeys([*swept, "store", *shelf.differing, *repeating]))
     results = [name for name in union("results") if name not in parameters]
     # Only items of one kernel compare, and of these only the done ones: a dropped item was younger.
-    rows = items["status"] == "done"
-    if not is_one:
-        rows &= items["kernel"] == kernel
+    own = True if is_one else items["kernel"] == kernel
+    rows = own & (items["status"] == "done")
     columns = {name: items.loc[rows, name].to_numpy() for name in (*parameters, *results)}
     numbers = [name for name in results if columns[name].dtype.kind in "iuf"]
     if not is_one:
@@ -272,7 +271,7 @@ def _sweep(
             name for name in parameters if len(set(columns[name][has_value(columns[name])])) > 1
         ]
     # What a search left of its items, it has chosen by the metric.
-    pruned = sorted(set(items.loc[items["status"] == "dropped", "store"]))
+    pruned = sorted(set(items.loc[own & (items["status"] == "dropped"), "store"]))
     whole = ~np.isin(columns["store"].astype(str), pruned)
     judging = [name for name in parameters if name not in repeating]
     compared = {name: values[whole] for name, values in columns.items()}

@@ -107,3 +107,14 @@ def test_parts_of_an_item_are_its_rows_of_the_results(nets):
             np.testing.assert_array_equal(found[name], store.rows(0, stored, 2, 3)[0])
     with pytest.raises(JobError, match="stores no lossy in this job"):
         items.item_arrays(store, 2, "lossy")
+
+
+def test_rows_of_a_pack_do_not_keep_the_others_in_memory(nets):
+    """Also a small result of a large pack is read alone, as a reduction in blocks counts on."""
+    store = Store.open(nets)
+    names = store.names(0)
+    for some in (names, names[:1], [names[0], names[-1]]):
+        for name, values in rows_of(store, 0, some, 0, 3).items():
+            np.testing.assert_array_equal(values, store.rows(0, name, 0, 3))
+            held = values if values.base is None else values.base
+            assert held.nbytes <= values.nbytes, name

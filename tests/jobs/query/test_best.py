@@ -124,6 +124,17 @@ def test_items_of_other_tasks_are_no_seeds(tmp_path, monkeypatch):
     assert overview(store, "loss").title == "loss against task.name"
 
 
+def test_a_swept_field_that_begins_as_results_of_a_search_do_keeps_its_name(tmp_path, monkeypatch):
+    named = TRIED.replace("tried", "ended").replace(
+        "class Item(Params):", "class Item(Params):\n    final_x: Traced[float] = 0.0"
+    )
+    (tmp_path / "ended_kernel.py").write_text(named)
+    monkeypatch.syspath_prepend(tmp_path)
+    sweep = {"zip": {"x": [1.0, 2.0], "final_x": [0.5, 0.25]}}
+    store, _ = stores.run(tmp_path / "t.zarr", {"kernel": "ended_kernel", "sweep": sweep})
+    assert best(store, Metric("loss")).params == {"x": 1.0, "final_x": 0.5}
+
+
 def test_a_seed_is_no_parameter_that_matters(trained, monkeypatch):
     shown = ask(trained, lambda tables: tables["items"].columns())
     found = sweep_of(trained, shown)
