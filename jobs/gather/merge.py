@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, count
+from jobs.inputs.items import places_of_items
 from jobs.inputs.measure import outputs_of
 from jobs.plan.items import Items, expand
 from jobs.plan.layout import GroupLayout, Plan, Shard
@@ -52,7 +53,7 @@ def merge(stores: Sequence[Store], address: str) -> Store:
     spec = _merged(stores, kernel)
     items = expand(spec, kernel, "the merged job")
     starts = np.cumsum([0, *(sum(store.job.plan.group_sizes) for store in stores)])
-    places = [_places(store) for store in stores]
+    places = [places_of_items(store)[1] for store in stores]
     origins = [_origins(group.items, stores, starts, places) for group in items.groups]
     layouts = tuple(_layout(pieces[0]) for pieces in origins)
     plan = Plan(tuple(len(group.items) for group in items.groups), layouts)
@@ -203,21 +204,12 @@ def _overlap(a: range, b: range) -> range:
     return range(max(a.start, b.start), min(a.stop, b.stop))
 
 
-def _places(store: Store) -> np.ndarray:
-    """(item, 2) the group of each item of a store, and its row there."""
-    sizes = store.job.plan.group_sizes
-    found = np.empty((sum(sizes), 2), np.int32)
-    for group, n in enumerate(sizes):
-        found[store.rows(group, "item", 0, n)] = np.stack([np.full(n, group), np.arange(n)], axis=1)
-    return found
-
-
 def _origins(
     ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray, places: Sequence[np.ndarray]
 ) -> list[Piece]:
     """The old rows that make up a merged group, in order. Raises JobError if it mixes groups of one store.
 
-    ids: its items; places: of the items of each store, as _places.
+    ids: its items; places: the (group, row) of each store's items.
     """
     pieces, row = [], 0
     for store, place, first, last in zip(stores, places, starts, starts[1:], strict=False):

@@ -105,7 +105,7 @@ def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str
 
 def place_of(store: Store, item: int) -> tuple[int, int]:
     """The (group, row) of an item. Raises JobError if there is no such item."""
-    items, places = _index(store)
+    items, places = places_of_items(store)
     first, end = np.searchsorted(items, [item, item + 1])
     found = [(int(group), int(row)) for group, row in places[first:end]]
     if not found:
@@ -117,10 +117,10 @@ def place_of(store: Store, item: int) -> tuple[int, int]:
 
 
 _indices: WeakKeyDictionary[Store, tuple[np.ndarray, np.ndarray]] = WeakKeyDictionary()
-"""Opened store -> its `_index`."""
+"""Opened store -> its `places_of_items`."""
 
 
-def _index(store: Store) -> tuple[np.ndarray, np.ndarray]:
+def places_of_items(store: Store) -> tuple[np.ndarray, np.ndarray]:
     """(the items of all rows, in rising order; the (group, row) of each). They never change, and are read once."""
     if store not in _indices:
         sizes = store.job.plan.group_sizes
