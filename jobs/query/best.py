@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,8 +18,7 @@ from jobs.query.columns import brief
 from jobs.query.query import rows
 from jobs.query.tables import SEED, ask, replicates, shown_for, varied
 from jobs.spec.job import JobSpec
-from jobs.spec.search import Optuna, Population, extremes
-from jobs.spec.sweep import Loguniform, Uniform
+from jobs.spec.search import Optuna, Population, end_of
 from jobs.spec.trust import modules_of
 from jobs.storage.addresses import beside, join
 from jobs.store.arrays import plain
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
 
 SEEDS = 10
 """Seeds of the job that repeats the best setting."""
-
-NEAR = 0.01
-"""Share of a range, or of its logarithm's, that counts as its end."""
 
 
 def require_metric(
@@ -97,7 +92,7 @@ class Best:
     once: bool
     """Whether the job computes each setting once, although seeds would tell how much of a metric is luck."""
     ends: Mapping[str, str]
-    """Parameter that lies at an end of the range it was drawn from -> which end."""
+    """Parameter that lies at an end of the range that the job gives it -> which end."""
     items: Spread
     """Over all done items with a finite metric."""
     dropped: int = 0
@@ -327,7 +322,7 @@ def computes_once(store: Store) -> bool:
 
 
 def ends(spec: JobSpec, params: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters that lie at an end of the range that a sweep or a search draws them from -> "lower" or "upper".
+    """The real parameters that lie at an end of what the job gives them (`end_of`) -> "lower" or "upper".
 
     params: field -> its value.
 
@@ -335,15 +330,10 @@ def ends(spec: JobSpec, params: Mapping[str, Any]) -> dict[str, str]:
     >>> ends(JobSpec.model_validate(job), {"g": 0.0101}), ends(JobSpec.model_validate(job), {"g": 0.02})
     ({'g': 'lower'}, {})
     """
-    laws = {name: law for part in spec.sweeps() for name, law in part.random.items()}
+    parts = spec.sweeps()
+    # Of several sweeps none alone has the range.
+    laws: dict[str, Any] = dict(parts[0].grid) if len(parts) == 1 else {}
+    laws |= {name: law for part in parts for name, law in part.random.items()}
     laws |= getattr(spec.search, "params", {})
-    found = {}
-    for name, law in laws.items():
-        if name not in params or not isinstance(law, Uniform | Loguniform):
-            continue
-        scale = math.log if isinstance(law, Loguniform) else float
-        low, high = extremes(law)
-        share = (scale(params[name]) - scale(low)) / (scale(high) - scale(low))
-        if min(share, 1 - share) < NEAR:
-            found[name] = "lower" if share < 0.5 else "upper"
-    return found
+    real = {name: value for name, value in params.items() if isinstance(value, float)}
+    return {k: end for k, x in real.items() if k in laws and (end := end_of(laws[k], x))}

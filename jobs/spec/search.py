@@ -44,10 +44,22 @@ from jobs.spec.halving import Asha as Asha
 from jobs.spec.halving import Compared, Sized, in_words
 from jobs.spec.halving import Halving as Halving
 from jobs.spec.halving import Rungs as Rungs
-from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform, Uniform, one_of
+from jobs.spec.sweep import (
+    Axis,
+    Choice,
+    Distribution,
+    Integers,
+    Loguniform,
+    Uniform,
+    compact,
+    one_of,
+)
 
 SEARCH_TABLE = "search"
 """The name of the table of a search in queries."""
+
+NEAR = 0.01
+"""Share of a range, or of its logarithm's, that counts as its end."""
 
 
 class _Moves(BaseModel):
@@ -205,6 +217,27 @@ def extremes(law: Distribution) -> list[Any]:
         case Integers(integers=(low, high)):
             return [low, high - 1]
     return law.choice
+
+
+def end_of(law: Distribution | Axis, value: float) -> str:
+    """Whether a value lies at the "lower" or "upper" end of a range, or of a grid of three numbers or more; else "".
+
+    A grid's 0 is no lower end, since few parameters may be negative.
+
+    >>> end_of(Loguniform(loguniform=(0.01, 1)), 0.0101), end_of([0.1, 0.5, 0.9], 0.9), end_of([0.0, 0.5, 0.9], 0.0)
+    ('lower', 'upper', '')
+    """
+    if isinstance(law, Uniform | Loguniform):
+        scale = math.log if isinstance(law, Loguniform) else float
+        low, high = map(scale, extremes(law))
+        share = (scale(value) - low) / (high - low)
+        return "lower" if share < NEAR else "upper" if share > 1 - NEAR else ""
+    if isinstance(law, Integers | Choice):
+        return ""
+    values = compact(law) if isinstance(law, list) else law.values()
+    if not isinstance(values, np.ndarray) or values.ndim > 1 or len(np.unique(values)) < 3:
+        return ""
+    return "upper" if value == values.max() else "lower" if value == values.min() != 0 else ""
 
 
 def dtype_of(law: Distribution) -> np.dtype[Any]:

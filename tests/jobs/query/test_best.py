@@ -323,6 +323,10 @@ def test_settings_that_are_computed_once(fields, content, once):
         ({"sweep": {"seeds": 3}, "search": MOVING}, 1e-4, "lower"),
         ({"search": OPTUNA}, 1.1e-4, None),  # 1.4 % of the logarithm
         ({"sweep": {"grid": {"learning_rate": [1e-4, 1e-1]}}}, 1e-4, None),
+        ({"sweep": {"grid": {"learning_rate": [1e-4, 1e-1, 1e-2]}}}, 1e-4, "lower"),
+        ({"sweep": {"grid": {"learning_rate": {"geomspace": [1e-4, 1, 9]}}}}, 1.0, "upper"),
+        ({"sweep": {"grid": {"learning_rate": {"geomspace": [1e-4, 1, 9]}}}}, 3.1e-4, None),
+        ({"sweep": {"grid": {"learning_rate": [0, 0.1, 0.2]}}}, 0.0, None),
     ],
 )
 def test_values_at_an_end_of_their_range(content, value, found):
