@@ -85,14 +85,17 @@ def folded(text: str, width: int) -> str:
 
 
 def label_narrow(axis: XAxis | YAxis, spec: Axis) -> None:
-    """Label a logarithmic axis that spans less than a factor of 3 as a linear one: between 1 and 2 it would have no label."""
+    """Label a logarithmic axis that spans less than a factor of 3 as a linear one, since between 1 and 2 it would have no label; and
+    one of at most 100 at 1, 2, 5, 10, 20 ..., where matplotlib writes 6 x 10^-1."""
     from matplotlib import ticker
 
     low, high = sorted(axis.get_view_interval())
-    if spec.log and low > 0 and high < 3 * low and not len(spec.ticks):
-        axis.set_major_locator(ticker.MaxNLocator(5))
-        axis.set_major_formatter(ticker.ScalarFormatter())
-        axis.set_minor_locator(ticker.NullLocator())
+    narrow, short = high < 3 * low, high <= 100 * low and low > 1e-3 and high < 1e4
+    if not spec.log or low <= 0 or len(spec.ticks) or not (narrow or short):
+        return
+    axis.set_major_locator(ticker.MaxNLocator(5) if narrow else ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.ScalarFormatter() if narrow else lambda x, _: f"{x:g}")
+    axis.set_minor_locator(ticker.NullLocator())
 
 
 def number_marks(ax: Axes, x: np.ndarray, y: np.ndarray, keys: np.ndarray) -> None:

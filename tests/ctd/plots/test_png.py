@@ -160,6 +160,11 @@ def test_a_narrow_logarithmic_axis_has_labels_on_either_side():
     assert min(shown) <= 1 < 1.2 <= max(shown)
 
 
+def test_a_logarithmic_axis_of_a_decade_or_two_has_plain_labels():
+    (ax,) = axes_of(Lines(X, [0.2, 0.5, 0.7, 1.1]), y=Axis("loss", log=True))
+    assert {"0.2", "0.5", "1"} <= {text.get_text() for text in ax.get_yticklabels()}
+
+
 def test_counts_have_whole_ticks():
     whole = lambda ticks: ticks.tolist() == np.round(ticks).tolist()
     (ax,) = axes_of(Bars(X, X + 0.5, np.array([0, 1, 2, 1])))
