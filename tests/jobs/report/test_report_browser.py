@@ -88,6 +88,13 @@ TONES = """() => {
 # The colours of items of two kernels, in one of which g does not vary.
 
 
+WHOLE = """() => {
+    const ticks = (values) => categories({ kind: "number", values }).ticks, some = Array.from({ length: 30 }, (_, k) => 1000 + k);
+    return [ends(10 ** Math.log10(512), 10 ** Math.log10(1024)), ticks([512, 1024, 0.1234]), ticks(some).slice(0, 2)];
+}"""
+# The ends of a logarithmic axis, the values of a parameter in a map, the first intervals of one that has many.
+
+
 @pytest.fixture(scope="module")
 def chromium():
     with browser() as found:
@@ -520,6 +527,9 @@ def test_map_over_two_parameters_has_the_medians(visit, pages):
     # A logarithmic colour bar tells the values themselves.
     assert page.evaluate(LOG_BAR) == ["0.1", "", "10 alpha (log)"]
     assert page.evaluate(EQUAL_BAR) == ["6.25 rate", True, True]
+    # Whole numbers have all of their digits.
+    whole = [["512", "1,024"], ["0.123", "512", "1,024"], ["1,000–1,003", "1,003–1,006"]]
+    assert page.evaluate(WHOLE) == whole
 
 
 def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(visit, tmp_path):

@@ -46,11 +46,17 @@ function fmt(v) {
   return text.replace("-", "−").replace("e-", "e−");
 }
 
+// A number with some digits, a whole one with all of its own: 1,024 is not 1,020.
+function short(v, digits = 3) {
+  const near = Number(v.toPrecision(12)); // that of a logarithm may be 1024.0000000000001
+  return fmt(Number.isInteger(near) ? near : Number(v.toPrecision(digits)));
+}
+
 // The texts of two ends, with as many digits, at least three, as tell them apart.
 function ends(low, high) {
   let digits = 3;
   while (low !== high && digits < 8 && low.toPrecision(digits) === high.toPrecision(digits)) digits++;
-  return [low, high].map((v) => (digits > 5 ? String(Number(v.toPrecision(digits))).replace("-", "−") : fmt(Number(v.toPrecision(digits)))));
+  return [low, high].map((v) => (digits > 5 ? String(Number(v.toPrecision(digits))).replace("-", "−") : short(v, digits)));
 }
 
 // Whether positive numbers span so much that only a logarithmic axis shows them: uniform ones do not.

@@ -61,7 +61,7 @@ function grouped(ids, name, bins) {
   const groupOf = (v) => groups[number ? ends.findIndex((end) => v <= end) : ends.indexOf(v)];
   for (const v of known) if (number) groupOf(v).low = Math.min(groupOf(v).low, v);
   for (const id of ids) if (has(value(id))) groupOf(value(id)).ids.add(id);
-  if (ends !== known) groups.forEach((g, k) => { g.label = `${name} ${fmt(Number(g.low.toPrecision(3)))} to ${fmt(Number(ends[k].toPrecision(3)))}`; });
+  if (ends !== known) groups.forEach((g, k) => { g.label = `${name} ${short(g.low)} to ${short(ends[k])}`; });
   return groups.filter((g) => g.ids.size);
 }
 

@@ -200,9 +200,11 @@ function comparesCells({ layers: [{ z }] }) {
 function categories(column) {
   const known = [...new Set(column.values.filter((v) => v !== null))].sort((a, b) => a - b);
   if (column.kind === "text") return { ticks: column.labels, of: (v) => v };
-  if (known.length <= 24) { const at = new Map(known.map((v, k) => [v, k])); return { ticks: known.map((v) => fmt(Number(v.toPrecision(3)))), of: (v) => at.get(v) }; }
-  const log = isWide(column), f = log ? Math.log10 : (v) => v, low = f(known[0]), step = (f(known.at(-1)) - low) / 10, back = (v) => (log ? 10 ** v : v);
-  return { ticks: Array.from({ length: 10 }, (_, k) => `${fmt(Number(back(low + k * step).toPrecision(2)))}–${fmt(Number(back(low + (k + 1) * step).toPrecision(2)))}`), of: (v) => (v === null || (log && v <= 0) ? undefined : Math.min(9, Math.floor((f(v) - low) / step))) };
+  if (known.length <= 24) { const at = new Map(known.map((v, k) => [v, k])); return { ticks: known.map((v) => short(v)), of: (v) => at.get(v) }; }
+  const log = isWide(column), f = log ? Math.log10 : (v) => v, low = f(known[0]), step = (f(known.at(-1)) - low) / 10;
+  // As many digits as tell the ends of an interval apart.
+  const digits = log ? 2 : Math.max(2, 1 + Math.ceil(Math.log10(Math.max(Math.abs(known[0]), Math.abs(known.at(-1))) / step))), end = (k) => fmt(Number((log ? 10 ** (low + k * step) : low + k * step).toPrecision(digits)));
+  return { ticks: Array.from({ length: 10 }, (_, k) => `${end(k)}–${end(k + 1)}`), of: (v) => (v === null || (log && v <= 0) ? undefined : Math.min(9, Math.floor((f(v) - low) / step))) };
 }
 
 function map(table, xName, yName, valueName) {
