@@ -186,16 +186,22 @@ def is_reduced(store: Store, group: int, origin: str) -> bool:
     )
 
 
-def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: None) -> None:
+def reduce_group(
+    store: Store,
+    group: int,
+    check: Callable[[], None] = lambda: None,
+    markers: Sequence[Marker] | None = None,
+) -> None:
     """Write gathered/G from the committed shards of the group; leave only its checksums, of nothing, if no row has results.
 
     check: called before anything is written, and again when the values are there; raises if nothing may be written.
+    markers: of the group's shards, if other tables are made from the same.
 
     Raises JobError, with the line of its source, where the kernel's `reduce` raises, or returns what `reduced` does not describe.
     """
     kernel = store.kernel
     assert kernel.reduce is not None
-    markers = store.committed.markers(group)
+    markers = store.committed.markers(group) if markers is None else markers
     rows = rows_with_results(store.job.plan.group_sizes[group], markers)
     sums, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"
     check()

@@ -141,7 +141,8 @@ class _Now:
         self.stamp = store.committed.stamp()
         """Taken before the markers are read, so that it covers no marker that was not read."""
         self.markers = store.committed.markers()
-        by_group: list[list[Marker]] = [[] for _ in sizes]
+        self.by_group = by_group = [list[Marker]() for _ in sizes]
+        """The markers of each group."""
         for marker in self.markers:
             by_group[marker.shard.group].append(marker)
         self.rows = [committed_rows(n, here) for n, here in zip(sizes, by_group, strict=True)]
@@ -187,7 +188,8 @@ def _make(
         errors = {}
         for group in now.behind:
             try:
-                reduce_group(store, group, lease.check)
+                # Of the same shards as `items`, however many a job that runs has committed since.
+                reduce_group(store, group, lease.check, now.by_group[group])
             except FunctionFailed as error:
                 errors[str(group)] = str(error)
     lease.check()

@@ -213,6 +213,26 @@ def test_query_while_the_job_runs(tmp_path, monkeypatch):
         assert len(query(store, where="n == 5")) == [6, 12][k]
 
 
+def test_query_while_a_shard_is_committed(tmp_path, monkeypatch):
+    """The kernel's tables are made from the shards of `items`, not from those that come while they are made."""
+    store, module = make(tmp_path / "c.zarr"), sys.modules["jobs.gather.gather"]
+    executor, shards = SerialExecutor(1), list(store.job.plan.shards())
+    executor.start(store.address)
+    reduce_group = module.reduce_group
+
+    def committed_meanwhile(*given):
+        executor.submit(Task(shards[1]))
+        assert executor.wait(0)[0].error is None
+        reduce_group(*given)
+
+    monkeypatch.setattr(module, "reduce_group", committed_meanwhile)
+    executor.submit(Task(shards[0]))
+    assert executor.wait(0)[0].error is None
+    gather(store)
+    arrays = [store.root[name][...] for name in ("items/item", "gathered/0/best_item")]
+    assert set(arrays[1]) <= set(arrays[0])
+
+
 def test_query_while_another_process_gathers(tmp_path, monkeypatch):
     """What was read of half-written tables is no answer; the question is asked again."""
     store = copied_run(tmp_path / "h.zarr")
