@@ -3,7 +3,7 @@
 Which plots a search has depends on the results that it stores (see jobs.plan.search), not on its method.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,13 +69,15 @@ def best_so_far(
     )
 
 
-def search_plots(search: Search, items: np.ndarray, results: Mapping[str, Any]) -> list[Plot]:
-    """Plot the search in one group. items: (n,) ids; results: name -> n rows, as stored."""
+def search_plots(
+    search: Search, items: np.ndarray, results: Mapping[str, Any], failing: Collection[int] = ()
+) -> list[Plot]:
+    """Plot the search in one group. items: (n,) ids; results: name -> n rows, as stored; failing: the outcomes that are failures."""
     if "search_metric" not in results:
         return []
     metric = np.asarray(results["search_metric"][:], float)
     if "search_parent" in results:
-        return _lineages(search, items, metric, results)
+        return _lineages(search, items, metric, results, failing)
     return [_rungs(search, items, metric, results)]
 
 
@@ -111,12 +113,19 @@ def _rungs(
 
 
 def _lineages(
-    search: Search, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
+    search: Search,
+    items: np.ndarray,
+    metric: np.ndarray,
+    results: Mapping[str, Any],
+    failing: Collection[int],
 ) -> list[Plot]:
     """Plot the metric and the searched parameters by generation; a line joins each member to its parent."""
     parents = rows_of_items(np.asarray(results["search_parent"][:]), items)
     final = np.asarray(results[search.metric][:], float) * (1 if search.mode == "min" else -1)
-    rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
+    fine = np.isfinite(final)
+    if "outcome" in results:  # a member may have failed after the last comparison
+        fine &= ~np.isin(results["outcome"][:], [*failing])
+    rank = np.argsort(np.where(fine, final, np.inf), kind="stable")
     some, best = _evenly(rank), descent(parents, int(rank[0]))
     searched = [name.removeprefix("final_") for name in results if name.startswith("final_")]
     drawn = {search.metric: metric} | {
@@ -129,10 +138,10 @@ def _lineages(
         generation = np.arange(values.shape[1])
         line = np.array([values[row, g] if row >= 0 else np.nan for g, row in enumerate(best)])
         x, y, text = _segments(parents, values, items, some)
-        layers: list[Layer] = [
-            Lines(x, y, "members", text=text, faint=True),
-            Lines(generation, line, f"item {items[rank[0]]}, the best, and its ancestors", strong=True),
-        ]  # fmt: skip
+        layers: list[Layer] = [Lines(x, y, "members", text=text, faint=True)]
+        if fine.any():
+            label = f"item {items[rank[0]]}, the best, and its ancestors"
+            layers.append(Lines(generation, line, label, strong=True))
         log = is_wide(values) if values is metric else isinstance(laws.get(name), Loguniform)
         axes = Axis("generation"), Axis(name, log=log)
         made.append(Plot(f"{name} by generation", layers, *axes, note=note))

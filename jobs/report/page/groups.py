@@ -38,6 +38,7 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
         by_group[marker.shard.group].append(marker)
     made: list[dict[str, Any]] = []
     size = 0
+    failing = [k for k, outcome in enumerate(store.description.outcomes) if outcome.failed]
     for group, markers in enumerate(by_group):
         if not markers:
             continue
@@ -51,7 +52,8 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
         if len(columns["item"]):
             found |= _of_kernel(store, group, columns, results)
             search = store.job.spec.search
-            drawn = search_plots(search, columns["item"][:], results) if search else []
+            ids = columns["item"][:]
+            drawn = search_plots(search, ids, results, failing) if search else []
             found["plots"] = [*found["plots"], *map(plot_json, drawn)]
         else:
             found |= {"plots": [], "error": "every item of this group failed with an error"}

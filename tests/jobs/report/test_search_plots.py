@@ -87,6 +87,14 @@ def test_population_of_which_all_are_broken():
         assert not any(np.isinf(layer.y).any() for layer in plot.layers)
 
 
+def test_population_whose_members_failed_at_the_end():
+    """A metric of theirs that is finite, and better than all others, makes none of them the best."""
+    found = stored([[4.0, 3, 2, 1], [5, 4, 3, 2], [6, 5, 4, 3]])
+    for outcome, best in (([1, 0, 0], ["item 20"]), ([1, 1, 1], [])):
+        for plot in search_plots(population(), ITEMS, found | {"outcome": np.array(outcome)}, [1]):
+            assert [layer.name.partition(",")[0] for layer in plot.layers] == ["members", *best]
+
+
 def test_halving_draws_every_item_at_its_rungs_and_its_end():
     n = 3 * N_ITEMS
     rung = (np.arange(n) < n // 3).astype(int) + 2 * (np.arange(n) == 0)
