@@ -16,6 +16,7 @@ import pandas as pd
 
 from ctd.words import count, left_out
 from jobs.errors import JobError
+from jobs.gather.tables import JOB_SEED, job_seeds
 from jobs.query.columns import Column, Text, as_array, as_column, as_text, concat, literal, sort_key
 from jobs.query.table import Table
 from jobs.query.tables import ask, nothing_yet
@@ -79,7 +80,12 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
         none = pd.DataFrame(columns=RESULT_COLUMNS), pd.DataFrame()
         return Comparison(_specs(*stores), [], {"both": 0, **alone}, *none)
     keys: dict[str, list[Column]] = {}
-    for name in dict.fromkeys(name for store in stores for name in store.swept):
+    swept = dict.fromkeys(name for store in stores for name in store.swept)
+    a, b = ({*job_seeds(store).values()} for store in stores)
+    # Of a store merged from jobs of several seeds, those of the other's.
+    if len(a | b) > 1 and a & b:
+        swept[JOB_SEED] = None
+    for name in swept:
         values = [_key(store, table, name) for store, table in zip(stores, tables, strict=True)]
         found = [value for value in values if value is not None]
         if len(found) == len(stores):
@@ -176,7 +182,7 @@ def _key(store: Store, table: Table, name: str) -> Column | None:
     """The value of a field for each item; None if the store's kernel has no such field."""
     if name in table.names:
         return _alike(table.read(name))
-    value = _of_all(store, name)
+    value = store.job.spec.seed if name == JOB_SEED else _of_all(store, name)
     if value is NOT_GIVEN:
         # A replicate number is not a field: without replicates every item is the first one.
         return np.zeros(table.n) if name == "seed" else None

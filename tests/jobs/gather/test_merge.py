@@ -25,6 +25,7 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.gather.merge import merge
 from jobs.query.best import best
+from jobs.query.compare import compare
 from jobs.query.query import query
 from jobs.report.page.facts import facts
 from jobs.run.shards import run_shards
@@ -138,6 +139,8 @@ def test_jobs_that_differ_in_their_seed_are_told_apart(tmp_path):
     found = best(twice, Metric("rate"))
     assert (found.seeds.n, found.replicates) == (6, ("seed", "job_seed"))
     assert [dict(facts(store)["facts"])["seed"] for store in (twice, a)] == ["0, 7, 9", "0"]
+    found = compare(twice, b)
+    assert (found.items, found.results.differ.sum()) == ({"both": 4, "a": 8, "b": 0}, 0)
 
 
 @pytest.mark.parametrize(
