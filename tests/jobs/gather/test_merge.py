@@ -27,6 +27,7 @@ from jobs.gather.merge import merge
 from jobs.query.best import best
 from jobs.query.compare import compare
 from jobs.query.query import query
+from jobs.query.shelf import Shelf
 from jobs.report.page.facts import facts
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
@@ -141,6 +142,7 @@ def test_jobs_that_differ_in_their_seed_are_told_apart(tmp_path):
     assert [dict(facts(store)["facts"])["seed"] for store in (twice, a)] == ["0, 7, 9", "0"]
     found = compare(twice, b)
     assert (found.items, found.results.differ.sum()) == ({"both": 4, "a": 8, "b": 0}, 0)
+    assert Shelf([twice, b]).overview()["job_seed"] == ["0, 7, 9", "7"]
 
 
 @pytest.mark.parametrize(
