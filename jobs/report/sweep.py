@@ -58,24 +58,24 @@ def overview(store: Store, metric: str) -> Plot | None:
         return None
     first, *others = names
     x, ticks = _places(fine[first])
-    # The description has the unit.
-    said = store.description.fields.get(first, "")
-    label = f"{first}, {said}" if 0 < len(said) <= MAX_DESCRIPTION else first
+    told = store.description.fields.get(first, "")  # it has the unit
+    label = f"{first}, {told}" if 0 < len(told) <= MAX_DESCRIPTION else first
     y, ids = fine[metric].astype(float), fine["item"]
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
     medians = "strokes" if ticks else "lines"
     if len(np.unique(x)) == len(x) and any(first in one.random for one in store.job.spec.sweeps()):
         medians = ""  # a line would join draws that have nothing to do with each other
-    said = f"; {medians} are medians over items with equal values" * bool(medians)
-    notes = [f"Each mark is an item{said}."]
-    notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
-    notes.append(left_out(int(failed.sum()), int((done & ~drawn).sum())))
     layers: list[Layer] = []
     for hue, (name, shade, here) in enumerate(series):
         layers += _layers(
             x[here], y[here], ids[here], name, None if shaded else hue, shade, medians
         )
+    said = f"; {medians} are medians over items with equal values"
+    said *= any(isinstance(layer, Lines) for layer in layers)  # of many values there are none
+    notes = [f"Each mark is an item{said}."]
+    notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
+    notes.append(left_out(int(failed.sum()), int((done & ~drawn).sum())))
     return Plot(
         f"{metric} against {first}",
         layers,

@@ -220,7 +220,7 @@ def test_the_picture_of_all_items_says_how_many_failed(store, monkeypatch):
     norm = np.where(np.arange(6) % 2, np.inf, columns["norm"])
     asked = {**columns, "status": status, "norm": norm}
     monkeypatch.setattr("jobs.report.sweep.ask", lambda *_: asked)
-    told = "equal values. 2 failed items and 2 without a finite value left out."
+    told = "is an item. 2 failed items and 2 without a finite value left out."
     assert overview(store, "norm").note.endswith(told)
 
 
@@ -243,6 +243,14 @@ def test_draws_are_joined_by_no_line(tmp_path):
     gather(made)
     plot = overview(made, "norm")
     assert [type(layer) for layer in plot.layers] == [Points]
+    assert plot.note == "Each mark is an item."
+
+
+def test_no_medians_are_told_of_where_none_are_drawn(store, monkeypatch):
+    assert "are medians" in overview(store, "norm").note
+    monkeypatch.setattr("jobs.report.sweep.MAX_MEDIANS", 1)
+    plot = overview(store, "norm")
+    assert {type(layer) for layer in plot.layers} == {Points}
     assert plot.note == "Each mark is an item."
 
 
