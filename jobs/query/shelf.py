@@ -197,7 +197,9 @@ def _in_words(items: Table, name: str) -> str:
     if name not in items.names:
         return ""
     values = as_array(items.read(name))
-    kinds = sorted(set(values.tolist()), key=lambda v: (isinstance(v, str), v))
+    # What a search proposed is missing of an item that failed; a NaN differs from any other.
+    there = {v for v in values.tolist() if v == v and v != ""}
+    kinds = sorted(there, key=lambda v: (isinstance(v, str), v))
     texts = [brief(value) for value in kinds]
     if len(kinds) <= FEW:
         return ", ".join(texts)

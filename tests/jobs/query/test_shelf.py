@@ -9,7 +9,8 @@ import jobs
 from jobs.errors import JobError
 from jobs.query.best import best, table_of
 from jobs.query.query import query
-from jobs.query.shelf import Shelf, short_names
+from jobs.query.shelf import Shelf, _in_words, short_names
+from jobs.query.table import Table
 from jobs.report.page import Content, several
 from jobs.store.store import Metric, Store
 
@@ -113,6 +114,11 @@ def test_shelf_says_in_words_what_differs(folder):
     assert told.n_steps.to_dict() == {"a": "7", "b": "5", "c": "7"}
     assert told.rate["a"] == "11 values from -0.5 to 0.5"
     assert told.rate["b"] == "0.5, 0.7"
+
+
+def test_a_value_that_failed_items_lack_is_not_counted():
+    items = Table.of({"rate": np.array([np.nan] * 5 + [0.5, 0.25])})
+    assert _in_words(items, "rate") == "0.25, 0.5"
 
 
 def test_the_best_of_each_stand_in_order_with_what_differs(shelf, frames):
