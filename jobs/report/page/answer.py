@@ -64,6 +64,10 @@ def _summed_up(
     summaries = {t: names for t, names in store.description.summaries().items() if t in frames}
     opens = store.description.first_shown(frames) or "items"
     frame, shown = frames[opens], summaries.get(opens, ["outcome"])
+    if {"status", "outcome"} <= {*frame}:  # an item that failed with an error has no outcome
+        frame = frame.assign(
+            outcome=frame["outcome"].where(frame["outcome"] != "", frame["status"])
+        )
     listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
     if opens == "items" and store.job.plan.n_items > 1:
         # The kernel does not say which result judges an item: propose the first real numbers that are no part of a model.

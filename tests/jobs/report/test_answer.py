@@ -153,6 +153,18 @@ def test_kinds_are_counted_by_texts():
     assert all(name.startswith("stopped, ") for name, n in found.items() if int(n) > 1)
 
 
+def test_items_that_failed_with_an_error_are_counted_as_such():
+    """They have no outcome, and a number without a name says nothing."""
+    store = finished("toy")
+    frame = query(store, table="items", limit=5)
+    lost = {"outcome": ["", "", "stopped", "stopped", "diverged"], "status": ["failed"] * 5}
+    assert _summed_up(store, {"items": frame.assign(**lost)}, {})["facts"] == [
+        ("failed", "2"),
+        ("stopped", "2"),
+        ("diverged", "1"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
