@@ -607,6 +607,9 @@ def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
             figure.get_by_role("button", name=kind).click()
         found[kind] = Path(waiting.value.path()).read_bytes()
         assert waiting.value.suggested_filename.endswith(f".{kind.lower()}")
+    # No spreadsheet runs a text.
+    cells = """csv([["=1+1", -1.5, "a,'b"]])"""
+    assert page.evaluate(cells) == "'=1+1,-1.5,\"a,'b\"\n"
     assert found["PNG"].startswith(b"\x89PNG")
     root = ElementTree.fromstring(found["SVG"])
     texts = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]

@@ -104,7 +104,11 @@ function savePlot(figure, kind) {
   return canvas.toBlob((blob) => save(fileName(title, "png"), "image/png", blob));
 }
 
-const cell = (v) => (v === null || v === undefined ? "" : /[",\n]/.test(String(v)) ? `"${String(v).replace(/"/g, '""')}"` : String(v));
+// A text that begins like a formula, which a spreadsheet would run, gets a ' in front, as in jobs/query/files.py.
+const cell = (v) => {
+  const text = v === null || v === undefined ? "" : typeof v === "string" ? v.replace(/^[=+\-@\t\r]/, "'$&") : String(v);
+  return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+};
 const csv = (rows) => rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
 
 // One row a mark: the name of the layer, or of the line, the item if it has one, and the numbers.
