@@ -27,7 +27,7 @@ MAX_ROWS, MIN_ROWS, MAX_COLUMNS = 10_000, 2_000, 60
 MAX_VALUES = 120_000
 """Most values of a table of more than MIN_ROWS rows."""
 MAX_NAMED = 8
-"""Most columns named of those that a table leaves out."""
+"""Most columns named of those that a table leaves out; most notes of plots that are joined."""
 EXTREMES = 25
 """A table that is cut keeps this many rows with the lowest, and with the highest, values of each column."""
 
@@ -239,24 +239,34 @@ def is_curves(layer: dict[str, Any]) -> bool:
 
 
 def join_plots(
-    pictures: Sequence[Sequence[dict[str, Any]]], wanted: Callable[[dict[str, Any]], bool]
+    pictures: Mapping[str, Sequence[dict[str, Any]]], wanted: Callable[[dict[str, Any]], bool]
 ) -> list[dict[str, Any]]:
     """Join the plots that all members have; each joined plot has the wanted layers of all members.
 
-    pictures: the plots of each member, from `plot_json`. Plots with equal axis labels are joined; of several with equal
+    pictures: name of a member -> its plots, from `plot_json`. Plots with equal axis labels are joined; of several with equal
     labels, the k-th with the k-th.
     """
-    keyed = [dict(zip(_keys(plots), plots, strict=True)) for plots in pictures]
+    keyed = {name: dict(zip(_keys(plots), plots, strict=True)) for name, plots in pictures.items()}
     made: list[dict[str, Any]] = []
-    for key, plot in keyed[0].items():
-        same = [plots[key] for plots in keyed if key in plots]
-        layers = [layer for one in same for layer in one["layers"] if wanted(layer)]
+    for key, plot in next(iter(keyed.values())).items():
+        same = {name: plots[key] for name, plots in keyed.items() if key in plots}
+        layers = [layer for one in same.values() for layer in one["layers"] if wanted(layer)]
         if layers and len(same) == len(keyed):
             # The title of one member tells its own cell and sizes.
-            is_one = len({one["title"] for one in same}) == 1
+            is_one = len({one["title"] for one in same.values()}) == 1
             title = plot["title"] if is_one else f"{key[1]} against {key[0]}"
-            made.append({**plot, "title": title, "layers": _merged(layers)})
+            note = _of_each({name: one["note"] for name, one in same.items()})
+            made.append({**plot, "title": title, "note": note, "layers": _merged(layers)})
     return made
+
+
+def _of_each(notes: Mapping[str, str]) -> str:
+    """The notes of several plots, by the names of their members, as one: what one leaves out, say, is its own."""
+    told = [f"{name}: {note}" for name, note in notes.items() if note]
+    if told and len(set(notes.values())) == 1:
+        return f"Each: {next(iter(notes.values()))}"
+    more = f" {len(told) - MAX_NAMED:,} more have notes of their own." * (len(told) > MAX_NAMED)
+    return f"{' '.join(told[:MAX_NAMED])}{more}"
 
 
 def _keys(plots: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:

@@ -112,7 +112,8 @@ def _of_kernel(
 
 def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Put the curves of all groups before several groups, so that the page can colour them by what differs between groups."""
-    shared = join_plots([group["plots"] for group in groups], is_curves) if len(groups) > 1 else []
+    pictures = {group["label"].partition(":")[0]: group["plots"] for group in groups}
+    shared = join_plots(pictures, is_curves) if len(groups) > 1 else []
     if not shared:
         return groups
     items = f"the curves of {len(groups)} groups"

@@ -175,7 +175,8 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
         for k, (name, content) in enumerate(zip(names, contents, strict=True))
     ]
     flat = [group for groups in own for group in groups]
-    shared = join_plots([groups[0]["plots"] for groups in own], has_items) if all(own) else []
+    pictures = {name: groups[0]["plots"] for name, groups in zip(names, own, strict=True) if groups}
+    shared = join_plots(pictures, has_items) if all(own) else []
     if not shared:
         return flat
     whole = all(groups[0].get("shared") or len(groups) == 1 for groups in own)

@@ -62,13 +62,24 @@ def test_join_plots_joins_lines_over_one_x_and_bounds_them(lengths, lines):
         )
         for k, n in enumerate(lengths)
     ]
-    (made,) = join_plots([[plots[0]], [plots[1]]], is_curves)
+    (made,) = join_plots({"a": [plots[0]], "b": [plots[1]]}, is_curves)
     assert (
         [len(layer["y"]) for layer in made["layers"]]
         == [len(layer["item"]) for layer in made["layers"]]
         == lines
     )
-    assert join_plots([[plots[0]], []], is_curves) == []
+    assert join_plots({"a": [plots[0]], "b": []}, is_curves) == []
+
+
+def test_notes_of_joined_plots_are_told_of_each():
+    plot = lambda note: plot_json(Plot("loss", [Lines([0, 1], [[1, 2]], item=[0])], Axis("step"), Axis("loss"), note=note))  # fmt: skip
+    joined = lambda *notes: join_plots({f"g{k}": [plot(note)] for k, note in enumerate(notes)}, is_curves)[0]["note"]  # fmt: skip
+    assert joined("", "2 left out.") == "g1: 2 left out."
+    assert joined("2 left out.", "2 left out.") == "Each: 2 left out."
+    assert joined("", "") == ""
+    many = joined(*(f"{k} left out." for k in range(11)))
+    assert many.startswith("g0: 0 left out. g1: 1 left out. ")
+    assert many.endswith("g7: 7 left out. 3 more have notes of their own.")
 
 
 def test_tables_keep_the_extremes_of_every_number():
