@@ -180,7 +180,7 @@ def failures_of(
     """Errors of single items, of shards and of rounds of a search, grouped by text, unresolved ones first.
 
     failed: shard -> its items that fail by themselves. done: numbers of the committed shards. An entry is `open` if items, or
-    shards that are not yet committed, have its error, and `in_part` if all but such items of a shard succeeded later.
+    shards that are not yet committed, have its error, and `in_part` if all but such items of a shard, or of a group, succeeded later.
     """
     grouped = defaultdict[tuple[str, str], list[tuple[int, FailedItem | Event]]](list)
     for item in (item for items in failed.values() for item in items):
@@ -191,6 +191,8 @@ def failures_of(
         elif event.group is not None:
             grouped["round of group", str(event.error)].append((event.group, event))
     unresolved = lambda one: isinstance(one, FailedItem) or is_open(one, plan, done)
+    groups = {shard.group for number in failed if (shard := plan.shard(number))}
+    lacking = {"shard": {*failed}, "round of group": groups}
     out = []
     for (what, error), entries in grouped.items():
         first, ids = entries[0][1], {number for number, _ in entries}
@@ -201,7 +203,7 @@ def failures_of(
             "n_ids": len(ids),
             "n": len(entries),
             "open": any(unresolved(one) for _, one in entries),
-            "in_part": what == "shard" and not ids.isdisjoint(failed),
+            "in_part": not ids.isdisjoint(lacking.get(what, ())),
             "trace": (first.trace or "")[-MAX_TRACE:],
             "host": first.host or "",
             "fault": first.fault or "",

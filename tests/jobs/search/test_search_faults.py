@@ -129,6 +129,8 @@ def test_all_items_of_a_round_fail(tmp_path):
         found.append(make(tmp_path / f"{n}.zarr", cut(job, n)))
         progress = run_shards(found[-1], Failing(fails))
         assert (sorted(progress.failed_items), progress.failed) == ([2, 3], {})
+        told = {(one["what"], one["open"], one["in_part"]) for one in facts(found[-1])["failures"]}
+        assert told == {("item", True, False), ("round of group", False, True)}
     same(*found)
 
 
