@@ -214,7 +214,7 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         if n_seeds.max() > 1 and not most[place]
         else None,
         once=computes_once(store),
-        ends=ends(store.job.spec, params),
+        ends=ends(store.job.spec, params, int(columns["item"][first])),
         items=Spread.of(of_fine),
         last=tuple(searched(store)) if isinstance(store.job.spec.search, Population) else (),
         replicates=tuple(name for name in names if name not in of_setting),
@@ -321,19 +321,18 @@ def computes_once(store: Store) -> bool:
     return once and (described.draws or SEED in described.fields)
 
 
-def ends(spec: JobSpec, params: Mapping[str, Any]) -> dict[str, str]:
+def ends(spec: JobSpec, params: Mapping[str, Any], item: int = 0) -> dict[str, str]:
     """The real parameters that lie at an end of what the job gives them (`end_of`) -> "lower" or "upper".
 
-    params: field -> its value.
+    params: field -> its value. item: the item that has these; each sweep of a list has ranges of its own.
 
     >>> job = {"kernel": "esn", "sweep": {"random": {"g": {"loguniform": [0.01, 1]}}, "samples": 9}}
     >>> ends(JobSpec.model_validate(job), {"g": 0.0101}), ends(JobSpec.model_validate(job), {"g": 0.02})
     ({'g': 'lower'}, {})
     """
     parts = spec.sweeps()
-    # Of several sweeps none alone has the range.
-    laws: dict[str, Any] = dict(parts[0].grid) if len(parts) == 1 else {}
-    laws |= {name: law for part in parts for name, law in part.random.items()}
-    laws |= getattr(spec.search, "params", {})
+    own = parts[np.searchsorted(np.cumsum([part.count() for part in parts]), item, side="right")]
+    # A list may go on where one of its grids ends.
+    laws = (own.grid if len(parts) == 1 else {}) | own.random | getattr(spec.search, "params", {})
     real = {name: value for name, value in params.items() if isinstance(value, float)}
     return {k: end for k, x in real.items() if k in laws and (end := end_of(laws[k], x))}

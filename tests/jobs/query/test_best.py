@@ -333,3 +333,11 @@ def test_values_at_an_end_of_their_range(content, value, found):
     spec = parse_job({"kernel": "train_rnn", **content}, "job")
     expected = {} if found is None else {"learning_rate": found}
     assert ends(spec, {"learning_rate": value, "seed": 3}) == expected
+
+
+def test_each_sweep_of_a_list_has_its_own_ranges():
+    """That of the other one may have no logarithm of the value."""
+    parts = [{"grid": {"rate": [-0.5]}, "seeds": 2}, {"random": {"rate": {"loguniform": [0.01, 0.9]}}, "samples": 3}]  # fmt: skip
+    spec = parse_job({"kernel": "toy", "sweep": parts}, "job")
+    assert ends(spec, {"rate": -0.5}, item=1) == {}
+    assert ends(spec, {"rate": 0.01}, item=2) == {"rate": "lower"}
