@@ -34,7 +34,7 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     kinds = drawn if len(drawn) > 1 else sorted(has)
     if len(kinds) < 2:  # one value tells nothing
         return plot
-    number = all(isinstance(kind, int | float | np.number) for kind in kinds)
+    number = all(map(_is_number, kinds))
     if not number and len(kinds) > MAX_VALUES:
         return plot
     # A sweep over decades is coloured by its logarithm.
@@ -59,8 +59,12 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     return dataclasses.replace(plot, layers=layers, scale=scale, note=note)
 
 
+def _is_number(kind: Any) -> bool:
+    return isinstance(kind, int | float | np.number) and not isinstance(kind, bool)
+
+
 def _told(kind: Any) -> str:
-    return tick(float(kind)) if isinstance(kind, int | float | np.number) else str(kind)
+    return tick(float(kind)) if _is_number(kind) else str(kind)
 
 
 def _have_lines(layers: list[Lines], values: Mapping[int, Any]) -> dict[Any, bool]:

@@ -55,6 +55,11 @@ def test_nothing_to_group_by_leaves_the_plot_as_it_is(plot, values):
     assert by_swept(plot, "rate", values) is plot
 
 
+def test_truths_are_named_as_such():
+    made = by_swept(PLOT, "dale", {k: k > 12 for k in range(10, 16)})
+    assert {layer.name for layer in made.layers if layer.name} == {"dale = False", "dale = True"}
+
+
 def test_texts_have_a_colour_each():
     made = by_swept(PLOT, "cell", dict(zip(range(10, 16), "aabbaa", strict=True)))
     assert [layer.name for layer in made.layers if getattr(layer, "name", "").startswith("cell")]
