@@ -21,6 +21,17 @@ def test_tick_is_short(value, text):
     assert tick(value) == text
 
 
+def test_whole_numbers_are_told_apart():
+    assert [tick(v) for v in (1e6, 1_000_400, 123_456, 123_456.5, -1_000_300, 1e12 + 1)] == [
+        "1e6",
+        "1000400",
+        "123456",
+        "1.23e5",
+        "-1000300",
+        "1e12",
+    ]
+
+
 def test_histogram_and_stacked():
     bars = histogram([1, 1, 2, np.nan], bins=2, ends=(0, 4))
     assert isinstance(bars, Bars)
