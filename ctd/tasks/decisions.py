@@ -254,7 +254,8 @@ class MatchToSample(TwoStimuli):
         samples = jnp.asarray([which // 2, which % 2])
         # Rounded down to whole steps: unlike Romo's, the longest delay does not occur.
         span = jax.random.uniform(key_delay, (), minval=self.delay[0], maxval=self.delay[1])
-        delay = jnp.floor(span / self.dt).astype(int)
+        # Nor may rounding take a step off the shortest one: in float32, 50.1 / 16.7 is below 3.
+        delay = jnp.maximum(jnp.floor(span / self.dt).astype(int), self.steps(self.delay[0]))
         shown, end = self.both(delay, dtype)
         inputs = shown @ jax.nn.one_hot(samples, 2, dtype=dtype)
         answer = jnp.where(samples[0] == samples[1], 1, -1)

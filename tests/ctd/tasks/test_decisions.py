@@ -99,6 +99,15 @@ def test_dms():
     assert delay.max() < 150
 
 
+@pytest.mark.parametrize(("dt", "delay", "steps"), [(16.7, 50.1, 3), (2.2, 15.4, 7)])
+def test_dms_of_a_fixed_delay(dt, delay, steps):
+    """In float32 both quotients lie below a whole number."""
+    task = tasks.MatchToSample(dt=dt, delay=(delay, delay), noise=0)
+    assert (draw(task).inputs.sum(axis=(1, 2)) == 2 * task.steps(500)).all()
+    shown = np.flatnonzero(draw(task).inputs[0].sum(axis=1))
+    assert np.diff(shown).max() == 1 + steps
+
+
 def numpy_blind(targets, blind):
     """CtDBenchmark's `NBFFLoss`: which steps count."""
     changed = np.diff(targets, axis=0) != 0
