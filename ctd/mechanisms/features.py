@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ctd.cells import spectral_radius
 from ctd.late import Array, Float, jax, jnp, lax
 
 type Step = Callable[[Array], Array]
@@ -194,24 +195,12 @@ def _newton(step: Step, h: Array) -> tuple[Array, Array, Array]:
     return lax.fori_loop(0, NEWTON + 1, one, (h, jnp.zeros((), h.dtype), eye))
 
 
-def _log_radius(j: Float[Array, "point dimension dimension"]) -> Float[Array, "point"]:
-    """Logarithms of spectral radii, log |J^1024| / 1024 by squarings, since no GPU computes eigenvalues."""
-    size = lambda m: jnp.linalg.norm(m, axis=(-2, -1), keepdims=True) + 1e-30
-    log = jnp.zeros(len(j), j.dtype)
-    for k in range(10):
-        log = log + jnp.log(size(j))[:, 0, 0] / 2**k
-        # Of norm 1, so that no power overflows or vanishes.
-        j = j / size(j)
-        j = j @ j
-    return log + jnp.log(size(j))[:, 0, 0] / 2**10
-
-
 def _points(step: Step, flat: Array, n: int) -> dict[str, Array]:
     """flat: (sample, dimension) states of trials of n bins."""
     starts = flat[jnp.linspace(0, len(flat) - 1, STARTS).astype(int)]
     points, rest, jacobians = jax.vmap(lambda h: _newton(step, h))(starts)
     valid = (rest < 1e-4) & (jnp.linalg.norm(points, axis=1) < INSIDE)
-    radius = jnp.exp(_log_radius(jacobians))
+    radius = jax.vmap(spectral_radius)(jacobians)
     memory = jnp.log10(jnp.clip(1 / jnp.abs(jnp.log(radius + 1e-6)), 1e-2, 1e4) / n)
     of_valid = lambda v: jnp.where(valid.any(), jnp.nanmedian(jnp.where(valid, v, jnp.nan)), 0)
     stable = radius < 1

@@ -54,6 +54,14 @@ def test_a_rotation_that_decays():
     assert found["spread_late"] < 1e-3
 
 
+def test_two_slow_modes_are_stable():
+    """A norm of a power has a factor of sqrt(2) here, which hides a decay of 0.0005 a bin."""
+    found = read_of(0.9995, 0.0, 0)
+    assert found["stable_points"] == pytest.approx(np.log(2), abs=1e-6)
+    assert found["unstable_points"] == 0
+    assert found["point_memory"] == pytest.approx(np.log10(-1 / np.log(0.9995) / N), abs=0.02)
+
+
 def test_a_cycle_moves_and_has_an_unstable_point():
     found = read_of(1.1, 0.3, 1)
     assert found["unstable_points"] == pytest.approx(np.log(2), abs=1e-6)
