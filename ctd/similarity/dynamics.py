@@ -97,17 +97,17 @@ def eigenvalue_distance(a: Array, b: Array) -> Array:
 
 
 def alignment(a: Array, b: Array, starts: int, max_iterations: int, key: Array) -> Array:
-    """The largest <A, C B C'> over orthogonal C that an ascent finds from `starts` rotations, ().
+    """The largest <A, C B C'> over orthogonal C that an ascent finds from `starts` + 1 rotations, ().
 
     a, b: (rank, rank) of norm 1. The first start is the exact solution if B = Q A Q' and A's symmetric part has
-    distinct eigenvalues; the others are drawn uniformly.
+    distinct eigenvalues, and one more is if A consists of rotations; the others are drawn uniformly.
 
     >>> a = jnp.array([[0.0, 1.0], [-1.0, 0.0]]) / 2**0.5
     >>> float(alignment(a, a.T, 2, 100, jax.random.key(0)).round(3))  # a reflection turns a into its transpose
     1.0
     """
     drawn = jax.random.orthogonal(key, a.shape[0], (starts,), a.dtype)
-    first = drawn.at[0].set(_matched(a, b))
+    first = jnp.concatenate([drawn.at[0].set(_matched(a, b)), _turned(a, b)[None]])
     # One start after the other: under vmap all would climb as long as the slowest.
     return jnp.max(lax.map(lambda c: _ascend(a, b, c, max_iterations), first))
 
@@ -125,6 +125,18 @@ def _matched(a: Array, b: Array) -> Array:
     _, vectors = jnp.linalg.eigh(agree)
     signs = jnp.where(vectors[:, -1] < 0, -1, 1).astype(a.dtype)
     return (u * signs) @ v.T
+
+
+def _turned(a: Array, b: Array) -> Array:
+    """A first C for rotations, each of which gives both of its modes one eigenvalue of the symmetric part S.
+
+    With the antisymmetric part K, S + iK is Hermitian, and a mode exp(+-iw) has the eigenvalues cos w +- sin w: match these in order.
+    """
+    u, v = (jnp.linalg.eigh((x + x.T) / 2 + 0.5j * (x - x.T))[1] for x in (a, b))
+    both = u @ v.conj().T
+    # The two vectors of a mode are each other's conjugates up to a sign. In the real part alone, or the imaginary one, they might cancel.
+    left, _, right = jnp.linalg.svd(both.real - both.imag)
+    return left @ right
 
 
 type Climb = tuple[Array, Array, Array, Array, Array]

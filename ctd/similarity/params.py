@@ -73,7 +73,7 @@ class Comparison(Params):
     """dsa: dimension of the linear dynamics"""
     # Four starts agreed with the program of dsa's authors as well as eight did.
     starts: Static[int] = Field(4, gt=0)
-    """dsa: rotations from which the alignment is optimised"""
+    """dsa: rotations from which the alignment is optimised, beside one that fits rotating dynamics"""
     max_iterations: Static[int] = Field(500, gt=0)
     """dsa: most steps from each start"""
     max_q: Data[float | None] = Field(None, gt=0)

@@ -184,6 +184,18 @@ def test_dsa_agrees_with_its_authors_program():
     np.testing.assert_allclose(found, expected[np.triu_indices(3, 1)], atol=3e-5)
 
 
+@pytest.mark.usefixtures("float64")
+def test_alignment_of_rotations():
+    """Modes on the unit circle come in pairs, of equal eigenvalues of the symmetric part; the last one is real."""
+    rng = np.random.default_rng(0)
+    turns = [Rotation.from_euler("z", w).as_matrix()[:2, :2] for w in (0.1, 0.5, 1.0, 2.0)]
+    a = linalg.block_diag(*turns, 1.0) / 3
+    for k in range(3):
+        q = linalg.qr(rng.normal(size=a.shape))[0]
+        found = alignment(a, q @ a @ q.T, 1, 500, jax.random.key(k))
+        assert found == pytest.approx(1, abs=1e-9)
+
+
 def test_alignment_finds_the_rotation_of_large_dynamics():
     a = RNG.normal(size=(20, 20))
     a /= np.linalg.norm(a)
