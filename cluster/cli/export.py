@@ -136,6 +136,7 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
 
     refuse_taken(path)
     opened = Store.open(store)
-    write(opened, int(item), path, "results" if results else "weights")
+    told = write(opened, int(item), path, "results" if results else "weights")
+    warn(filter(None, [told]))
     warn(f"item {item} failed ({how})" for how in how_failed(opened, [int(item)]).values())
     out.print(f"wrote {path}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.cli.display import out, records, show_json, show_table
+from cluster.cli.display import out, records, show_json, show_table, warn
 from cluster.cli.options import AsJson
 from ctd.catalogue import summaries
 from ctd.kernel import Kernel, Kind, Var, field_kinds
@@ -177,7 +177,9 @@ def weights(
     ],
     to: Annotated[
         Path | None,
-        typer.Option(help="write it to this .h5 or .npz; with PyTorch's names: .pt, .safetensors"),
+        typer.Option(
+            help="write it to this .h5 or .npz; with PyTorch's names, if it has the cell: .pt, .safetensors"
+        ),
     ] = None,
     only: OnlyThese = None,
     cell: Annotated[
@@ -203,7 +205,8 @@ def weights(
             show_table(listed, limit=None)
         found = understand(tensors, cell)
         if to is not None:
-            write_weights(to, found.params, found.cell)
+            told = write_weights(to, found.params, found.cell)
+            warn(filter(None, [told]))
     except ValueError as error:
         raise JobError(str(error)) from None
     n, n_in, n_out = sizes(found.cell, found.params)

@@ -168,42 +168,49 @@ def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
     return Loaded(name, params, ("ctd's own names", *told))
 
 
-def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> None:
+def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> str:
     """Check the weights of a network and write them in the format of the path's ending.
 
-    .pt, .pth and .safetensors get PyTorch's names (rnn.weight_ih_l0, readout.weight) if PyTorch has the cell;
-    other files get ctd's. Raises ValueError, naming file and weight, if weights or ending do not fit.
+    .pt, .pth and .safetensors get PyTorch's names (rnn.weight_ih_l0, readout.weight) if PyTorch has the cell; if they do not,
+    the text returned says so. Other files get ctd's. Raises ValueError, naming file and weight, if weights or ending do not fit.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     shapes = CELLS["gru_torch"].shapes(4, 3)  # 4 units, 3 inputs
-    ...     write_weights(f"{folder}/net.pt", {k: np.ones(s) for k, s in shapes.items()}, "gru_torch")
+    ...     told = write_weights(f"{folder}/net.pt", {k: np.ones(s) for k, s in shapes.items()}, "gru_torch")
     ...     print(read_weights(f"{folder}/net.pt").cell)
     gru_torch
     """
     check_params(cell, params, str(path))
-    write_named(path, params, {"cell": cell})
+    return write_named(path, params, {"cell": cell})
 
 
 def write_named(
     path: str | Path, arrays: Mapping[str, ArrayLike], about: Mapping[str, object]
-) -> None:
+) -> str:
     """Write arrays and the attributes `about`; if `about` tells their cell (`cell` or `dynamics`), as `write_weights` does.
 
     Raises ValueError, naming the file, if it cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_named(f"{folder}/states.h5", {"states": np.zeros((2, 5, 4))}, {"seed": 3})
+    ...     told = write_named(f"{folder}/states.h5", {"states": np.zeros((2, 5, 4))}, {"seed": 3})
     ...     read_tensors(f"{folder}/states.h5").names()
     'states (2, 5, 4)'
     """
     values = {name: np.asarray(value) for name, value in arrays.items()}
     told = {name: value for name, value in about.items() if name != "cell"}
     cell = str(about.get("cell", OF_DYNAMICS.get(str(about.get("dynamics")))))
-    if cell in TORCH_LAYERS and cell in cells_with(values) and Path(path).suffix in TORCH_ENDINGS:
+    is_network, for_torch = (
+        cell.partition(":")[0] in cells_with(values),
+        Path(path).suffix in TORCH_ENDINGS,
+    )
+    if is_network and for_torch and cell in TORCH_LAYERS:
         # Leave out the name of ctd's cell: load_state_dict refuses entries that the module does not have.
-        values = to_torch(cell, values)
-    elif cell.partition(":")[0] in cells_with(values):
-        told["cell"] = cell
-    write_tensors(path, values, told)
+        write_tensors(path, to_torch(cell, values), told)
+        return ""
+    write_tensors(path, values, told | {"cell": cell} if is_network else told)
+    if not (is_network and for_torch):
+        return ""
+    cells = ", ".join(f"{name} ({layer})" for name, layer in TORCH_LAYERS.items())
+    return f"the file, of cell {cell}, has ctd's names, which load_state_dict does not load; cells that get PyTorch's names: {cells}"

@@ -233,10 +233,11 @@ def _about(store: Store, item: int) -> dict[str, Any]:
     return {**plain, "store": store.address, "item": item, "kernel": store.job.spec.kernel}
 
 
-def export(store: Store, item: int, path: str | Path, part: str = "weights") -> None:
+def export(store: Store, item: int, path: str | Path, part: str = "weights") -> str:
     """Write one item's trained model, or its other results, to a file, locally or on an object store; a file there is replaced.
 
-    The path's ending chooses the format. The file of a network can be the `weights` of other jobs.
+    The path's ending chooses the format. The file of a network can be the `weights` of other jobs; if its ending
+    is PyTorch's, but its names are not, the text returned says so.
 
     Raises JobError as `item_arrays`, or if no file is written with this ending, or it cannot be written.
     """
@@ -245,13 +246,13 @@ def export(store: Store, item: int, path: str | Path, part: str = "weights") -> 
         arrays, about = item_arrays(store, item, part), _about(store, item)
         local = local_path(str(path))
         if local is not None:
-            write_named(local, arrays, about)
-            return
+            return write_named(local, arrays, about)
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch) / f"item{Path(path).suffix}"
-            write_named(made, arrays, about)
+            told = write_named(made, arrays, about)
             data = made.read_bytes()
     except ValueError as error:
         raise JobError(str(error)) from None
     with objects.writing(str(path)):
         objects.write(connect.open_objects(str(path)), "", data)
+    return told

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from cli_jobs import refused
 from places import DATA
+from searches import drawn
 from stores import FOUR_SLOTS, SMALL_RNN
 
 from cluster import Job
-from ctd.weights import read_tensors, read_weights
+from ctd.weights import read_tensors, read_weights, write_weights
 
 NETS = DATA / "torch_nets"
 
@@ -37,6 +38,14 @@ def test_weights_tells_what_a_file_holds_and_converts_it(ctd):
 def test_weights_of_a_part(ctd):
     assert ctd("weights", NETS / "gru.pt", "--only", "rnn", "--to", "net.npz")[0] == 0
     assert "wO" not in read_weights("net.npz").params
+
+
+def test_weights_warns_that_pytorch_lacks_the_cell(ctd):
+    write_weights("gru.h5", drawn("gru", 1, 4, 3, 2), "gru")
+    code, out, err = ctd("weights", "gru.h5", "--to", "gru.pt")
+    assert code == 0
+    assert "wrote gru.pt" in out
+    assert "warning: the file, of cell gru, has ctd's names" in err
 
 
 def test_weights_refuses_in_one_line(ctd):

@@ -56,6 +56,18 @@ def test_pytorch_gets_its_own_names_and_no_others(tmp_path):
         assert set(arrays) == layer | {"readout.weight", "readout.bias"}
 
 
+def test_a_cell_that_pytorch_lacks_is_told_where_pytorch_would_load_it(tmp_path):
+    for name, cell, told in (
+        ("gru.pt", "gru", "of cell gru, has ctd's names"),
+        ("relu.safetensors", "vanilla:relu", "vanilla (nn.RNN), gru_torch (nn.GRU), lstm"),
+        ("gru.h5", "gru", ""),
+        ("lstm.pt", "lstm", ""),
+    ):
+        said = write_weights(tmp_path / name, drawn(cell.partition(":")[0]), cell)
+        assert told in said
+        assert bool(told) == bool(said)
+
+
 def test_results_that_are_no_network_keep_their_names(tmp_path):
     arrays = {"rates": np.ones((3, 2)), "wO": np.zeros(4)}
     for ending in (".h5", ".pt", ".npz", ".safetensors"):
