@@ -163,7 +163,7 @@ def _ends(path: Array, n: int) -> dict[str, Array]:
 
 
 def _exponents(step: Step, h: Array, n: int) -> Float[Array, "dimension"]:
-    """asinh of the Lyapunov exponents per trial of n bins, along runs of three trials from h (sample, dimension), of which the first
+    """asinh of the Lyapunov exponents per trial of n bins, the largest first, along runs of three trials from h (sample, dimension), of which the first
     turns the frame and does not count (Benettin et al. 1980)."""
     d = h.shape[1]
 
@@ -175,7 +175,8 @@ def _exponents(step: Step, h: Array, n: int) -> Float[Array, "dimension"]:
         return (after, q), jnp.log(jnp.abs(jnp.diagonal(r)) + 1e-6)
 
     along = lambda h: lax.scan(one, (h, jnp.eye(d, dtype=h.dtype)), length=3 * n)[1][n:].mean(0)
-    return jnp.arcsinh(n * jax.vmap(along)(h).mean(0))
+    # A frame that begins in the eigenvectors stays there, in whatever order they have.
+    return jnp.sort(jnp.arcsinh(n * jax.vmap(along)(h).mean(0)))[::-1]
 
 
 def _newton(step: Step, h: Array) -> tuple[Array, Array, Array]:

@@ -54,6 +54,16 @@ def test_a_rotation_that_decays():
     assert found["spread_late"] < 1e-3
 
 
+def test_exponents_are_in_falling_order():
+    """A map along its own axes, of which the last is the slowest."""
+    rates = jnp.asarray([0.9, 0.8, 0.95])
+    x = rates ** jnp.arange(N)[:, None] * jax.random.normal(jax.random.key(0), (9, 1, 3))
+    found = dict(zip(FEATURES, jax.jit(lambda x: read(lambda z: rates * z, x))(x), strict=True))
+    expected = np.arcsinh(N * np.log([0.95, 0.9, 0.8]))
+    values = [float(found[f"exponent_{k}"]) for k in (1, 2, 3)]
+    assert values == pytest.approx(expected.tolist(), abs=1e-3)
+
+
 def test_two_slow_modes_are_stable():
     """A norm of a power has a factor of sqrt(2) here, which hides a decay of 0.0005 a bin."""
     found = read_of(0.9995, 0.0, 0)
