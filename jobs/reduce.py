@@ -21,7 +21,7 @@ import numpy as np
 
 from ctd.batch import precision
 from ctd.contract import ContractError, check_axes, located
-from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
+from ctd.kernel import Coordinate, Kernel, Params, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError, validated
@@ -210,8 +210,7 @@ def reduce_group(
         objects.delete_all(store.objects, folder)
         write_sums(store.objects, folder, (), made_from=made_from(store, markers))
         return
-    options = options_of(store.job.spec, kernel)
-    params = group_params(store, group)
+    options, params = options_of(store.job.spec, kernel), group_params(store, group)
     results = GroupResults(store, group, rows, store.names(group))
     with precision(static_of(params)), _on_cpu():
         shared = load_group(kernel, params, store.job.base)
@@ -233,15 +232,24 @@ def reduce_group(
     }
     objects.delete_all(store.objects, folder)
     out = table_group(store, folder, about)
-    axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
-    arrays = {name: (values, kernel.reduced[name]) for name, values in reduced.items()}
-    for axis in axes & coords.keys() - reduced.keys():
-        one = coords[axis]
-        arrays[axis] = one.values, Var((axis,), one.units, one.long_name)
-    for name, (values, var) in arrays.items():
+    for name, (values, var) in _with_coordinates(kernel, reduced, coords).items():
         put_array(out, name, values, var)
     found = objects.list_keys(store.objects, folder)
     write_sums(store.objects, folder, found, made_from=made_from(store, markers))
+
+
+def _with_coordinates(
+    kernel: Kernel, reduced: Mapping[str, np.ndarray], coords: Mapping[str, Coordinate]
+) -> dict[str, tuple[Any, Var]]:
+    """The reduced values and the coordinates of their axes, each with its description."""
+    arrays: dict[str, tuple[Any, Var]] = {
+        name: (values, kernel.reduced[name]) for name, values in reduced.items()
+    }
+    axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
+    for axis in axes & coords.keys() - reduced.keys():
+        one = coords[axis]
+        arrays[axis] = one.values, Var((axis,), one.units, one.long_name)
+    return arrays
 
 
 @contextlib.contextmanager
