@@ -266,12 +266,10 @@ def tick(value: float) -> str:
     >>> tick(0.01), tick(3.1623), tick(999.6), tick(1e5), tick(100_500)
     ('0.01', '3.16', '1000', '1e5', '100500')
     """
-    text = f"{value:.3g}"
     # .3g would write 1234 as 1.23e+03, and tell no 1,000,400 from a million.
-    is_cut = 1e5 <= abs(value) < 1e9 and value == round(value) != float(text)
-    if is_cut or 999.5 <= abs(value) < 1e5:
+    if 999.5 <= (n := abs(value)) < 1e5 or (n < 1e9 and n == round(n) != float(f"{n:.3g}")):
         return f"{value:.0f}"
-    return text.replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 
 
 def spread(n: int, most: int) -> np.ndarray:
