@@ -91,7 +91,7 @@ class StoreTree(xr.DataTree):
     def select(
         self, where: str, *, sort: str | None = None, limit: int | None = None
     ) -> xr.DataTree:
-        """The items that satisfy `where`, with all their results, as a lazy tree.
+        """The items that satisfy `where`, with all their results, which are read when they are needed, as a tree.
 
         /items has the matching items in the order of `sort`; /results/G has the results of those in group G, in the
         same order. Groups without a matching item are left out.
@@ -101,16 +101,15 @@ class StoreTree(xr.DataTree):
         """
         test = Expression(where)
 
-        def places(tables: Source) -> list[np.ndarray]:
+        def chosen(tables: Source) -> xr.Dataset:
             items, rows = find(tables, "items", test, sort, limit)
-            rows = np.arange(items.n)[rows]
-            return [rows, *(as_array(items.read(name, rows)) for name in ("group", "row"))]
+            # Read here: the next gather of a running job has other items in these rows.
+            whole = spelt(_open(self.store, "items"))
+            return whole.isel(item=np.arange(items.n)[rows]).load()
 
-        rows, group, row = ask(self.store, places)
-        found = {
-            "/": self.to_dataset(),
-            "/items": spelt(_open(self.store, "items")).isel(item=rows),
-        }
+        items = ask(self.store, chosen)
+        group, row = items["group"].to_numpy(), items["row"].to_numpy()
+        found = {"/": self.to_dataset(), "/items": items}
         for number in np.unique(group):
             path = f"results/{number}"
             whole = spelt(unpacked(_open(self.store, path), self.store, int(number)))

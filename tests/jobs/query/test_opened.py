@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from page_stores import finished
 from places import EXAMPLES
-from stores import SMALL_RNN, copied_run
+from stores import SMALL_RNN, copied_run, make
 
 import jobs
 from ctd.cells import get_cell
@@ -24,6 +24,7 @@ from jobs.gather.gather import gather
 from jobs.query.tree import spelt
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
+from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 
@@ -91,6 +92,20 @@ def test_select_sorts_limits_and_leaves_empty_groups_out(tree):
     assert "results" not in tree.select("norm < 0")
     with pytest.raises(JobError, match="unknown column 'nrm'; did you mean 'norm'"):
         tree.select("nrm > 1")
+
+
+def test_a_selection_stays_as_it_was_when_more_items_come(tmp_path):
+    """They may stand before it in the table of items."""
+    store = make(tmp_path / "s.zarr")
+    executor, shards = SerialExecutor(1), list(store.job.plan.shards())
+    executor.start(store.address)
+    run = lambda shard: (executor.submit(Task(shard)), executor.wait(0), gather(store))
+    run(shards[1])
+    chosen = jobs.open_store(store.address).select("norm > 0", sort="-norm", limit=3)
+    run(shards[0])
+    norms = chosen["items"].norm.values
+    np.testing.assert_array_equal(norms, chosen["results/0"].norm.values)
+    assert (norms == np.sort(store.rows(0, "norm", 6, 12))[:-4:-1]).all()
 
 
 def test_query_has_the_words_of_the_command(tree):
