@@ -14,7 +14,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import obstore
 
@@ -188,14 +187,14 @@ class Tables(Source):
         raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
 
 
-_OPENED: WeakKeyDictionary[Store, Tables] = WeakKeyDictionary()
-
 ATTEMPTS, WAIT_S = 20, 0.25
 
 
 def tables_of(store: Store) -> Tables:
     """The tables of an opened store, which keep the columns that were read as long as it is open."""
-    return _OPENED.setdefault(store, Tables(store))
+    # They refer to the store: a dictionary of all, also one of weak keys, would keep both for good.
+    found: Tables = vars(store).setdefault("_tables", Tables(store))
+    return found
 
 
 def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:

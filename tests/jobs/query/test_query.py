@@ -1,6 +1,8 @@
 """jobs.query.query, jobs.query.tables, jobs.query.aggregate: the answers against pandas, the refusals word by word."""
 
+import gc
 import sys
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -49,6 +51,15 @@ def test_query_tables(store):
     assert list(table(store, "items").columns[:4]) == ["item", "n", "rate", "push"]
     assert len(table(store, "place")) == 6
     assert len(table(store, "shards")) == 8
+
+
+def test_what_was_read_goes_with_the_store(store):
+    other = Store.open(store.address)
+    assert len(query(other, "norm > 0")) == 44
+    gone = weakref.ref(other)
+    del other
+    gc.collect()
+    assert gone() is None
 
 
 def test_query_filters_and_sorts_as_pandas(store):
