@@ -293,6 +293,8 @@ def test_table_filters_like_query(visit, pages):
     assert status.inner_text() == "norm is a number; x is not"
     box.fill("norm > 1e9")
     assert status.inner_text() == "no row matches"
+    box.fill("status != 'done and gone' and FAILED")
+    assert "1 that match" in status.inner_text()
     box.fill("")
     assert "of 44" in status.inner_text()
 

@@ -1,6 +1,7 @@
 // A table that sorts by its headers and filters by conditions: "q < 1e-10 and kind == fixed", or any text.
 
 const PAGE_ROWS = 25;
+const AND = /(?:\s+and\s+|\s*&&\s*)(?=(?:[^'"]|'[^']*'|"[^"]*")*$)/i; // not one inside quotes
 const CONDITION = /^\s*([\w.]+)\s*(<=|>=|==|!=|=|<|>|~)\s*(.*?)\s*$/;
 
 class Table {
@@ -43,7 +44,7 @@ class Table {
     let all = Array.from({ length: this.n }, (_, k) => k);
     if (ids && ITEMS.kept) all = all.filter((row) => ITEMS.isKept(ids[row]));
     if (!text) return all;
-    const tests = text.split(/\s+and\s+|\s*&&\s*/i).map((part) => this.test(part));
+    const tests = text.split(AND).map((part) => this.test(part));
     return all.filter((row) => tests.every((test) => test(row)));
   }
 
