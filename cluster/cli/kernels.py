@@ -15,7 +15,6 @@ from cluster.cli.display import out, records, show_json, show_table, warn
 from cluster.cli.options import AsJson
 from ctd.catalogue import summaries
 from ctd.kernel import Kernel, Kind, Var, field_kinds
-from jobs import keys
 from jobs.errors import JobError, count
 from jobs.spec.job import find_kernel
 from jobs.spec.presets import job_schema
@@ -229,6 +228,4 @@ def _local(file: str) -> str:
     from jobs.inputs.items import materialise, parse_item
 
     item = parse_item(file, os.getcwd())
-    if item is None and (Path(file) / keys.JOB).exists():
-        raise JobError(f"{file}: is a store; name an item: {file}::0")
     return local_file(file) if item is None else materialise(item)

@@ -27,6 +27,7 @@ from obstore.store import ObjectStore
 
 from ctd.data import hdf5_writer
 from ctd.replacing import replacing
+from jobs import keys
 from jobs.errors import JobError
 from jobs.late import zarr
 from jobs.redact import redact
@@ -50,8 +51,8 @@ def local_file(address: str) -> str:
     unless it is a Zarr array or group.
 
     Raises:
-        JobError: a remote address is empty, cannot be read or holds nothing that kernels can read, or the cache cannot
-            be written.
+        JobError: a remote address is empty, cannot be read or holds nothing that kernels can read; it is a whole store;
+            or the cache cannot be written.
         StorageFailed: it cannot be read now, and another attempt may succeed.
 
     >>> local_file("weights.h5")
@@ -62,6 +63,10 @@ def local_file(address: str) -> str:
         return str(path)
     try:
         found = objects_at(address)
+        if keys.JOB in found:
+            raise JobError(
+                f"{address}: is a store; name an item: {address}::0, or the table of a group: {address}/gathered/0"
+            )
         key = digest_of([address, sorted(found.items())])[:32]
         # An object at the address itself, and none below it: a file.
         if set(found) == {""}:

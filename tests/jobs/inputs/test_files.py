@@ -117,6 +117,17 @@ def test_zarr_that_kernels_cannot_read(tmp_path, cache, change, said):
     assert not list(cache.glob("*.h5"))
 
 
+def test_a_whole_store_is_no_file(tmp_path, cache):
+    """Its packs of numbers are no results of any name."""
+    address = write_zarr(tmp_path / "train.zarr")
+    (tmp_path / "train.zarr" / "run").mkdir()
+    (tmp_path / "train.zarr" / "run" / "job.json").write_text("{}")
+    with pytest.raises(JobError, match=r"is a store; name an item: .*train\.zarr::0, or the table"):
+        local_file(address)
+    assert local_file(f"{address}/deep").endswith(".h5")
+    assert len(list(cache.glob("*.h5"))) == 1
+
+
 @pytest.mark.parametrize(("what", "data"), [("zarr.json", b"{"), ("targets/c/0/0", b"abc")])
 def test_damaged_zarr(tmp_path, what, data):
     address = write_zarr(tmp_path / "d.zarr")
