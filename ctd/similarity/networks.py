@@ -202,9 +202,9 @@ def _about(path: str) -> tuple[str, dict[str, Label]]:
     name, attributes = Path(path).stem, dict[str, Any]()
     if h5py.is_hdf5(path):
         with opened_hdf5(path) as file:
-            # A copy of a table, whose own name tells nothing, comes from STORE/gathered/GROUP.
+            # A copy, whose own name tells nothing, comes from STORE::ITEM, or STORE/gathered/GROUP for a table.
             if address := text_attribute(file, "address"):
-                name = "/".join(address.split("/")[-3:])
+                name = "/".join(address.split("/")[-1 if "::" in address else -3 :])
             if not keras_file.is_keras(file):
                 attributes = dict(file.attrs)
     told = {k: v for k, v in attributes.items() if k not in NOT_PARAMETERS and np.ndim(v) == 0}

@@ -14,6 +14,7 @@ import numpy as np
 from ctd.weights import check_ending, write_named
 from jobs import keys
 from jobs.errors import JobError, count
+from jobs.redact import redact
 from jobs.storage import connect, objects
 from jobs.storage.addresses import join, local_path
 from jobs.store.arrays import FAILED, attributes
@@ -211,7 +212,9 @@ def _written(reference: ItemPart, job: bytes | None) -> str:
     which = hashlib.sha256(repr((reference, job)).encode()).hexdigest()[:16]
     path = Path(_scratch().name) / f"{which}-{reference.item}-{reference.part}.h5"
     try:
-        write_named(path, arrays, _about(store, reference.item))
+        # A copy, whose own name tells nothing, says what it is a copy of.
+        name = f"{redact(store.address)}::{reference.item}"
+        write_named(path, arrays, {**_about(store, reference.item), "address": name})
     except ValueError as error:
         # The disk of the temporary files may have room again: it is no fault of the job.
         if isinstance(error.__cause__, OSError):

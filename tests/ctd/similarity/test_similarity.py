@@ -289,6 +289,17 @@ def test_files_of_keras_tell_nothing(tmp_path):
     assert found == (("a", "b"), {})
 
 
+def test_items_of_stores_beside_a_file_are_named_as_the_job_names_them(tmp_path):
+    for name, attributes in (
+        ("net", {}),
+        ("6567e84a-0-weights", {"address": "/lab/train.zarr::0", "seed": 4}),
+    ):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.attrs.update(attributes)
+    paths = [str(tmp_path / f"{name}.h5") for name in ("net", "6567e84a-0-weights")]
+    assert read_known(inputs_of(Comparison(weights=paths))) == (("net", "train.zarr::0"), {})
+
+
 def test_tables_of_points_are_named_by_their_addresses(tmp_path):
     """By the store's name alone, where each has another one."""
     for name in ("a0", "b0", "b1"):

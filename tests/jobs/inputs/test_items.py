@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 from stores import FOUR_SLOTS, SMALL_RNN, run
@@ -35,6 +36,8 @@ def test_an_item_of_a_new_store_at_an_old_address(tmp_path):
         assert materialise(ItemPart(address, 1, "weights")) == path
         kept = store.rows(0, "weights.weight_hh", 1, 2)[0]
         np.testing.assert_array_equal(read_hdf5(path)["weight_hh"], kept)
+        with h5py.File(path) as file:
+            assert file.attrs["address"] == f"{address}::1"
         found.append(kept)
         shutil.rmtree(address)
     assert not np.array_equal(*found)
