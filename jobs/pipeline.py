@@ -95,6 +95,7 @@ def resolve(
     params = dict(content.get("params") or {})
     found = _references(params, where)
     kinds = field_kinds(kernel.Params)
+    _refuse_in_lists({k: v for k, v in params.items() if kinds.get(k) is Kind.FILE}, where)
     chosen: dict[tuple[Any, ...], Selected] = {}
     axes: dict[str, list[Any]] = {}
     for name, reference in found.items():
@@ -161,6 +162,17 @@ def _references(params: dict[str, object], where: str) -> dict[str, Reference]:
             instead = {"item": f'where: "item == {value.get("item")}"'}
             found[name] = validated(Reference, value, f"{where}: params.{name}", instead)
     return found
+
+
+def _refuse_in_lists(files: dict[str, object], where: str) -> None:
+    """Raise JobError for a reference among the files of a list."""
+    for name, value in files.items():
+        for one in value if isinstance(value, list) else ():
+            if isinstance(one, dict) and {"store", "stage"} & one.keys():
+                raise JobError(
+                    f"{where}: params.{name}: a list takes files alone (given: {one}); name each item of the store, such as "
+                    f"{one.get('store', 'train.zarr')}::0"
+                )
 
 
 def _address(reference: Reference, base: str, stages: dict[str, str]) -> str:

@@ -58,6 +58,7 @@ def test_references_of_one_selection_go_together(params, block, expected, stages
         ({"core": TWO}, [3], "sweep: .* given; expected a mapping such as"),
         ({"core": TWO}, {"grid": [1]}, "sweep.grid: .* given; expected a mapping"),
         ({"core": {"stage": "old", "item": 5}}, {}, "params.core: item: unknown field; write where: \"item == 5\""),
+        ({"core": ["a.h5", {"store": "b.zarr"}]}, {}, "params.core: a list takes files alone .*; name each item .* b.zarr::0"),
     ],
 )  # fmt: skip
 def test_references_that_are_refused(params, sweep, said, stages):
