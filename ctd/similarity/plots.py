@@ -124,16 +124,17 @@ def _coloured(
 ) -> tuple[list[Layer], Scale]:
     """Points with a colour for each value of the parameter, or on a colour scale for numbers with many values."""
     x, y, key = points[:, 0], points[:, 1], np.arange(len(points))
-    values = known.parameters[name] if name else np.zeros(0)
+    # Without a parameter each network has its own colour and name.
+    values = known.parameters[name] if name else np.asarray(labels)
     different = np.unique(values)
     many = len(different) > MOST_COLOURS
     if many and values.dtype.kind == "f":
         return [Points(x, y, colour=values, text=labels, key=key)], Scale(name or "")
-    if many or not name:
-        return [Points(x, y, text=labels, key=key)], Scale()
+    if many:
+        return [Points(x, y, text=labels, key=key, numbered=True)], Scale()
     layers: list[Layer] = []
     for value in different:
         here = np.flatnonzero(values == value)
-        text = f"{name} {value if isinstance(value, str) else tick(float(value))}"
+        text = f"{name or ''} {value if isinstance(value, str) else tick(float(value))}".strip()
         layers.append(Points(x[here], y[here], text, text=[labels[k] for k in here], key=key[here]))
     return layers, Scale()

@@ -192,6 +192,16 @@ def test_compare_draws_what_it_found(compared):
     assert "explains 100%" in embedding.texts[0].get_text()
 
 
+@pytest.mark.parametrize("n", [3, 12])
+def test_networks_without_parameters_are_told_apart_in_the_embedding(n):
+    """By a colour and a name each; if there are many, by the numbers of the matrix's rows."""
+    told, apart = known([f"net{k}" for k in range(n)], [{}] * n), 1 - np.eye(n)
+    *_, plot = pictures(tables(apart, told, np.ones(n, int), Options()), told, "cka")
+    names = [layer.name for layer in plot.layers]
+    assert names == (["net0", "net1", "net2"] if n == 3 else [""])
+    assert all(layer.numbered for layer in plot.layers) == (n == 12)
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
