@@ -77,7 +77,8 @@ def _summed_up(
         listed |= {f"the best by {n}": f"ctd best {where} --by {shlex.quote(n)}" for n in asked}
     labels, stay = _labels(store, frame), summed_up([store])
     # Of named rows each name is in each group.
-    facts = [] if names_of(frame, opens) else [*kinds(frame, shown), *in_each(frame, labels)]
+    named = names_of(frame, opens) or (opens in summaries and are_names(frame, shown))
+    facts = [] if named else [*kinds(frame, shown), *in_each(frame, labels)]
     if opens in summaries and len(frame) == 1:
         facts = [(name, brief(frame[name].iloc[0])) for name in shown if name in frame]
     return {
@@ -139,9 +140,26 @@ def count_rows(frame: pd.DataFrame, table: str, names: Sequence[str]) -> list[st
     return [count(int(n[k]), f"{found[k]} {noun}") for k in order]
 
 
+def are_names(frame: pd.DataFrame, names: Sequence[str]) -> bool:
+    """Whether the first two text columns among `names` are names of rows, as of pairs: each combination is once in each group.
+
+    >>> are_names(pd.DataFrame({"group": [0, 0, 1, 1], "first": ["a", "b", "a", "b"]}), ["first"])
+    True
+    """
+    texts = _texts(frame, names)
+    if not texts or frame.duplicated([*texts, "group"]).any():
+        return False
+    n = frame.groupby(texts).size()
+    return len(n) > 1 and bool((n == frame["group"].nunique()).all())
+
+
+def _texts(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    return [n for n in names if n in frame and frame[n].dtype.kind not in "biufc"][:2]
+
+
 def kinds(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
     """Count the rows of each combination of the first two text columns among `names`, the most frequent first."""
-    texts = [n for n in names if n in frame and frame[n].dtype.kind not in "biufc"][:2]
+    texts = _texts(frame, names)
     if not texts or not len(frame):
         return []
     rows = frame[texts].astype(str).agg(", ".join, axis=1)

@@ -14,7 +14,7 @@ from jobs.query.best import best
 from jobs.query.query import query
 from jobs.query.shelf import Shelf
 from jobs.report.page import Content, several
-from jobs.report.page.answer import _summed_up, first_rows, in_each, kinds
+from jobs.report.page.answer import _summed_up, are_names, first_rows, in_each, kinds
 from jobs.report.page.several import OFFSET, _best_first, _status
 from jobs.store.store import Metric
 
@@ -163,6 +163,13 @@ def test_items_that_failed_with_an_error_are_counted_as_such():
         ("stopped", "2"),
         ("diverged", "1"),
     ]
+
+
+def test_pairs_of_networks_are_names_and_kinds_are_not():
+    pairs = pd.DataFrame({"group": [0, 0, 1, 1], "first": ["net"] * 4, "second": ["a", "b"] * 2})
+    points = pd.DataFrame({"group": [0, 0, 1], "kind": ["fixed", "slow", "fixed"]})
+    shown = ["kind", "first", "second", "pair_distance"]
+    assert [are_names(frame, shown) for frame in (pairs, pairs[:3], points)] == [True, False, False]
 
 
 @pytest.mark.parametrize(
