@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 MANY = 20
 """Most known words that an error lists where a command lists them, too."""
@@ -17,6 +17,15 @@ def count(n: int, what: str) -> str:
     if n == 1:
         return f"{n} {what}"
     return f"{n:,} {what[:-2]}ices" if what.endswith("index") else f"{n:,} {what}s"
+
+
+def some(numbers: Sequence[int]) -> str:
+    """The first ten of some numbers.
+
+    >>> some([3, 5]), some(range(12))
+    ('3, 5', '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...')
+    """
+    return ", ".join(map(str, numbers[:10])) + ", ..." * (len(numbers) > 10)
 
 
 def number(value: float) -> str:

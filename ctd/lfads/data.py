@@ -28,10 +28,10 @@ from ctd.late import Bool, Float, Int, PyTree, Real, scipy
 from ctd.lfads.checks import check_all, check_between, check_rates, check_within
 from ctd.lfads.chop import Found, Recordings, Windows, chop_found
 from ctd.lfads.distributions import COUNTS, first_outputs
-from ctd.lfads.numpy_file import read_numpy
+from ctd.lfads.numpy_file import SPLIT, read_numpy
 from ctd.lfads.nwb import read_nwb
 from ctd.lfads.params import Model
-from ctd.words import count, meant
+from ctd.words import count, meant, some
 
 
 class Trials(NamedTuple):
@@ -217,7 +217,7 @@ def _find(arrays: Mapping[str, Recordings], where: str) -> tuple[Found, Found]:
 
 def _unused(arrays: Mapping[str, Recordings], where: str) -> dict[str, None]:
     """The datasets that a model does not use; warns of those whose names are close to one that the file lacks."""
-    used, lacking = {"bin_s"}, set[str]()
+    used, lacking = {"bin_s", SPLIT}, set[str]()
     for pair in zip(*(names.values() for names in _names(arrays)), strict=True):
         used.update(pair)
         # A field of which one split has a dataset is known to whoever wrote the file.
@@ -292,8 +292,8 @@ def _moments(
     silent = np.flatnonzero(train.data.max((0, 1)) == 0)
     if len(silent):
         warnings.warn(
-            f"{where}: {count(len(silent), 'unit')} without a spike in training: {', '.join(map(str, silent[:10]))}"
-            f"{', ...' if len(silent) > 10 else ''}; they are kept, their rates start near 0",
+            f"{where}: {count(len(silent), 'unit')} without a spike in training: {some(silent.tolist())}; they are kept, their rates start "
+            "near 0",
             stacklevel=2,
         )
     largest = max(int(train.data.max()), int(evaluation.data.max()))

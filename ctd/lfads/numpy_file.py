@@ -15,13 +15,16 @@ from itertools import compress
 
 import numpy as np
 
-from ctd.containers import opened_zip
 from ctd.data import CONDITION, SPLITS, read_arrays, unsplit
 from ctd.kernel import View
 from ctd.lfads.checks import check_entries
 from ctd.lfads.chop import Recordings
 from ctd.lfads.params import Model
 from ctd.words import count
+
+SPLIT = "/split"
+"""The name of an array that readers add to a file's own: for each trial of the recording 0 (training), 1 (evaluation) or -1 (left out). No
+dataset of an HDF5 file has a name with a slash."""
 
 
 def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
@@ -32,7 +35,7 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
 
     >>> np.save("counts.npy", np.ones((10, 8, 3), int))  # (trial, time, unit)
     >>> {name: a.shape for name, a in read_numpy("counts.npy", Model(data="counts.npy")).items()}
-    {'train': (8, 8, 3), 'eval': (2, 8, 3)}
+    {'/split': (10,), 'train': (8, 8, 3), 'eval': (2, 8, 3)}
     """
     arrays = read_arrays(path, "trials")
     if any(name in arrays for name in SPLITS):
@@ -60,7 +63,7 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     # Spread over the recording, so that drifts meet both splits alike.
     evaluation = is_evaluation(len(trials), inputs.eval_every)
     uneven = min(lengths) < max(lengths)
-    found: dict[str, Recordings] = {}
+    found: dict[str, Recordings] = {SPLIT: evaluation.astype(np.int8)}
     for name, chosen in (("train", ~evaluation), ("eval", evaluation)):
         some = list(compress(trials, chosen))
         found[name] = some if uneven else np.stack(some)
@@ -82,19 +85,6 @@ def _check_lengths(path: str, lengths: list[int], inputs: View[Model]) -> None:
             f"chop: {path}: trial {int(np.argmin(lengths))} has {shortest} bins, fewer than window = "
             f"{inputs.chop.window}; shorten the window, or leave out such trials"
         )
-
-
-def splits_by_number(path: str) -> bool:
-    """Whether every `eval_every`-th trial of a file is for evaluation: in files of NumPy that name no splits.
-
-    >>> np.savez("named.npz", train=np.ones((4, 8, 3), int), eval=np.ones((1, 8, 3), int))
-    >>> splits_by_number("spikes.npy"), splits_by_number("named.npz"), splits_by_number("spikes.h5")
-    (True, False, False)
-    """
-    if not path.endswith(".npz"):
-        return path.endswith(".npy")
-    with opened_zip(path, "an .npz file") as archive:
-        return not {name.removesuffix(".npy") for name in archive.namelist()} & {*SPLITS}
 
 
 def is_evaluation(n: int, every: int) -> np.ndarray:

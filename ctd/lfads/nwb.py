@@ -15,6 +15,7 @@ It needs pynwb, the extra `nwb`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ import numpy as np
 from ctd.containers import check_hdf5, explained
 from ctd.installed import how_to_install, why_not
 from ctd.kernel import View
-from ctd.lfads.numpy_file import is_evaluation
+from ctd.lfads.numpy_file import SPLIT, is_evaluation
 from ctd.lfads.params import Model
+from ctd.words import some
 
 
 def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
@@ -35,8 +37,8 @@ def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
     eval_every and behavior_series are used.
 
     A trial is left out, with a warning, if its event is NaN or its window is not recorded as a whole: the window must
-    lie within the intervals in which every unit was observed (in a file without such intervals, between the first and
-    the last spike) and within the series. Raises ValueError, naming file and field.
+    lie within the intervals in which every unit was observed (in a file without such intervals, from the first to the
+    last spike, with the whole of the trials in which these lie) and within the series. Raises ValueError, naming file and field.
     """
     if (why := why_not("pynwb")) is not None:
         do = how_to_install("nwb", again=bool(why))
@@ -66,29 +68,43 @@ def _cut(path: str, session: Any, inputs: View[Model]) -> dict[str, Any]:
     n_bins = round((inputs.window[1] - inputs.window[0]) / inputs.bin_s)
     # Edges are multiples of bin_s from the event, not running sums, so that rounding does not grow.
     edges = start[:, None] + inputs.window[0] + inputs.bin_s * np.arange(n_bins + 1)
-    inside = _inside(_observed(session.units), edges)
+    observed = _observed(session.units)
+    if "obs_intervals" not in session.units.colnames:
+        observed = _with_trials(observed, session.trials)
+    known, inside = np.isfinite(start), _inside(observed, edges)
+    out = f"the window reaches out of the recording{_span(observed)}"
+    lost = {f"{inputs.align_to} is not known": ~known, out: known & ~inside}
     series = None
     if inputs.behavior_series is not None:
         series = _series(path, session, inputs.behavior_series)
         # A trial without behaviour would leave NaN in what decoders are fitted to.
-        inside &= _is_sampled(series[0], edges)
-    if not inside.all():
-        warnings.warn(
-            f"{path}: {int((~inside).sum())} of {len(inside)} trials are left out: {inputs.align_to} is not "
-            "known, or the window reaches out of the recording",
-            stacklevel=2,
-        )
-    found = {}
-    for role, chosen in (("train", train & inside), ("eval", evaluation & inside)):
+        sampled = _is_sampled(series[0], edges)
+        lost[f"{inputs.behavior_series} was not sampled throughout"] = inside & ~sampled
+        inside &= sampled
+    _warn_of_lost(path, lost)
+    train, evaluation = train & inside, evaluation & inside
+    found = {SPLIT: np.select([evaluation, train], [1, 0], -1).astype(np.int8)}
+    for role, chosen in (("train", train), ("eval", evaluation)):
         if not chosen.any():
             raise ValueError(
                 f"data: {path}: no trial is left for {role}: {int(inside.sum())} of {len(inside)} lie in the "
-                "recording; check align_to, window and eval_every"
+                f"recording{_span(observed)}; check align_to, window (in s) and eval_every"
             )
         found[role] = count_spikes(session.units["spike_times"], edges[chosen])
         if series is not None:
             found[f"{role}_behavior"] = _sample(*series, edges[chosen])
     return found
+
+
+def _warn_of_lost(path: str, lost: Mapping[str, np.ndarray]) -> None:
+    """Warn of trials that are left out. lost: reason -> (trial,) whether it is that of the trial."""
+    found = {why: np.flatnonzero(of).tolist() for why, of in lost.items() if of.any()}
+    if found:
+        n, total = sum(map(len, found.values())), len(next(iter(lost.values())))
+        told = "; ".join(f"{some(trials)}: {why}" for why, trials in found.items())
+        warnings.warn(
+            f"{path}: {n} of {total} trials are left out, counted from 0: {told}", stacklevel=3
+        )
 
 
 def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, list[np.ndarray]]:
@@ -196,6 +212,24 @@ def _observed(units: Any) -> np.ndarray:
     # Mostly all units have the same intervals, often thousands.
     different = {one.tobytes(): one for one in observed}.values()
     return reduce(_shared, map(_merged, different))
+
+
+def _with_trials(spikes: np.ndarray, table: Any) -> np.ndarray:
+    """The interval (1, 2) from the first to the last spike, with the whole of the trials in which these lie.
+
+    A trial beyond the last spike is no part of it: nobody knows whether units were recorded.
+    """
+    begin, stop = (np.asarray(table[name].data[:], float) for name in ("start_time", "stop_time"))
+    if not len(spikes):
+        return spikes
+    touched = (begin <= spikes.max()) & (stop >= spikes.min())
+    first, last = begin[touched].min(initial=spikes.min()), stop[touched].max(initial=spikes.max())
+    return np.array([[first, last]])
+
+
+def _span(observed: np.ndarray) -> str:
+    """From when to when units were observed, as a text."""
+    return f", {observed.min():g} to {observed.max():g} s" if len(observed) else ""
 
 
 def _merged(intervals: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import gather
 from ctd.lfads.model import Fitted
 from ctd.lfads.names import DECODED, DECODER, MEANS
+from ctd.lfads.numpy_file import SPLIT
 from ctd.lfads.params import Model
 from ctd.lfads.plots import N_PLOTS, posterior_plots
 from ctd.lfads.readins import of_session
@@ -82,6 +83,8 @@ class Fit(NamedTuple):
     """The words of the key of the training item: keys themselves cannot be host arrays."""
     windows: tuple[Windows, Windows] | None = None
     """The places of the trials in recordings, if these were chopped."""
+    recorded: Int[np.ndarray, "recorded_trial"] | None = None
+    """Of each trial of the file 0 (training), 1 (evaluation) or -1 (left out); None if the file names its splits."""
 
     @property
     def n_chunks(self) -> int:
@@ -107,7 +110,8 @@ def load(inputs: View[Posterior]) -> Fit:
     check_sizes(inputs, weights, inputs.model)
     per_unit = N_OUTPUTS[inputs.likelihood]
     n_units = None if "readout" in weights else len(weights["output"]["w"]) // per_unit
-    dataset = make_dataset(read(inputs.data, inputs), inputs, inputs.data, n_units)
+    arrays = read(inputs.data, inputs)
+    dataset = make_dataset(arrays, inputs, inputs.data, n_units)
     if "readout" in weights:
         weights = _of_session(inputs, weights, dataset)
     _check_data(inputs, weights, dataset)
@@ -119,7 +123,8 @@ def load(inputs: View[Posterior]) -> Fit:
     key = jax.random.fold_in(jax.random.key(inputs.of_seed), inputs.of_item)
     key_data = np.asarray(jax.random.key_data(key))
     joined, number = _joined(dataset), np.concatenate(numbers)
-    return Fit(joined, n, number, split, weights, key_data, dataset.windows)
+    recorded = np.asarray(arrays[SPLIT]) if SPLIT in arrays else None
+    return Fit(joined, n, number, split, weights, key_data, dataset.windows, recorded)
 
 
 def _chunks(n: int, batch_size: int, batches: int) -> np.ndarray:

@@ -11,11 +11,15 @@ Standard deviations of other quantities are NAME_sd, draws NAME_samples. The gen
 itself, so gen_init is ic_mean. co_stds is the standard deviation of the input; lfads-torch writes the mean over draws of the
 standard deviation given a draw.
 
+SPLIT_trial has the number of each trial in the .npy, .npz or NWB file of the data, from 0, unless that names its splits; the attribute
+recorded_trials is the number of trials of that file, left out or not.
+
 Windows of chopped recordings are merged to (time, ...), or (trial, time, ...) if trials were chopped; SPLIT_recording_bins
 (recording,) has the length of each. Initial conditions stay those of windows, whose places are SPLIT_window_recording and
 SPLIT_window_start.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,7 @@ from ctd.containers import opened_hdf5
 from ctd.data import new_hdf5, read_hdf5
 from ctd.lfads.chop import Windows, merge_into, merged_shape
 from ctd.lfads.numpy_file import is_evaluation
+from ctd.words import some
 
 SPLITS = ("train", "valid")
 
@@ -64,14 +69,18 @@ def write(
     n: Sequence[int],
     attributes: Mapping[str, object],
     windows: Sequence[Windows] | None = None,
+    recorded: np.ndarray | None = None,
 ) -> None:
     """Write the results of all chunks, one by one, so that memory holds one chunk.
 
     n: trials for training, and for evaluation. windows: the places of these trials in recordings, if they are windows, which
-    are then merged; standard deviations are merged as means are. Raises ValueError where the file cannot be written.
+    are then merged; standard deviations are merged as means are. recorded: the split of each trial of the data's file, 0, 1, or
+    -1 if it was left out. Raises ValueError where the file cannot be written.
     """
     with new_hdf5(path) as file:
         file.attrs.update(attributes)
+        if recorded is not None:
+            file.attrs["recorded_trials"] = len(recorded)
         for chunk in chunks:
             for name in DECODER.keys() & chunk.keys():
                 if DECODER[name] not in file:
@@ -91,6 +100,8 @@ def write(
         for split, word in enumerate(SPLITS):
             if f"{word}_ic_mean" in file:
                 file[f"{word}_gen_init"] = file[f"{word}_ic_mean"]  # another name, no copy
+            if recorded is not None:
+                file[f"{word}_trial"] = np.flatnonzero(recorded == split)
             if windows is not None:
                 file[f"{word}_window_recording"] = windows[split].recording
                 file[f"{word}_window_start"] = windows[split].start
@@ -116,43 +127,65 @@ def _put(
 def read_trials(
     path: str | Path, name: str = "output_params", eval_every: int | None = None
 ) -> list[np.ndarray]:
-    """Read one quantity of every trial, (time, ...) each, in the order of the .npy or .npz file that the model was trained on.
+    """Read one quantity of every trial, (time, ...) each, in the order of the .npy, .npz or NWB file that the rates are of.
 
-    name: the quantity, without the split; `output_params` are rates (counts a bin). eval_every: as in the job; by default as
-    `ctd posterior` noted it. Raises ValueError where the file lacks it, where that file named its splits, so that they have
-    no common order, and where the splits are not those of `eval_every`.
+    name: the quantity, without the split; `output_params` are rates (counts a bin). eval_every: as in the job, for .npy and .npz
+    files whose rates an earlier ctd wrote; later ones say which trial is which. Trials that were left out are missing, which a
+    warning says. Raises ValueError where the file lacks the quantity or does not say which trial is which.
 
     >>> from ctd.data import write_hdf5
-    >>> write_hdf5("rates.h5", {"train_factors": np.zeros((4, 7, 2)), "valid_factors": np.ones((1, 7, 2))})
-    >>> [float(trial.mean()) for trial in read_trials("rates.h5", "factors", eval_every=5)]
-    [0.0, 0.0, 0.0, 0.0, 1.0]
+    >>> write_hdf5("rates.h5", {"train_factors": np.zeros((4, 7, 2)), "valid_factors": np.ones((1, 7, 2)),
+    ...                         "train_trial": [0, 2, 3, 4], "valid_trial": [1]}, {"recorded_trials": 5})
+    >>> [float(trial.mean()) for trial in read_trials("rates.h5", "factors")]
+    [0.0, 1.0, 0.0, 0.0, 0.0]
     """
     arrays = read_hdf5(path)
-    if eval_every is None:
-        with opened_hdf5(path) as file:
-            noted = file.attrs.get("eval_every")
-        if noted is None:
-            raise ValueError(
-                f"{path}: does not say which trials were for evaluation; read it by its names, train_{name} and valid_{name}, or "
-                "give eval_every"
-            )
-        eval_every = int(noted)
-    listed = {}
+    listed = []
     for word in SPLITS:
         if f"{word}_{name}" not in arrays:
             raise ValueError(f"{path}: lacks {word}_{name}; found {', '.join(sorted(arrays))}")
         whole, bins = arrays[f"{word}_{name}"], arrays.get(f"{word}_recording_bins")
         # Chopped trials of one array have been put together to (trial, time, ...) already.
         if bins is not None and len(whole) == bins.sum():
-            listed[word] = np.split(whole, np.cumsum(bins)[:-1])
+            listed.append(np.split(whole, np.cumsum(bins)[:-1]))
         else:
-            listed[word] = list(whole)
-    evaluation = is_evaluation(sum(map(len, listed.values())), eval_every)
-    if evaluation.sum() != len(listed["valid"]):
-        raise ValueError(
-            f"{path}: has {len(listed['train'])} trials for training and {len(listed['valid'])} for evaluation, which "
-            f"is not every {eval_every}th; give eval_every as in the job, or read the file by its names"
+            listed.append(list(whole))
+    if all(f"{word}_trial" in arrays for word in SPLITS):
+        place = np.concatenate([arrays[f"{word}_trial"] for word in SPLITS])
+        _warn_of_missing(path, place)
+    else:
+        place = _by_number(path, name, [len(trials) for trials in listed], eval_every)
+    found = dict(zip(place.tolist(), listed[0] + listed[1], strict=True))
+    return [found[number] for number in sorted(found)]
+
+
+def _warn_of_missing(path: str | Path, place: np.ndarray) -> None:
+    with opened_hdf5(path) as file:
+        n = int(file.attrs["recorded_trials"])
+    missing = np.setdiff1d(np.arange(n), place)
+    if len(missing):
+        warnings.warn(
+            f"{path}: {len(missing)} of {n} trials were left out and are missing, counted from 0: {some(missing.tolist())}",
+            stacklevel=3,
         )
-    # Both splits are in the file's order: merging takes from each in turn.
-    order = {word: iter(trials) for word, trials in listed.items()}
-    return [next(order["valid" if last else "train"]) for last in evaluation]
+
+
+def _by_number(path: str | Path, name: str, n: list[int], eval_every: int | None) -> np.ndarray:
+    """(trial,) the numbers of n[0] trials for training, then of n[1] for evaluation, of which each `eval_every`-th is one."""
+    if eval_every is None:
+        with opened_hdf5(path) as file:
+            noted = file.attrs.get("eval_every")
+        if noted is None:
+            raise ValueError(
+                f"{path}: does not say which trial of a recording each is, since the data named their splits or an earlier ctd wrote it; "
+                f"read it by its names, train_{name} and valid_{name}, or write it anew by `ctd posterior`"
+            )
+        eval_every = int(noted)
+    evaluation = is_evaluation(sum(n), eval_every)
+    if evaluation.sum() != n[1]:
+        raise ValueError(
+            f"{path}: has {n[0]} trials for training and {n[1]} for evaluation, which is not every {eval_every}th; give eval_every as in "
+            "the job, or read the file by its names"
+        )
+    # Both splits are in the file's order.
+    return np.concatenate([np.flatnonzero(~evaluation), np.flatnonzero(evaluation)])

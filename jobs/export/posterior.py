@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ctd.kernel import inputs_of
 from jobs.errors import JobError, count, validated
 from jobs.inputs.items import item_params
 from jobs.inputs.measure import load_group, with_files
@@ -17,6 +16,8 @@ from jobs.store.arrays import plain
 from jobs.store.store import Store, metric_of
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ctd.lfads.chop import Windows
 
 KERNEL = "lfads.posterior"
@@ -34,8 +35,8 @@ class Posterior(NamedTuple):
     """Trials for training and for evaluation, of the last model."""
     windows: Sequence[Windows] | None
     """Their places in chopped recordings; None for data that were not chopped."""
-    splits: dict[str, int]
-    """`eval_every`, if every so many-th trial of the file was for evaluation."""
+    recorded: np.ndarray | None
+    """The split of each trial of the file, see `ctd.lfads.posterior.Fit`."""
     n_chunk: int
     """Trials of a chunk, which is an item."""
 
@@ -98,8 +99,6 @@ def posterior_job(
     models: from `model_params`. keep: results to keep, by default the kernel's. overrides: as of `ctd run --set`. Raises
     JobError if the data do not fit the models.
     """
-    from ctd.lfads.numpy_file import splits_by_number
-
     kernel = find_kernel(KERNEL, None)
     given: dict[str, Any] = {"params": {"keep": list(keep)} if keep else {}}
     for override in overrides:
@@ -112,14 +111,13 @@ def posterior_job(
     sweep: list[dict[str, Any]] = []
     for model in models:
         fields = with_files(validated(kernel.Params, model, WHERE), base)
-        fit, inputs = load_group(kernel, fields, base), inputs_of(fields)
+        fit = load_group(kernel, fields, base)
         own = {name: [value] for name, value in model.items() if name not in common}
         sweep.append({"grid": {**own, "chunk": {"range": fit.n_chunks}}})
     content = {"kernel": KERNEL, "name": "posterior", "params": common, "sweep": sweep, **given}
     n_chunk = int(fit.trial_number[0].size)
-    splits = {"eval_every": inputs.eval_every} if splits_by_number(inputs.data) else {}
     n = [int(k) for k in fit.n]
-    return Posterior(parse_job(content, WHERE), n, fit.windows, splits, n_chunk)
+    return Posterior(parse_job(content, WHERE), n, fit.windows, fit.recorded, n_chunk)
 
 
 def write_posterior(
@@ -131,6 +129,6 @@ def write_posterior(
     chunk = lambda row: {name: store.rows(0, name, row, row + 1)[0] for name in store.names(0)}
     chunks = map(chunk, range(store.job.plan.group_sizes[0]))
     try:
-        write(to, chunks, job.n, {**attributes, **job.splits}, job.windows)
+        write(to, chunks, job.n, attributes, job.windows, job.recorded)
     except (ValueError, OSError) as error:
         raise JobError(f"--to: {error}") from None

@@ -13,8 +13,10 @@ from ctd.kernel import inputs_of
 from ctd.late import Late
 from ctd.lfads import Model
 from ctd.lfads.chop import merge
-from ctd.lfads.nwb import count_spikes
+from ctd.lfads.numpy_file import SPLIT
+from ctd.lfads.nwb import count_spikes, read_nwb
 from ctd.lfads.sessions import load
+from ctd.lfads.torch_file import read_trials, write
 
 pynwb = Late("pynwb")
 N_TRIALS, N_UNITS = 12, 3
@@ -87,7 +89,9 @@ def histogram(trial):
 
 def test_counts_of_every_trial(session):
     """The trial without a go cue is left out; every fifth one is for evaluation."""
-    with pytest.warns(UserWarning, match="1 of 12 trials are left out: go_time is not known"):
+    with pytest.warns(
+        UserWarning, match="1 of 12 trials are left out, counted from 0: 3: go_time is not known$"
+    ):
         found = read(session())
     train = [k for k in range(N_TRIALS) if k % 5 != 4 and k != 3]
     assert np.array_equal(found.train.data, [histogram(k) for k in train])
@@ -105,7 +109,8 @@ def test_split_of_the_file_is_kept(session):
 def test_trials_out_of_the_recording_are_left_out(session):
     """Where nobody recorded there are no spikes, but that is no measurement of none."""
     observed = [[0.0, 10.2], [11.9, 24.0]]
-    with pytest.warns(UserWarning, match="2 of 12 trials are left out"):
+    said = "2 of 12 .*: 3: go_time is not known; 5: the window reaches out of the recording, 0 to 24 s$"
+    with pytest.warns(UserWarning, match=said):
         found = read(session(observed=observed))
     # Trial 5 spans 10.4 to 11 s.
     kept = [k for k in range(N_TRIALS) if k % 5 != 4 and k not in (3, 5)]
@@ -126,12 +131,29 @@ def test_trials_wholly_observed_are_kept(session, observed):
 
 
 def test_trials_after_the_last_spike_are_left_out(session, monkeypatch):
-    """The file does not say how long the recording was: its spikes do."""
-    monkeypatch.setattr(sys.modules[__name__], "SPIKES", [times[times < 19] for times in SPIKES])
-    with pytest.warns(UserWarning, match="4 of 12 trials are left out"):
+    """The file does not say how long the recording was: its spikes do, with the trials in which the first and the last lie."""
+    some = [times[(times > 1) & (times < 18.9)] for times in SPIKES]
+    monkeypatch.setattr(sys.modules[__name__], "SPIKES", some)
+    with pytest.warns(UserWarning, match="3 of 12 .*; 10, 11: the window .*, 0 to 19.5 s$"):
         found = read(session())
-    assert len(found.train.data) == 9 - 2  # 9, which is for evaluation, 10 and 11; and 3 as ever
+    assert len(found.train.data) == 9 - 2  # 10 and 11; and 3 as ever
     assert found.evaluation.data.sum(axis=(1, 2)).all()
+
+
+def test_rates_come_back_in_the_order_of_the_recording(session, tmp_path):
+    """Trial 3 is left out, which no later trial takes the place of."""
+    with pytest.warns(UserWarning, match="left out"):
+        arrays = read_nwb(session(), inputs_of(Model(data="session.nwb", **CUT)))
+    counts = arrays["train"], arrays["eval"]
+    n = [len(one) for one in counts]
+    chunks = [
+        {"split": np.full(len(one), k), "trial_number": np.arange(len(one)), "rates": one}
+        for k, one in enumerate(counts)
+    ]
+    write(tmp_path / "rates.h5", chunks, n, {}, recorded=arrays[SPLIT])
+    with pytest.warns(UserWarning, match="1 of 12 trials were left out .*: 3$"):
+        back = read_trials(tmp_path / "rates.h5", eval_every=2)  # the file knows better
+    np.testing.assert_array_equal(back, [histogram(k) for k in range(N_TRIALS) if k != 3])
 
 
 def test_columns_that_are_no_times(session):

@@ -37,6 +37,15 @@ def test_chunks_hold_every_trial_once(some):
     assert "states" not in results, "unless they are asked for"
 
 
+def test_trials_of_a_file_without_splits_keep_their_numbers(some, tmp_path):
+    params = some[0]
+    counts = np.ones((10, *read_hdf5(params.data)["train"].shape[1:]), int)
+    np.save(tmp_path / "spikes.npy", counts)
+    changed = params.model_copy(update={"data": str(tmp_path / "spikes.npy")})
+    assert load(inputs_of(changed)).recorded.tolist() == [0, 0, 0, 0, 1] * 2
+    assert load(inputs_of(params)).recorded is None, "its names say which trial is which"
+
+
 def test_moments_are_those_of_the_draws(some):
     """Of factors exactly; of inputs and initial conditions, whose moments are exact, within their errors."""
     _, results = some
