@@ -27,6 +27,8 @@ from ctd.words import meant
 
 CONDITION = "condition"
 """Name of the conditions (trial,) in a file that does not say which trials are for training."""
+VECTORS = (CONDITION, "conditions", "train_condition", "eval_condition", "valid_condition")
+"""Names of arrays (trial,). MATLAB saves a vector as (1, trial) or (trial, 1), which is read as the vector."""
 
 
 def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
@@ -40,12 +42,18 @@ def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"{path}: {kind}; give the path of an HDF5 file")
     with opened_hdf5(path) as file:
-        arrays, groups = read_datasets(path, file), sorted(file)
+        arrays, groups = _flat(read_datasets(path, file)), sorted(file)
     if not arrays:
         told = f", but {', '.join(groups)}; give one of its groups as a path" if groups else ""
         store = f"; give {path}/gathered/0, a table of this store" if "gathered" in groups else told
         raise ValueError(f"{path}: holds no dataset at its top level{store}")
     return arrays
+
+
+def _flat(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays; those of `VECTORS` with one axis of 1 as vectors."""
+    has_two = lambda name, array: name in VECTORS and array.ndim == 2 and 1 in array.shape
+    return {name: a.ravel() if has_two(name, a) else a for name, a in arrays.items()}
 
 
 def write_hdf5(
@@ -144,7 +152,7 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
     if suffix not in (".npz", ".npy") or not Path(path).is_file():
         return read_hdf5(path)
     if suffix == ".npz":
-        return read_npz(path)
+        return _flat(read_npz(path))
     with Path(path).open("rb") as file:
         return {name: read_array(path, file, Path(path).stat().st_size)}
 

@@ -85,7 +85,9 @@ def check_within(where: str, parts: Found) -> None:
     for field, (dataset, array) in parts.items():  # `data` is the first
         named, axes = f"{where}: {dataset}", AXES.get(field, ("trial", "time", "..."))
         if array.ndim != len(axes):
-            hint = "; `chop: {window, overlap}` cuts recordings (time, unit)" * (array.ndim == 2)
+            hint = "; `chop: {window, overlap}` cuts recordings (time, unit)" * (
+                array.ndim == 2 and field not in AXES
+            )
             raise ValueError(
                 f"{named} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}"
             )
