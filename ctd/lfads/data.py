@@ -104,6 +104,8 @@ class Dataset(NamedTuple):
     """The windows of training, and of evaluation; None unless recordings were chopped."""
     stitched: Stitched | None = None
     """The sessions by themselves; the other fields then hold the trials of all, with padded units."""
+    conditions: Real[np.ndarray, "condition"] | None = None
+    """The file's numbers of the conditions of evaluation trials, in increasing order."""
     core: PyTree = None
     """Weights that training does not change, part -> name -> array; None if all are trained."""
     unused: dict[str, None] = {}  # noqa: RUF012
@@ -166,10 +168,12 @@ def make_dataset(
     train, evaluation = (_trials(parts, inputs) for parts in found)
     if evaluation.rates is not None and inputs.likelihood in COUNTS:
         check_rates(f"{where}: {found[1]['rates'][0]}", evaluation.rates, evaluation.data)
+    conditions = None
     if "condition" in found[1]:
         given = found[1]["condition"][1]
         # One column for each number that occurs: numbers need not be 0, 1, 2, ...
-        evaluation = evaluation._replace(condition=given[:, None] == np.unique(given))
+        conditions = np.unique(given)
+        evaluation = evaluation._replace(condition=given[:, None] == conditions)
     units, bins = _seen(where, train, inputs, fits)
     if _is_part(train, units, bins) and _is_part(evaluation, units, bins):
         # Mostly the encoder sees the first bins and units of `data`, so that one copy is enough.
@@ -183,7 +187,9 @@ def make_dataset(
     bias, table = _moments(where, train, evaluation, inputs)
     # In the layout of lfads-torch the seen units come first, so this holds there, too.
     held_units = np.setdiff1d(np.arange(train.data.shape[2]), units)
-    return Dataset(train, evaluation, units, held_units, bins, bias, table, windows, unused=others)
+    return Dataset(
+        train, evaluation, units, held_units, bins, bias, table, windows, conditions=conditions, unused=others
+    )  # fmt: skip
 
 
 def _names(arrays: Mapping[str, Recordings]) -> list[dict[str, str]]:

@@ -129,7 +129,8 @@ def _inferred(shared: Dataset, best: dict[str, np.ndarray], item: int) -> list[P
     if trials.condition is not None and saved is not None:
         n = len(saved)
         data, condition = np.asarray(trials.data[:n], float), np.asarray(trials.condition[:n])
-        made += by_condition(best.get("rates"), best.get("factors"), data, condition, item)
+        numbers = np.asarray(shared.conditions)
+        made += by_condition(best.get("rates"), best.get("factors"), data, condition, numbers, item)
     if "inferred_inputs" in best:
         truth = None if trials.inputs is None else np.asarray(trials.inputs, float)
         made += inputs_of(best["inferred_inputs"], truth, item)

@@ -149,54 +149,56 @@ def by_condition(
     factors: np.ndarray | None,
     data: np.ndarray,
     condition: np.ndarray,
+    numbers: np.ndarray,
     item: int,
 ) -> list[Plot]:
     """Plot averages over the saved trials of each condition: data and rates, and factors in three principal components.
 
     rates, factors, data: (trial, time, ...) of the saved trials. condition: (trial, condition) bool.
+    numbers: (condition,) those of the file.
     """
     n = condition.sum(axis=0)
     shown = np.sort(np.argsort(-n, kind="stable")[: min(N_CONDITIONS, int((n > 0).sum()))])
     if not len(shown):
         return []
-    condition = condition[:, shown]
+    condition, numbers = condition[:, shown], numbers[shown]
     note = f"{len(shown)} of {len(n)} conditions; averages over {count(int(condition.sum()), 'saved evaluation trial')}."
     made = []
     if rates is not None:
         title = f"PSTHs of data and of model {item}, by condition"
-        made.append(_psths(title, averages(rates, condition), averages(data, condition), shown))
+        made.append(_psths(title, averages(rates, condition), averages(data, condition), numbers))
     if factors is not None:
         title = f"Factors of model {item} by condition"
-        made += _planes(title, averages(factors, condition), factors, shown)
+        made += _planes(title, averages(factors, condition), factors, numbers)
     return [replace(plot, note=f"{plot.note} {note}".strip()) for plot in made]
 
 
-def _psths(title: str, rates: np.ndarray, data: np.ndarray, shown: np.ndarray) -> Plot:
+def _psths(title: str, rates: np.ndarray, data: np.ndarray, numbers: np.ndarray) -> Plot:
     """PSTHs of the most active units, from averages (condition, time, unit): rates as lines, data dashed."""
     units = _busiest(data, N_UNITS)
     step = _apart(rates[..., units], data[..., units])
     time = np.arange(rates.shape[1])
     layers: list[Layer] = []
-    for hue, number in enumerate(shown):
+    for hue, number in enumerate(numbers):
         for values, name, dashed in ((data, "data", True), (rates, "rates", False)):
             lines = stacked(values[hue][:, units].T, step)
-            text = [f"unit {u}, condition {number}, {name}" for u in units]
-            label = f"condition {number}, {name}"
+            text = [f"unit {u}, condition {number:g}, {name}" for u in units]
+            label = f"condition {number:g}, {name}"
             layers.append(Lines(time, lines, label, text=text, dashed=dashed, hue=hue))
     rows = rows_axis([f"unit {u}" for u in units], step, "counts a bin")
     note = f"Rate 0 is at the height of a unit's name; the {len(units)} most active units."
     return Plot(title, layers, Axis("bin"), rows, note=note)
 
 
-def _planes(title: str, paths: np.ndarray, factors: np.ndarray, shown: np.ndarray) -> list[Plot]:
+def _planes(title: str, paths: np.ndarray, factors: np.ndarray, numbers: np.ndarray) -> list[Plot]:
     """Averages (condition, time, factor) in the planes of the first three principal components of all saved trials."""
     project, share = principal(factors.reshape(-1, factors.shape[-1]), 3)
     paths = project(paths)
-    text = [f"condition {number}" for number in shown]
+    text = [f"condition {number:g}" for number in numbers]
     return [
         Plot(
             f"{title}, components {a + 1} and {b + 1}",
-            [Lines(paths[..., a], paths[..., b], "conditions", shown.astype(float), text)],
+            [Lines(paths[..., a], paths[..., b], "conditions", numbers.astype(float), text)],
             Axis(component(share, a)),
             Axis(component(share, b)),
             Scale("condition"),

@@ -155,6 +155,17 @@ def test_file_lacks_trials(tmp_path):
         load(Model(data=str(tmp_path / "other.h5")))
 
 
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (3, 1)])
+@pytest.mark.parametrize("ending", ["npz", "mat"])
+def test_conditions_are_a_vector_as_matlab_saves_it(tmp_path, shape, ending):
+    path, given = tmp_path / f"spikes.{ending}", np.array([30, 10, 30]).reshape(shape)
+    made = arrays(eval_condition=given)
+    np.savez(path, **made) if ending == "npz" else write_hdf5(path, made)
+    found = load(Model(data=str(path)))
+    assert found.conditions.tolist() == [10, 30]
+    assert found.evaluation.condition.tolist() == [[False, True], [True, False], [False, True]]
+
+
 def test_silent_units_are_warned_of_and_kept():
     train = counts()
     train[..., 2] = 0

@@ -28,8 +28,9 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
     evaluation = SimpleNamespace(data=counts, rates=None, inputs=truth, condition=condition)
     inputs = SimpleNamespace(report_every=10, n_batches=40)
     plots = lfads_plots(
-        inputs, SimpleNamespace(evaluation=evaluation, stitched=None), {"item": np.array([7, 9])}, results,
-        {"item": np.array([9])},
+        inputs,
+        SimpleNamespace(evaluation=evaluation, stitched=None, conditions=np.array([1, 5, 30])),
+        {"item": np.array([7, 9])}, results, {"item": np.array([9])},
     )  # fmt: skip
     by_title = {plot.title: plot for plot in plots}
     true, inferred = by_title["Inferred inputs of model 9"].layers
@@ -46,11 +47,11 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
     np.testing.assert_allclose(
         np.diff(single[0].y[1]), np.diff(rates[1, :, unit]) / (1.2 * rates[..., unit].max())
     )
-    # Condition 1 has no trial here: averages are of 0 and 2.
+    # The second condition, 5, has no trial here: averages are of 0 and 2.
     psths = by_title["PSTHs of data and of model 9, by condition"]
     assert [layer.name for layer in psths.layers[1::2]] == [
-        "condition 0, rates",
-        "condition 2, rates",
+        "condition 1, rates",
+        "condition 30, rates",
     ]
     units = [int(text.removeprefix("unit ")) for text in psths.y.ticks[::-1]]
     step = 1.2 * max(
@@ -67,7 +68,7 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
         np.testing.assert_allclose(lines * step, average[:, units].T, atol=1e-12)
     (plane,) = by_title["Factors of model 9 by condition, components 2 and 3"].layers
     assert plane.x.shape == (2, time)
-    assert list(plane.colour) == [0, 2]
+    assert list(plane.colour) == [1, 30]
 
 
 def test_lfads_figure_is_of_a_single_model_and_has_terms_that_it_has():
