@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from cluster.cli.display import out, records, show_json, show_table, warn
@@ -198,10 +199,7 @@ def weights(
         tensors = read_tensors(_local(file))
         tensors = tensors.under(only) if only else tensors
         if not as_json:
-            shapes = [" x ".join(map(str, v.shape)) or "a number" for v in tensors.arrays.values()]
-            types = [str(value.dtype) for value in tensors.arrays.values()]
-            listed = {"tensor": list(tensors.arrays), "shape": shapes, "type": types}
-            show_table(listed, limit=None)
+            _show_tensors(tensors.arrays)
         found = understand(tensors, cell)
         if to is not None:
             told = write_weights(to, found.params, found.cell)
@@ -220,6 +218,12 @@ def weights(
     out.print(f"from {'; '.join(found.told)}")
     if to is not None:
         out.print(f"wrote {to}")
+
+
+def _show_tensors(arrays: Mapping[str, np.ndarray]) -> None:
+    shapes = [" x ".join(map(str, value.shape)) or "a number" for value in arrays.values()]
+    types = [str(value.dtype) for value in arrays.values()]
+    show_table({"tensor": list(arrays), "shape": shapes, "type": types}, limit=None)
 
 
 def _local(file: str) -> str:
