@@ -64,13 +64,13 @@ def overview(store: Store, metric: str) -> Plot | None:
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
     medians = "strokes" if ticks else "lines"
-    if len(np.unique(x)) == len(x) and any(first in one.random for one in store.job.spec.sweeps()):
+    alone = all(len(np.unique(x[here])) == here.sum() for *_, here in series)
+    if alone and any(first in one.random for one in store.job.spec.sweeps()):
         medians = ""  # a line would join draws that have nothing to do with each other
     layers: list[Layer] = []
     for hue, (name, shade, here) in enumerate(series):
-        layers += _layers(
-            x[here], y[here], ids[here], name, None if shaded else hue, shade, medians
-        )
+        hued = None if shaded else hue
+        layers += _layers(x[here], y[here], ids[here], name, hued, shade, medians)
     said = f"; {medians} are medians over items with equal values"
     said *= any(isinstance(layer, Lines) for layer in layers)  # of many values there are none
     notes = [f"Each mark is an item{said}."]

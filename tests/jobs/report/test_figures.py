@@ -244,6 +244,12 @@ def test_draws_are_joined_by_no_line(tmp_path):
     plot = overview(made, "norm")
     assert [type(layer) for layer in plot.layers] == [Points]
     assert plot.note == "Each mark is an item."
+    sweep |= {"grid": {"n": [3, 5]}}  # each draw twice, once in each series
+    made, _ = run(tmp_path / "g.zarr", {**JOB, "sweep": sweep})
+    gather(made)
+    plot = overview(made, "norm")
+    assert [type(layer) for layer in plot.layers] == [Points, Points]
+    assert plot.title == "norm against rate"
 
 
 def test_no_medians_are_told_of_where_none_are_drawn(store, monkeypatch):
