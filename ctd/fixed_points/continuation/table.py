@@ -153,7 +153,11 @@ class Line(NamedTuple):
 
 
 def _line(found: Columns, row: int) -> Line:
-    there, met = found["n_unstable"][row] >= 0, found["met_kind"][row] >= 0
+    there = np.flatnonzero(found["n_unstable"][row] >= 0)
+    met = found["met_kind"][row] >= 0
+    if found["outcome"][row] == CLOSED:
+        # It came back within a step of its start, short of it or beyond: it ends there.
+        there[0] = there[-1]
     steps = [found[name][row, there] for name in ("parameter", "branch_state", "w")]
     unstable, w = found["n_unstable"][row, there], steps[-1]
     if len(w) < 2 or not met.any():

@@ -201,11 +201,11 @@ def test_reduce_lists_a_branch_and_its_folds_once(flows):
     expected = [-0.53284, -0.5, 0, 0.5, 0.53284]
     np.testing.assert_allclose(table["bifurcation_parameter"], expected, atol=1e-6)
     assert flows["n_points"][list(FLOWS).index("no point")] == 0
-    # The circle is stable where h < 0; a piece shorter than a step, where it closes, is missing or counts twice.
+    # The circle is stable where h < 0.
     np.testing.assert_allclose(
         [table["branch_low"][2], table["branch_high"][2]], [-0.5, 0.5], atol=1e-9
     )
-    assert table["branch_stable"][2] == pytest.approx(0.5, abs=0.02)
+    assert table["branch_stable"][2] == pytest.approx(0.5, abs=0.002)
     # The straight line h = 0 is stable up to p = 0, the middle of its range.
     assert table["branch_stable"][1] == pytest.approx(0.5, abs=1e-8)
     # At another input the other side of the circle is another branch, with its own folds and its own picture.
@@ -242,6 +242,18 @@ def test_lines_change_at_the_bifurcations(flows):
         for layer, expected in zip(drawn[0].layers, ends, strict=False):
             p = np.asarray(layer.x)[np.isfinite(layer.y)]
             np.testing.assert_allclose([p.min(), p.max()], expected, atol=1e-6)
+
+
+def test_a_closed_branch_is_drawn_closed(flows):
+    some = {key: values[[list(FLOWS).index("circle")]] for key, values in flows.items()}
+    columns, inputs = {"start_point": np.arange(6)}, inputs_of(Continuation(time="continuous"))
+    (plot,) = plots(inputs, POINTS, {}, some, reduce(inputs, POINTS, columns, some, None))
+    stable, unstable, _ = plot.layers
+    assert unstable.x[0, [0, -1]].tolist() == [0, 0]  # where it began
+    # Half a circle in units of its longest step, and no gap in it.
+    steps = np.hypot(np.diff(unstable.x[0]), np.diff(unstable.y[0]))
+    assert np.nansum(steps) == pytest.approx(np.pi / 2, rel=0.01)
+    assert np.isfinite(stable.y[0]).any()
 
 
 def test_steps_are_in_units_of_the_points():
