@@ -174,9 +174,14 @@ class Followed(Computed):
         return self.table
 
     def _head(self) -> str:
-        n = len(self.branches["branch_starts"])
-        starts = count(len(self.results["outcome"]), "start")
-        return f"{starts} on {n} branch{'es' if n != 1 else ''}"
+        n, codes = len(self.branches["branch_starts"]), self.results["outcome"].tolist()
+        ended = enumerate(self.kernel.outcomes)
+        # Branches should end as the first outcome says.
+        others = [
+            f"{codes.count(k)} {one.name}: {one.reason}" for k, one in ended if k and k in codes
+        ]
+        head = f"{count(len(codes), 'start')} on {n} branch{'es' if n != 1 else ''}"
+        return "\n".join([head, *others])
 
 
 def follow(

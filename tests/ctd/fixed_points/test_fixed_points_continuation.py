@@ -16,7 +16,7 @@ from places import EXAMPLES, ROOT
 from pydantic import ValidationError
 
 from ctd.batch import Layout, run_items
-from ctd.fixed_points import follow
+from ctd.fixed_points import Followed, follow
 from ctd.fixed_points.continuation import (
     OUTCOMES,
     Continuation,
@@ -296,6 +296,15 @@ def test_follow_a_map():
     assert np.arctan2(im, re) == pytest.approx(1, abs=1e-8)
     assert repr(found).splitlines()[0] == "1 start on 1 branch"
     assert {ax.get_xlabel() for ax in found.figure().axes} == {"p, input"}
+
+
+def test_follow_says_why_starts_are_on_no_branch():
+    table = dict.fromkeys((*kernel.summary, "branch_starts"), np.zeros(0))
+    found = Followed({"outcome": np.array([5, 0, 5])}, table, kernel, POINTS, None)
+    assert repr(found).splitlines()[:2] == [
+        "3 starts on 0 branches",
+        "2 nowhere: no fixed point is within max_step of the start: it was a slow one",
+    ]
 
 
 @pytest.mark.endurance
