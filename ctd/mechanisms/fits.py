@@ -18,7 +18,7 @@ from ctd.mechanisms.atlas import check_settings, read_atlas
 from ctd.mechanisms.features import TRIALS
 from ctd.rows import Columns
 
-NOT_SETTINGS = {"data", "seed", "store", "item", "kernel"}
+NOT_SETTINGS = {"data", "seed", "store", "item", "kernel", "address"}
 """Attributes of a fit's file in which fits of one atlas differ."""
 
 

@@ -118,7 +118,8 @@ def fitted_recordings(recordings=2, shape=(8, 20), hidden=4):
         found.setdefault("recordings", []).append(path)
         for seed in range(2):
             path, data = place(f"fit-{of}-{seed}.h5"), f"r.zarr::{k}::recording"
-            about = {"cell": cell.name, "data": data, "seed": seed, "alpha": 0.1}
+            own = {"seed": seed, "item": 2 * k + seed, "address": f"f.zarr::{2 * k + seed}"}
+            about = {"cell": cell.name, "data": data, "alpha": 0.1, "store": "f.zarr"} | own
             write_hdf5(path, drawn(cell.shapes(3, 0, hidden), 3, 3, [k, seed]), about)
             found.setdefault("weights", []).append(path)
     return found
