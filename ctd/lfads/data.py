@@ -158,6 +158,11 @@ def make_dataset(
         check_all(where, parts, inputs.likelihood)
     windows: tuple[Windows, Windows] | None = None
     if inputs.chop is not None:
+        if any("condition" in parts for parts in found):
+            warnings.warn(
+                f"{where}: conditions are not used, since `chop` cuts trials into windows; leave chop out if trials have one length",
+                stacklevel=2,
+            )
         (train_parts, first), (other_parts, second) = (
             chop_found(parts, inputs.chop, where) for parts in found
         )

@@ -107,6 +107,16 @@ def test_recordings_that_cannot_be_cut(given, said):
         make_dataset(given, Model(chop={"window": 10, "overlap": 3}), "s.h5")
 
 
+def test_conditions_that_windows_lack_are_told():
+    given = {
+        "train": np.ones((4, 12, 5)),
+        "eval": np.ones((2, 12, 5)),
+        "eval_condition": np.arange(2),
+    }
+    with pytest.warns(UserWarning, match="s.h5: conditions are not used, since `chop` cuts"):
+        make_dataset(given, Model(chop={"window": 10, "overlap": 3}), "s.h5")
+
+
 def test_recordings_without_chop():
     with pytest.raises(ValueError, match=r"s.h5: train has the shape .*`chop: \{window, overlap\}"):
         make_dataset(recordings(), Model(), "s.h5")
