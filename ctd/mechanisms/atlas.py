@@ -60,11 +60,11 @@ def check_size(path: str, counts: np.ndarray, sizes: dict[str, np.ndarray]) -> N
     ]
     if outside:
         raise ValueError(
-            f"data: {path}: has {'; '.join(outside)}. Extend it: {_wider(mine, sizes)}"
+            f"data: {path}: has {'; '.join(outside)}. Extend it: {_wider(path, mine, sizes)}"
         )
 
 
-def _wider(mine: dict[str, float], sizes: dict[str, np.ndarray]) -> str:
+def _wider(path: str, mine: dict[str, float], sizes: dict[str, np.ndarray]) -> str:
     """The commands that add the recording's size to the atlas, at its mean count, and place the recording there."""
     pairs = {*zip(sizes["n_neurons"].tolist(), sizes["n_trials"].tolist(), strict=True)}
     neurons, trials = zip(*sorted(pairs | {(mine["n_neurons"], mine["n_trials"])}), strict=True)
@@ -81,9 +81,9 @@ def _wider(mine: dict[str, float], sizes: dict[str, np.ndarray]) -> str:
             "sweep.grid.mechanism": told(np.unique(sizes["mechanism"])),
         }
     made |= {f"params.{k}": str(sizes[k]) for k in ("n_bins", "n_factors") if k in sizes}
-    words = (shlex.quote(f"stages.recordings.{name}={value}") for name, value in made.items())
-    given = " ".join(words)
-    places = " ".join(
-        f"stages.{stage}.params.atlas.store=wider.evidence.zarr" for stage in ("recording", "place")
-    )
-    return f"ctd run atlas.yaml --store wider {given}; then ctd run place.yaml {places}"
+    own = {"data": path} | {k: str(sizes[k]) for k in ("n_bins", "n_factors") if k in sizes}
+    table = "params.atlas.store=wider.evidence.zarr"
+    given = [f"stages.recordings.{name}={value}" for name, value in made.items()]
+    places = [f"stages.recording.params.{name}={value}" for name, value in own.items()]
+    places += [f"stages.recording.{table}", f"stages.place.{table}"]
+    return f"ctd run atlas.yaml --store wider {shlex.join(given)}; then ctd run place.yaml --store in_wider {shlex.join(places)}"
