@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from ctd.data import CONDITION, SPLITS, dataset_of, read_arrays, unsplit
@@ -102,6 +104,11 @@ def read_counts(path: str, dataset: str, n_bins: int) -> np.ndarray:
             raise ValueError(
                 f"data: {path}: train has {parts[0].shape[2]} units, but eval has {parts[1].shape[2]}"
             )
+    if own.shape[1] > n_bins:
+        warnings.warn(
+            f"data: {path}: trials have {own.shape[1]} bins, of which the first n_bins = {n_bins} are used",
+            stacklevel=2,
+        )
     counts = np.concatenate(parts)
     silent = np.flatnonzero(counts.sum((0, 1)) == 0)
     if silent.size:

@@ -22,7 +22,7 @@ from ctd.mechanisms.fits import Evidence
 from ctd.mechanisms.fits import load as load_fits
 
 
-def counts(trials=12, bins=30, units=6):
+def counts(trials=12, bins=20, units=6):
     return np.random.default_rng(0).poisson(0.5, (trials, bins, units))
 
 
@@ -33,26 +33,30 @@ def given(tmp_path, atlas=None, **arrays):
 
 
 def test_train_and_eval_are_joined_and_cut(tmp_path):
-    found = given(tmp_path, train=counts(), eval=counts(5))().counts
+    cut = given(tmp_path, train=counts(bins=30), eval=counts(5))
+    with pytest.warns(
+        UserWarning, match="my.npz: trials have 30 bins, of which the first n_bins = 20 are"
+    ):
+        found = cut().counts
     assert found.shape == (17, 20, 6)
-    np.testing.assert_array_equal(found[12:], counts(5)[:, :20])
+    np.testing.assert_array_equal(found[:12], counts(bins=30)[:, :20])
+    np.testing.assert_array_equal(found[12:], counts(5))
 
 
 def test_files_that_name_no_splits_are_read_as_lfads_reads_them(tmp_path):
     """An array of all trials, or one for each trial, of any lengths, with or without conditions."""
-    listed = {f"arr_{k}": trial for k, trial in enumerate(counts())} | {"arr_3": counts()[3, :25]}
-    for arrays in ({"spikes": counts()}, listed):
+    long = counts(bins=30)
+    listed = {f"arr_{k}": trial for k, trial in enumerate(long)} | {"arr_3": long[3, :20]}
+    for arrays in ({"spikes": long[:, :20]}, listed):
         for more in ({}, {"condition": np.arange(12)}):
-            np.testing.assert_array_equal(
-                given(tmp_path, **arrays, **more)().counts, counts()[:, :20]
-            )
+            np.testing.assert_array_equal(given(tmp_path, **arrays, **more)().counts, long[:, :20])
 
 
 SPOILT = {
     "rates": ({"train": counts() + 0.5}, "my.npz: train holds"),
     "negative": ({"train": counts() - 1}, "spike counts 0, 1, 2, ... expected"),
     "short": ({"train": counts(bins=19)}, "has 19 bins a trial, but n_bins is 20"),
-    "flat": ({"train": counts()[0]}, "train has the shape \\(30, 6\\)"),
+    "flat": ({"train": counts()[0]}, "train has the shape \\(20, 6\\)"),
     "text": ({"train": np.full((2, 20, 6), "a")}, "my.npz"),
     "nan": ({"train": np.where(counts() > 2, np.nan, counts())}, "train holds nan"),
     "name": ({"eval": counts()}, "has no dataset train; it has eval"),
@@ -118,6 +122,8 @@ def test_a_size_outside_of_the_atlas_is_told_with_the_command_that_adds_it(tmp_p
     assert "'stages.recordings.sweep.zip.n_trials=[100,200,30]'" in str(told.value)  # of a shell
     for made in ("sweep.seeds=2", "sweep.grid.mechanism=[4,7]", "params.n_bins=20"):
         assert f"stages.recordings.{made}" in str(told.value)
+    place = f"--store in_wider stages.recording.params.data={tmp_path}/my.npz stages.recording.params.n_bins=20"
+    assert place in str(told.value)
     assert given(tmp_path, str(tmp_path / "table.h5"), train=counts(90, units=45))().counts.any()
 
 
