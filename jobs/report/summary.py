@@ -14,6 +14,7 @@ from jobs.report.warnings import ended, warnings_of
 from jobs.run.progress import LONGEST_LEFT_S
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe, drivers
+from jobs.store import checkpoint
 from jobs.store.card import n_dropped, read_note
 from jobs.store.events import Event, planned_warnings, read_events, unended
 from jobs.store.finding import merged_parts
@@ -67,7 +68,7 @@ def state(
         "runs": len([e for e in events if e.kind == "run"]),
         **_origin(store, markers),
         "stopped": stopped,
-        "unfinished": _unfinished(store, events) if stopped else None,
+        "unfinished": _unfinished(store, markers, events) if stopped else None,
         "attempts_failed": sum(event.kind == "error" for event in events),
         "items_with_errors": sum(map(len, failed.values())),
         "warnings": planned_warnings(events) + warnings_of(store, markers),
@@ -145,17 +146,20 @@ def _why_stopped(events: Sequence[Event]) -> str | None:
     return ends[-1].stopped if ends else None
 
 
-def _unfinished(store: Store, events: Sequence[Event]) -> dict[str, Any]:
-    """What the last run, which was stopped, left in its unfinished shards: `items` that ended and `work` in items, both 0 if the
-    driver was killed; `checkpoints`, with rounds of a search; the search's `decisions`.
+def _unfinished(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -> dict[str, Any]:
+    """What there is of unfinished shards: `items` that ended and `work` in items, of a search both 0 if its driver was killed;
+    `checkpoints`, with rounds of a search; the search's `decisions`.
     """
     last = [e for e in events if e.kind in ("run", "end")][-1]
+    if store.job.spec.search:
+        ended, work = last.ended or 0, last.work or 0.0
+    else:
+        ended, work, _ = checkpoint.left(store, {m.shard.number for m in markers})
     of_shard = lambda key: key.rpartition("/")[0]
     kept = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
     kept |= set(objects.list_keys(store.objects, keys.ROUNDS))
     decided = len(list(objects.list_keys(store.objects, keys.DECISIONS)))
-    left = {"items": last.ended or 0, "work": last.work or 0.0}
-    return left | {"checkpoints": len(kept), "decisions": decided}
+    return {"items": ended, "work": work, "checkpoints": len(kept), "decisions": decided}
 
 
 # --- as texts --------------------------------------------------------------------------------------

@@ -34,14 +34,7 @@ MANY = 100
 
 
 class Stopped(Exception):
-    """Raised if a stop was asked for before the shard began, or between two advances.
-
-    kept: what the checkpoint has that the attempt left, if it left one.
-    """
-
-    def __init__(self, text: str, kept: ShardProgress | None = None) -> None:
-        super().__init__(text)
-        self.kept = kept
+    """Raised if a stop was asked for before the shard began, or between two advances."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +194,10 @@ class Attempt:
         if step := self.task.step:  # a round is a part of an item's work
             most = min(most or step.round.length, step.round.length)
 
+        def keep() -> None:
+            if saved:
+                saved.keep(run, (now().finished, now().work))
+
         def now(waiting: str = "") -> ShardProgress:
             # The items of a round go on later.
             finished = 0 if self.task.step else run.n_finished
@@ -218,10 +215,8 @@ class Attempt:
         while not run.finished:
             # Between advances alone, where the state of every item is whole.
             if self.stop.is_set():
-                if saved:
-                    saved.keep(run)
-                text = f"stopped after {count(run.rounds, 'advance')}"
-                raise Stopped(text, now() if saved else None)
+                keep()
+                raise Stopped(f"stopped after {count(run.rounds, 'advance')}")
             before = time.monotonic()  # no correction of the clock may change a duration
             with self.pulse.advance():
                 run.advance()
@@ -229,7 +224,7 @@ class Attempt:
             self.on_progress(now())
             # Not after the last advance, when the results themselves are written.
             if saved and saved.is_due and not run.finished:
-                saved.keep(run)
+                keep()
                 kept += 1
             if live and not run.finished:
                 live.show(run)

@@ -15,7 +15,8 @@ from jobs.run.limits import Durations
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.task import Executor, ExecutorLost, Heartbeat, Key, Report, ShardProgress, Task
-from jobs.store.checkpoint import clear
+from jobs.storage import objects
+from jobs.store.checkpoint import clear, left
 
 IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told. Workers that all import JAX at once take 30 s to start."""
@@ -84,8 +85,6 @@ class Driver:
         self.ledger, self.executor, self.listener, self.stop = ledger, executor, listener, stop
         self.attempts = Attempts()
         self.idle_since = time.monotonic()
-        self._kept: list[ShardProgress] = []
-        """What stopped attempts left in checkpoints: no heartbeat told of their last advances."""
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped.
@@ -126,6 +125,10 @@ class Driver:
                 break
             for report in reports:
                 self._take(report)
+        if stop.reason is not None:
+            # No heartbeat told of the last advances; and workers that died, or had no time, left less than they told.
+            with objects.may_fail():
+                ledger.progress.leave(left(ledger.store, ledger.done), ledger.searches.progress)
         self._show({})
 
     @contextmanager
@@ -201,7 +204,7 @@ class Driver:
         progress, counts = self.ledger.progress, self.attempts.counts
         running = [now for key, (now, _) in heartbeats.items() if now is not None and counts(key)]
         progress.stopping = self.stop.reason is not None
-        progress.update([*running, *self._kept], self.ledger.searches.progress)
+        progress.update(running, self.ledger.searches.progress)
         progress.trouble = self.ledger.storage.reason or self._idle()
         progress.wait_for(self._waiting(running))
         self.listener(progress)
@@ -247,7 +250,6 @@ class Driver:
             if other:
                 self._drop(other)
         else:
-            self._kept += [report.kept] if report.kept else []
             # A failure, or a probe that passed: it has neither an error nor a marker.
             self.ledger.fail(task, report)
             # While the other attempt runs, the shard has not failed.

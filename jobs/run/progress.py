@@ -12,6 +12,7 @@ import numpy as np
 from jobs.errors import count, duration
 from jobs.plan.layout import Shard
 from jobs.run.task import ShardProgress
+from jobs.store.checkpoint import Left
 from jobs.store.live import Value
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
@@ -108,6 +109,11 @@ class Progress:
         """Note that a run begins. work: what the last one left in checkpoints, in items."""
         self.items_before, self.work = self.items_done, work
         self._before = self._shown = (0, self.items_done + work)
+
+    def leave(self, left: Left, rounds: tuple[int, float]) -> None:
+        """Note what a stopped run leaves in checkpoints, and in past rounds of searches."""
+        ended, work = left.ended + rounds[0], left.work + rounds[1]
+        self._shown = self.items_done + ended, self.items_done + work
 
     def update(
         self, running: Sequence[ShardProgress], rounds: tuple[int, float] = (0, 0.0)

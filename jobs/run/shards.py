@@ -41,7 +41,8 @@ from jobs.storage.lease import (
     part_places,
     running,
 )
-from jobs.store.events import Events, read_events
+from jobs.store.checkpoint import left
+from jobs.store.events import Events
 from jobs.store.store import Store, change_job
 
 YIELD_S = 5.0
@@ -136,20 +137,11 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     # One listing, instead of a request for each shard, tells which shards left a state to go on from.
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
     if kept and part is None:
-        ledger.progress.begin(_work_left(store))
+        ledger.progress.begin(left(store, ledger.done).work)
     for number in mine:
         begin: Begin = "resume" if number in kept else "fresh"
         ledger.queue.push(ledger.failures.task(ledger.shards[number], 1, begin))
     return ledger
-
-
-def _work_left(store: Store) -> float:
-    """Return the work, in items, that the last run left in checkpoints; 0 if its driver was killed, or the log cannot be read."""
-    with objects.may_fail():
-        for event in reversed(read_events(store)):
-            if event.kind in ("run", "end"):
-                return event.work or 0.0
-    return 0.0
 
 
 # --- parts ----------------------------------------------------------------------------------------

@@ -123,8 +123,6 @@ class Report(NamedTuple):
     """The report of a round of a search, and its cost."""
     lost: int | None = None
     """The round whose states are missing or damaged, if the attempt needed them."""
-    kept: "ShardProgress | None" = None
-    """What the checkpoint has that a stopped attempt left."""
 
     @property
     def key(self) -> Key:

@@ -115,8 +115,7 @@ class Worker:
         except Damaged as gone:
             return Report(*work.key, lost=gone.number)
         except Stopped as stop:
-            about, kept = host(), stop.kept
-            return Report(*work.key, None, str(stop), fault="stopped", about=about, kept=kept)
+            return Report(*work.key, None, str(stop), fault="stopped", about=host())
         except Exception as error:
             fault = fault_of(error)
             # JAX would tell of a callback that raised once more, as the process ends.

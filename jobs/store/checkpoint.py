@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,35 @@ from jobs.store.store import Store
 
 COST = 0.02
 """Largest share of a shard's time that checkpoints take: on slow storage they become rarer."""
+
+HEAD = re.compile(rb'\{"done": \[(\d+), ([\d.e+-]+)\], "seconds": ([\d.e+-]+), ')
+"""The beginning of a checkpoint's line of JSON, which is longer than `HEAD_BYTES` with the checksum before it."""
+HEAD_BYTES = 200
+
+
+class Left(NamedTuple):
+    """What checkpoints have of shards without results."""
+
+    ended: int = 0
+    """Items that have ended."""
+    work: float = 0.0
+    """In items: half of an item's advances are half an item."""
+    seconds: float = 0.0
+    """What it took (s)."""
+
+
+def left(store: Store, done: Container[int]) -> Left:
+    """Return what the checkpoints in a store have. done: the committed shards. One of an older ctd does not tell."""
+    found = dict[str, Left]()
+    read = lambda key: (key, objects.read_range(store.objects, key, 0, HEAD_BYTES))
+    for key, data in objects.each(
+        store.objects, read, list(objects.list_keys(store.objects, keys.CHECKPOINTS))
+    ):
+        shard, told = key.rpartition("/")[0], HEAD.search(data or b"")
+        if told and int(shard.rpartition("/")[2]) not in done:
+            now = Left(int(told[1]), float(told[2]), float(told[3]))
+            found[shard] = max(found.get(shard, now), now, key=lambda one: one.work)
+    return Left(*map(sum, zip(*found.values(), strict=True)))
 
 
 class Checkpoints:
@@ -72,8 +102,8 @@ class Checkpoints:
         """Whether the next checkpoint is due."""
         return time.monotonic() >= self._due
 
-    def keep(self, run: Run | RoundRun) -> None:
-        """Write a checkpoint of the run over the older generation; call it between two advances.
+    def keep(self, run: Run | RoundRun, done: tuple[int, float] = (0, 0.0)) -> None:
+        """Write a checkpoint of the run over the older generation; call it between two advances. done: see `Left`.
 
         A storage failure is ignored: the shard goes on without this checkpoint.
         """
@@ -82,7 +112,7 @@ class Checkpoints:
         # them will raise. A failed write leaves `_next`: the older generation is tried again, the newer one is safe.
         with objects.may_fail():
             snapshot = replace(run.snapshot(), seconds=self.before_s + began - self._began)
-            data = encode(snapshot, self._identity)
+            data = encode(snapshot, self._identity, done)
             objects.write(self._objects, f"{self._folder}/{self._next}", data)
             self._next = 1 - self._next
         ended = time.monotonic()
@@ -112,12 +142,16 @@ def clear(store: Store, shard: Shard) -> None:
             objects.delete(store.objects, f"{folder}/{generation}")
 
 
-def encode(snapshot: Snapshot, identity: Mapping[str, object]) -> bytes:
+def encode(
+    snapshot: Snapshot, identity: Mapping[str, object], done: tuple[int, float] = (0, 0.0)
+) -> bytes:
     """Return a snapshot as bytes, headed by a checksum. No pickle: reading a checkpoint executes no code."""
+    ended, work = done
     head = {
+        "done": [int(ended), round(float(work), 6)],
+        "seconds": snapshot.seconds,
         "identity": identity,
         "rounds": snapshot.rounds,
-        "seconds": snapshot.seconds,
         "named": [[name, str(a.dtype), list(a.shape)] for name, a in snapshot.arrays.items()],
     }
     parts = (array.tobytes() for array in snapshot.arrays.values())

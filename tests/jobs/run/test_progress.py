@@ -10,6 +10,7 @@ from failing import Interrupted
 from page_stores import create
 from waiting import until
 
+from jobs import keys
 from jobs.errors import duration
 from jobs.report.summary import facts, state
 from jobs.run.progress import Progress
@@ -17,7 +18,7 @@ from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import ShardProgress
 from jobs.run.worker import SerialExecutor
-from jobs.storage import lease
+from jobs.storage import lease, objects
 from jobs.store.live import Value
 from jobs.store.store import Store
 
@@ -131,6 +132,10 @@ def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch, tick_s):
     assert [work for work, _ in works] == sorted(work for work, _ in works)
     assert works[-1] == (7.5, True)
     assert state(store)["unfinished"]["work"] == 7.5
+    # A worker that dies with its node leaves less than it told.
+    (kept,) = objects.list_keys(store.objects, keys.CHECKPOINTS)
+    objects.delete(store.objects, kept)
+    assert state(store)["unfinished"]["work"] == 0.0
 
 
 def test_best_of_a_run_never_gets_worse():
