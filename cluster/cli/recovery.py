@@ -49,8 +49,9 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         return
     # A submission that has given up says itself what to do.
     idle = not (found["complete"] or found["running"] or sent.goes_on or sent.given_up)
-    if sent.goes_on and found["stopped"]:
-        found |= {"running": _starting(found["stopped"], sent.has_begun), "stopped": None}
+    if sent.goes_on and (why := found["stopped"]):
+        waits = {"stopped": f"{why}; goes on once an allocation begins"}
+        found |= waits if sent.waits else {"running": _starting(why), "stopped": None}
     failed = found["items_failed"] or found["errors"]
     styles = STYLES | {"items": "red" if failed else "green" if found["complete"] else "yellow"}
     resumes = f"{again_command(opened)} continues it" if idle else ""
@@ -67,10 +68,8 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         out.print(error, style="red")
 
 
-def _starting(stopped: str, has_begun: bool) -> str:
-    """What a submission without a driver does: it waits, or begins. stopped: why the last driver ended."""
-    if not has_begun:
-        return "goes on where it was stopped, once an allocation begins"
+def _starting(stopped: str) -> str:
+    """What a submission does that begins and has no driver yet. stopped: why the last driver ended."""
     if stopped == "SIGUSR1":
         return "starts again, after its time limit or a preemption"
     return f"starts again; before, it was stopped: {stopped}"
@@ -85,8 +84,8 @@ class Sent(NamedTuple):
     """Why no other allocation follows."""
     goes_on: bool
     """Whether one waits or runs, and is not to stop."""
-    has_begun: bool
-    """Whether one has started."""
+    waits: bool
+    """Whether all that do so wait in Slurm's queue."""
 
 
 def submitted(store: str) -> Sent:
@@ -94,7 +93,7 @@ def submitted(store: str) -> Sent:
     what = {"slurm": "allocation", "ray": "job"}
     found = look(store)
     if not found:
-        return Sent([], [], goes_on=False, has_begun=False)
+        return Sent([], [], goes_on=False, waits=False)
     newest, last = found[-1]
     shown = [
         (f"{what[sent.kind]} {number}: {now.text}", now.unasked)
@@ -106,9 +105,9 @@ def submitted(store: str) -> Sent:
     why = newest.given_up()
     is_left = all(number in why or now.is_over for number, now in last.items())
     given_up = [f"given up: {text}" for text in dict.fromkeys(why.values())] if is_left else []
-    goes_on = any(now.is_going_on for now in last.values()) and not newest.is_cancelled
-    has_begun = newest.kind == "ray" or bool(newest.history())
-    return Sent([*(line for line, _ in shown), *silent], given_up, goes_on, has_begun)
+    going_on = [now for now in last.values() if now.is_going_on and not newest.is_cancelled]
+    waits = bool(going_on) and all(now.word == "PENDING" for now in going_on)
+    return Sent([*(line for line, _ in shown), *silent], given_up, bool(going_on), waits)
 
 
 MANY = 4
