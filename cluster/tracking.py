@@ -192,7 +192,11 @@ def _cancel(number: str, gently: bool) -> str:
     except slurm.SlurmError:
         # scancel complains in several ways, or in no words, of an allocation that has just ended.
         state = slurm.allocations([number]).get(number)
-        if state is not None and not state.is_over and state.state != "COMPLETING":
+        if (
+            state is not None
+            and not state.is_over
+            and state.state not in ("COMPLETING", "CANCELLING")
+        ):
             raise
         return "has ended meanwhile"
     return "cancelled"

@@ -105,7 +105,8 @@ def submitted(store: str) -> Sent:
     why = newest.given_up()
     is_left = all(number in why or now.is_over for number, now in last.items())
     given_up = [f"given up: {text}" for text in dict.fromkeys(why.values())] if is_left else []
-    going_on = [now for now in last.values() if now.is_going_on and not newest.is_cancelled]
+    goes_on = lambda now: now.is_going_on and now.word != "CANCELLING" and not newest.is_cancelled
+    going_on = [now for now in last.values() if goes_on(now)]
     waits = bool(going_on) and all(now.word == "PENDING" for now in going_on)
     return Sent([*(line for line, _ in shown), *silent], given_up, bool(going_on), waits)
 

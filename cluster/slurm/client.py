@@ -33,14 +33,15 @@ class Allocation:
 
     number: str
     state: str
-    """Slurm's word: PENDING, RUNNING, COMPLETED, TIMEOUT, ..."""
+    """Slurm's word: PENDING, RUNNING, COMPLETED, TIMEOUT, ...; CANCELLING while one that was cancelled ends."""
     text: str
     """The state for people; for a waiting allocation, with the reason and the estimated start."""
 
     @property
     def is_over(self) -> bool:
         """Whether the allocation has ended for good."""
-        return self.state not in ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING")
+        goes_on = "PENDING", "RUNNING", "COMPLETING", "CANCELLING", "SUSPENDED", "CONFIGURING"
+        return self.state not in goes_on
 
 
 def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
@@ -254,6 +255,7 @@ REASONS = {
 STATES = {
     "RUNNING": "running on {nodes}",
     "COMPLETING": "ending on {nodes}",
+    "CANCELLING": "cancelled, ending on {nodes}",
     "CONFIGURING": "waiting for {nodes} to boot",
     "COMPLETED": "ended in order",
     "FAILED": "ended with exit code {code}",
@@ -290,6 +292,8 @@ def translate(job: Mapping[str, object]) -> Allocation:
     given = job["job_state"]
     states = given if isinstance(given, list) else [str(given)]
     state = next((s for s in states if s in ("COMPLETING", "CONFIGURING")), states[0])
+    if state == "COMPLETING" and "CANCELLED" in states:
+        state = "CANCELLING"
     number = _label(job)
     code: Any = job.get("exit_code")
     if not isinstance(code, Mapping):

@@ -144,21 +144,24 @@ def test_status_tells_many_tasks_of_an_array_together(ctd, sent):
         ("SIGUSR1", False, "running starts again, after its time limit or a preemption"),
         ("SIGTERM", False, "running starts again; before, it was stopped: SIGTERM"),
         ("SIGTERM", True, "stopped SIGTERM"),
+        ("SIGTERM", "by scancel", "stopped SIGTERM"),
         ("SIGTERM", None, "stopped SIGTERM; goes on once an allocation begins"),
     ],
 )
 def test_status_says_that_a_stopped_run_starts_again(ctd, sent, stopped, cancelled, said):
     """While its allocation runs or waits and has no driver yet. cancelled: None where it waits."""
-    now = replace(RUNS, state="PENDING", text="waiting") if cancelled is None else RUNS
+    others = {None: ("PENDING", "waiting"), "by scancel": ("CANCELLING", "ending on n1")}
+    state, text = others.get(cancelled, (RUNS.state, RUNS.text))
+    now = replace(RUNS, state=state, text=text)
     address = sent(("4712", [["1", "4712", "started", "n1"]]), known={"4712": now})
     stop = Stop()
     stop.ask(stopped)
     run_shards(make(address, {**JOB, "sweep": {"seeds": 2}}), SerialExecutor(1), stop=stop)
-    if cancelled:
+    if cancelled is True:
         (Path(address) / "run/submit/0/cancelled").touch()
     told = dict(line.split(maxsplit=1) for line in ctd("status", address)[1].splitlines())
     assert [(key, told[key]) for key in ("running", "stopped") if key in told] == [tuple(said.split(maxsplit=1))]  # fmt: skip
-    assert told["submitted"].endswith("stopping on n1" if cancelled else now.text)
+    assert told["submitted"].endswith("stopping on n1" if cancelled is True else now.text)
 
 
 @pytest.mark.parametrize(

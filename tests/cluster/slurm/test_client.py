@@ -34,6 +34,7 @@ def pending(reason, **fields):
         (pending("SomethingNew"), "waiting (SomethingNew)"),
         (pending("None"), "waiting to be looked at"),
         ({**pending("None"), "job_state": ["RUNNING", "COMPLETING"]}, "ending on no node"),
+        ({**pending("None"), "job_state": ["CANCELLED", "COMPLETING"]}, "cancelled, ending on no node"),
         ({**pending("None"), "job_state": "TIMEOUT"}, "stopped by its time limit"),
         (
             {**pending("None"), "job_state": ["FAILED"],
