@@ -14,10 +14,9 @@ from jobs.storage import addresses, connect
 from jobs.store.store import sent, submit_command
 
 GIVEN_UP = {
-    "limit": "it has used all of its max_allocations allocations; `ctd submit` continues it",
-    "stuck": "two allocations in a row made no progress; give the profile a longer `time` or a shorter `grace_s`, then "
-    "`ctd submit` continues it",
-    "unqueued": "Slurm did not queue the next allocation; `ctd submit` continues it",
+    "limit": "it has used all of its max_allocations allocations; with a longer `time` it needs fewer",
+    "stuck": "two allocations in a row made no progress; give the profile a longer `time` or a shorter `grace_s`",
+    "unqueued": "Slurm did not queue the next allocation",
 }
 """The last word of an allocation in allocations.tsv -> what it means."""
 

@@ -37,8 +37,11 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         lines = sent.lines + sent.given_up
         if as_json:
             show_json({"store": store, "submissions": lines})
-        for line in [] if as_json else together(lines):
+            return
+        for line in together(lines):
             out.print(f"{'submitted':15} {line}")
+        if sent.given_up:
+            out.print(f"{'next':15} {submissions(store)[-1].again()} continues it")
         return
     opened = Store.open(store)
     found = state(opened)
@@ -47,8 +50,7 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
     if as_json:
         show_json(found)
         return
-    # A submission that has given up says itself what to do.
-    idle = not (found["complete"] or found["running"] or sent.goes_on or sent.given_up)
+    idle = not (found["complete"] or found["running"] or sent.goes_on)
     if sent.goes_on and (why := found["stopped"]):
         waits = {"stopped": f"{why}; goes on once an allocation begins"}
         found |= waits if sent.waits else {"running": _starting(why), "stopped": None}
