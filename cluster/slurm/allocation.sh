@@ -30,11 +30,13 @@ if [ -e "$home/cancelled" ]; then
   exit 75
 fi
 started=$(grep -c "${SLURM_ARRAY_JOB_ID:+$'\t'$number}"$'\tstarted\t' "$home/allocations.tsv" 2>/dev/null)
-if ((${started:-0} >= max_allocations)); then
+refuse_beyond() {
+  (($1 >= max_allocations)) || return
   note limit "$max_allocations"
-  say "started $started times already (max_allocations): left as it is; ctd submit continues it"
+  say "started $(count "$1" time) already (max_allocations): left as it is; ctd submit continues it"
   exit 75
-fi
+}
+refuse_beyond "${started:-0}"  # where Slurm itself has requeued it
 note started "$SLURM_JOB_NODELIST"
 # Where the driver says how far the store has come, when it is stopped.
 export CTD_PROGRESS=$home/progress${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
@@ -213,6 +215,7 @@ elif ((rc == 75)); then
     say "two allocations in a row have computed no shard and left no checkpoint: left as it is"
     exit 75
   fi
+  refuse_beyond $((${started:-0} + 1))
   # A busy controller may not answer, or too late: it may have queued the job. Of a `ctd cancel` meanwhile only its file tells.
   next=
   if [ "$go_on" = requeue ]; then

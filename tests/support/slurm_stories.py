@@ -254,6 +254,13 @@ def unqueued(lab, array=None):
         return SimpleNamespace(sent=sent, lines=submissions(sent.address)[-1].history())
 
 
+def used_up(lab):
+    """The only allocation that the profile allows ends before the job does."""
+    with Sent(lab, job(lab, "used-up"), max_allocations=1, setup=ENDS_EARLY, **on(3)) as sent:
+        sent.await_end(PATIENCE_S)
+        return SimpleNamespace(sent=sent, history=sent.history())
+
+
 def cancelled_between(lab, go_on, busy):
     """The driver has ended, and Slurm is asked for what comes next, when the job is cancelled.
 
@@ -330,6 +337,7 @@ STORIES = {
     "test_no_progress_is_no_reason_to_go_on[late]": partial(stuck, busy=ANSWERS_LATE),
     "test_no_progress_is_no_reason_to_go_on[again]": partial(stuck, busy=ANSWERS_AGAIN),
     "test_a_refused_allocation_is_told": unqueued,
+    "test_the_last_allocation_asks_for_no_other": used_up,
     "test_tasks_of_an_array_are_told_apart": partial(unqueued, array=2),
     "test_cancel_between_two_allocations[refused]": partial(
         cancelled_between, go_on="chain", busy=CANCELLED_AND_REFUSED

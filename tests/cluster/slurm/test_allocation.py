@@ -220,6 +220,12 @@ def test_a_refused_allocation_is_told(end, ctd):
     assert "given up: Slurm did not queue the next allocation" in ctd("status", end)
 
 
+def test_the_last_allocation_asks_for_no_other(end, ctd):
+    """It would wait for its nodes only to say so."""
+    assert end.history == ["started", "ended", "limit"]
+    assert "given up: it has used all of its max_allocations" in ctd("status", end)
+
+
 def test_tasks_of_an_array_are_told_apart(end):
     """Each notes what it does by its own label, and compares its own progress."""
     labels = [f"{end.sent.number}_{k}" for k in range(2)]
