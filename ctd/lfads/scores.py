@@ -68,7 +68,10 @@ def _sums(
     counted: Float[Array, "trial"],
     means: Mapping[str, Array],
 ) -> Sums:
-    """The sums that metrics are made from, over the trials `rows` with `counted` 1."""
+    """The sums that metrics are made from, over the trials `rows` with `counted` 1.
+
+    means: of their posterior; factors and states are counted from any point.
+    """
     trials = model.dataset.evaluation
     data = jnp.asarray(trials.data)[rows].astype(means["rates"].dtype)
     found: Sums = {
@@ -127,7 +130,10 @@ def scores(
         model = model._replace(dataset=model.dataset._replace(evaluation=trials))
     everyone = jnp.ones(first, means["rates"].dtype)
     # These trials were inferred for results; they are not inferred again.
-    sums = _sums(model, null, jnp.arange(first), everyone, means)
+    # Covariances of states that hardly move, all near 1, would cancel in float32: these are counted from near their mean.
+    centre = {name: means[name].mean((0, 1)) for name in ("factors", "states")}
+    centred = lambda means: {**means, **{name: means[name] - c for name, c in centre.items()}}
+    sums = _sums(model, null, jnp.arange(first), everyone, centred(means))
 
     def add(so_far: Sums, number: jax.Array) -> tuple[Sums, None]:
         rows = number * size + jnp.arange(size)
@@ -135,7 +141,8 @@ def scores(
         rows = jnp.minimum(rows, n - 1)
         batch = gather(static, model.dataset, trials, rows)
         made = posterior(model, batch, jax.random.fold_in(key, number), SCORED)
-        return jax.tree.map(jnp.add, so_far, _sums(model, null, rows, counted, made)), None
+        new = _sums(model, null, rows, counted, centred(made))
+        return jax.tree.map(jnp.add, so_far, new), None
 
     # The minibatch that `means` ends in is computed again; its first trials are not counted.
     if first < n:

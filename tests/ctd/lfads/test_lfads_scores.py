@@ -125,6 +125,29 @@ def test_small_directions_of_true_states_count_in_float32():
     np.testing.assert_allclose(jax.jit(explained)(x, y), fitted.var(0), rtol=1e-3)
 
 
+def test_states_that_hardly_move_count_in_float32():
+    """Near 0.9, as those of a collapsed posterior: against NumPy in float64."""
+    rng = np.random.default_rng(1)
+    true = rng.standard_normal((N_TRIALS, N_STEPS, 2)).astype(np.float32)
+    moved = true @ rng.standard_normal((2, 5)) + rng.standard_normal((N_TRIALS, N_STEPS, 5))
+    states = (0.9 + 1e-4 * moved).astype(np.float32)
+    params = Model(**SIZES | {"dtype": "float32"})
+    static, traced = static_of(params), jax.tree.map(jnp.asarray, traced_of(params))
+    data = make_dataset(arrays() | {"eval_states": true}, inputs_of(params))
+    weights = init_weights(static, traced, jax.random.key(0), 4, 0, jnp.asarray(data.bias))
+    means = {"states": states, "factors": states[..., :3], "rates": arrays()["eval_rates"]}
+    means = {name: jnp.asarray(value, jnp.float32) for name, value in means.items()}
+    model = Fitted(static, 1e-4, data, weights)
+    scored = jax.jit(lambda means: scores(model, jax.random.key(1), means))(means)
+    x, y = (a.reshape(-1, a.shape[-1]).astype(float) for a in (true, states))
+    predicted = linear_model.LinearRegression().fit(x, y).predict(x)
+    expected = metrics.r2_score(y, predicted, multioutput="variance_weighted")
+    assert scored["state_r2_from_true"] == pytest.approx(expected, rel=1e-4)
+    readout = np.asarray(weights["output"]["w"], float)
+    cycle = cycle_consistency(np.cov(y[:, :3].T, ddof=0), readout)
+    assert scored["cycle_consistency"] == pytest.approx(float(cycle), rel=1e-4)
+
+
 def test_bits_per_spike_scipy(found):
     """Of the model's rates and of the true ones."""
     means, scored, *_ = found
