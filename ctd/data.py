@@ -187,9 +187,8 @@ def unsplit(path: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     if whole:
         others = ", ".join(name for name in arrays if name != whole[0])
         raise ValueError(
-            f"data: {path}: beside {whole[0]}, (trial, time, unit), no other array is expected without names that say which "
-            f"trials are for what; leave {others} out, or numpy.savez(path, train=..., eval=..., eval_condition=...); "
-            f"the conditions of all trials are called {CONDITION}"
+            f"data: {path}: has {others} beside {whole[0]}, (trial, time, unit); the conditions of all trials must be called "
+            f"{CONDITION!r}; leave other arrays out, or say by names which trials are for what: numpy.savez(path, train=..., eval=..., eval_condition=...)"
         )
     for name, trial in listed:
         if trial.ndim != 2 or trial.shape[1] != listed[0][1].shape[-1]:
