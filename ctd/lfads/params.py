@@ -205,6 +205,10 @@ class Model(Params):
             )
         if self.window is not None and self.bin_s is not None:
             length = self.window[1] - self.window[0]
+            if length <= 0:
+                raise ValueError(
+                    f"window: {list(self.window)}: ends before it begins; give [begin, end] in s after the event"
+                )
             n = round(length / self.bin_s)
             # 1e-6: 0.3 / 0.1 is no whole number in floats.
             if n < 1 or abs(n * self.bin_s - length) > 1e-6 * self.bin_s:
@@ -259,6 +263,6 @@ class Model(Params):
         repeated = sorted({u for u in self.held_out_units if self.held_out_units.count(u) > 1})
         if repeated or any(u < 0 for u in self.held_out_units):
             raise ValueError(
-                f"held_out_units: {self.held_out_units}: different numbers from 0 expected"
+                f"held_out_units: {list(self.held_out_units)}: give each unit once, by its number 0, 1, 2, ..."
             )
         return self

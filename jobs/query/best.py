@@ -50,6 +50,10 @@ def require_metric(
         return found
     elif found.name in stored:
         what = f"{option} {found.name}: is not one real number an item"
+    elif found.name in dims:
+        # A near word would be another metric.
+        why = f"this job's data or parameters did not give it, {dims[found.name].long_name}"
+        raise JobError(f"{option} {found.name}: {why}{nearest('', known)}")
     else:
         what = f"{option} {found.name}: the store has no such result"
     raise JobError(f"{what}{nearest(found.name if found else '', known)}")
@@ -218,7 +222,11 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         items=Spread.of(of_fine),
         last=tuple(searched(store)) if isinstance(store.job.spec.search, Population) else (),
         replicates=tuple(name for name in names if name not in of_setting),
-        next=commands(store, int(columns["item"][first])),
+        next={
+            what: command
+            for what, command in commands(store, int(columns["item"][first])).items()
+            if not command.endswith(f" --by {metric.name}")  # this answer
+        },
         dropped=int((status == "dropped").sum()),
         without=int((status == "done").sum()) - len(fine),
         failed=int((status == "failed").sum()),

@@ -56,6 +56,16 @@ def test_best_item_and_its_seeds(trained):
     assert tree.best(mode="max").value == frame["eval_loss"].max()
 
 
+def test_a_metric_that_the_job_does_not_have_is_told_by_what_it_is(trained):
+    """No near word is proposed, which would be another metric."""
+    name = min(trained.description.dims.keys() - set(trained.names(0)))
+    with pytest.raises(
+        JobError, match=f"--by {name}: .* did not give it, .*known: .*eval_loss"
+    ) as told:
+        require_metric(trained, "--by", name)
+    assert "did you mean" not in str(told.value)
+
+
 def test_failed_items_are_never_best():
     """An item of this store has failed, and the kernel names no metric."""
     store = finished("toy")
@@ -242,6 +252,12 @@ def test_last_values_of_a_population_are_no_setting(trained, monkeypatch, tmp_pa
         "its generations, each from the state of its parent",
         "its fixed points",
     ]
+
+
+def test_an_answer_does_not_propose_itself(trained, monkeypatch):
+    proposed = {"another metric": "ctd best x --by steps", "itself": "ctd best x --by eval_loss"}
+    monkeypatch.setattr(sys.modules[best.__module__], "commands", lambda *_: proposed)
+    assert [*best(trained, Metric("eval_loss")).next] == ["another metric"]
 
 
 def test_commands_write_jobs_that_are_valid(trained, tmp_path):
