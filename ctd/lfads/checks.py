@@ -61,6 +61,35 @@ def check_rates(where: str, rates: np.ndarray, counts: np.ndarray) -> None:
         )
 
 
+MANY = 20
+"""Mean count of a bin beyond which a warning asks whether counts are rates a second."""
+
+
+def check_counts(where: str, counts: np.ndarray) -> None:
+    """Warn of counts that look like rates a second.
+
+    >>> check_counts("spikes.h5: train", np.array([0, 2, 1]))
+    """
+    # The first trials tell nearly always.
+    step = np.gcd.reduce(counts[:20], axis=None)
+    step = step if step == 1 else np.gcd.reduce(counts, axis=None)
+    mean = float(counts.mean())
+    if step > 1 or mean > MANY:
+        found = f"are multiples of {step}" if step > 1 else f"have the mean {mean:.3g}"
+        warnings.warn(
+            f"{where}: the counts {found}: spikes in a bin are expected; multiply rates a second by the width of a bin in s",
+            stacklevel=2,
+        )
+
+
+def check_bin(where: str, bin_s: np.ndarray) -> None:
+    """Warn of a width of bins that can hardly be in s."""
+    if bin_s.dtype.kind in "iuf" and bin_s.size == 1 and bin_s.item() > 1:
+        warnings.warn(
+            f"{where}: bin_s: {bin_s.item():g} s is long for a bin; bin_s is in s", stacklevel=2
+        )
+
+
 # --- arrays that belong together --------------------------------------------------------------------
 
 

@@ -25,7 +25,14 @@ import numpy as np
 from ctd.data import read_hdf5
 from ctd.kernel import View
 from ctd.late import Bool, Float, Int, PyTree, Real, scipy
-from ctd.lfads.checks import check_all, check_between, check_rates, check_within
+from ctd.lfads.checks import (
+    check_all,
+    check_between,
+    check_bin,
+    check_counts,
+    check_rates,
+    check_within,
+)
 from ctd.lfads.chop import Found, Recordings, Windows, chop_found
 from ctd.lfads.distributions import COUNTS, first_outputs
 from ctd.lfads.numpy_file import SPLIT, read_numpy
@@ -154,6 +161,8 @@ def make_dataset(
     ((4, 10, 4), [0, 1, 2])
     """
     found, others = _find(arrays, where), _unused(arrays, where)
+    if "bin_s" in arrays:
+        check_bin(where, np.asarray(arrays["bin_s"]))
     for parts in found:
         check_all(where, parts, inputs.likelihood)
     windows: tuple[Windows, Windows] | None = None
@@ -299,6 +308,7 @@ def _moments(
     bias = first_outputs(inputs.likelihood, train.data).astype(inputs.dtype)
     if inputs.likelihood not in COUNTS:
         return bias, None
+    check_counts(where, train.data)
     # A silent unit is kept, since sessions and readers count units by position.
     silent = np.flatnonzero(train.data.max((0, 1)) == 0)
     if len(silent):

@@ -180,6 +180,9 @@ def test_silent_units_are_warned_of_and_kept():
     [
         (arrays(conditions=np.arange(3)), r"spikes\.h5: not used: conditions; did you mean 'eval_condition'\?$"),
         (torch_arrays(valid_truths=counts(3)), "not used: valid_truths; did you mean 'valid_truth'"),
+        (arrays(train=counts() * 100), r"spikes.h5: the counts are multiples of \d+00: .*; multiply rates a second by the width"),
+        (arrays(train=counts() + 30), "spikes.h5: the counts have the mean 3.*; multiply"),
+        (arrays(bin_s=np.array([[10.0]])), "spikes.h5: bin_s: 10 s is long for a bin"),
         (arrays(eval_rates=counts(3) * 100.0), "spikes.h5: eval_rates has the mean .*, the counts .*: it should be expected counts a bin; multiply"),
     ],
 )  # fmt: skip
@@ -207,7 +210,9 @@ def test_minibatches_of_more_trials_than_there_are(tmp_path):
 def test_counts_take_few_bytes():
     dataset = make_dataset(arrays(), Model())
     assert dataset.train.data.dtype == np.uint8
-    large = make_dataset(arrays(train=counts() + 300), Model())
+    train = counts()
+    train[0, 0, 0] = 300
+    large = make_dataset(arrays(train=train), Model())
     assert large.train.data.dtype == np.int32
     assert len(large.log_factorial) == 512 > large.train.data.max()
     # Its length is part of the program, which sets of data of equal shapes share.
