@@ -69,6 +69,8 @@ class Place(NamedTuple):
     """As last heard, see `kernel_kills`."""
     warning: str = ""
     """What the user should know of it, if anything."""
+    host: str = ""
+    """Name of its node."""
 
 
 Kind = Literal["in vain", "storage", "other"]
@@ -122,7 +124,8 @@ class ShardWorker:
                     f"the worker on {socket.gethostname()} was given {count(n, 'GPU')}, and computes on the CPU: "
                     f"JAX sees no GPU there; {NO_PLUGIN}"
                 )
-            return Place(node, jax.local_devices()[0].device_kind, kills, warning)
+            device = jax.local_devices()[0].device_kind
+            return Place(node, device, kills, warning, socket.gethostname())
         except BaseException as error:
             kind = kind_of(error)
             if kind == "storage":

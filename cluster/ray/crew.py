@@ -6,6 +6,7 @@ queue, so the crew need not ask every actor for its answer.
 """
 
 import logging
+import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -205,14 +206,25 @@ class Crew:
             else:
                 self._not_opened(slot, last_line(error), "other")
             return []
-        # Ray goes on with a list of what may have been the cause; the trace keeps it.
-        said, _, _ = last_line(error).partition(" Worker exit type")
+        # Ray goes on with a list of what may have been the cause, or with ids; the trace keeps them.
+        said = re.split(" Worker exit type| Owner Id", last_line(error))[0]
+        if kind == "node" and (place := slot.place):
+            said = f"{place.host or place.node} is lost, or cannot be reached"
+            self._leave(place)
         trace = redact(str(error))[-MOST_TRACE:]
         death = self._note_death(slot, kind, f"the worker died ({kind}): {said}", trace)
         if kind != "killed":
             return [death.report]
         self._unexplained.append(death)
         return []
+
+    def _leave(self, lost: Place) -> None:
+        """Replace the idle actors on a lost node: the next attempts would fail there, too."""
+        if lost.node not in self._warned:
+            self._warned.add(lost.node)
+            log.warning("%s is lost; what ran there is tried again", lost.host or lost.node)
+        for slot in [s for s in self.idle if s.place and s.place.node == lost.node]:
+            self._replace(slot)
 
     def _note_death(self, slot: Slot, kind: str, text: str, trace: str = "") -> Death:
         """Replace an actor that died, or is to die, as it ran a shard."""

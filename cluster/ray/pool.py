@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from cluster.ray.actor import Place, ShardWorker
 from cluster.ray.local import LocalRay
-from cluster.ray.private import loopback_kept
+from cluster.ray.private import loopback_kept, silence
 from cluster.ray.reach import NoRay, Reach, knock
 from jobs.errors import JobError, count
 from jobs.plan.layout import Machines
@@ -34,6 +34,7 @@ def connect(address: str) -> None:
     """Connect to the Ray at host:port. NoRay if nothing answers there, or it cannot be used (other versions, wrong token)."""
     try:
         knock(address)  # Ray itself would keep trying for a minute
+        silence()
         with loopback_kept(), _sigterm_kept():
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 | of `ray`                                                              | for                            | without it |
 |---|---|---|
 | `_raylet.Config.initialize`, `AuthenticationTokenLoader.reset_cache`  | a token given after `import ray`  | only the first Ray of a process is connected to, if `ray` was not imported before |
+| `_private.worker.print_to_stdstream`                                  | no advice of Ray's between the lines of a run | it is printed, in colours |
 | `_private.node.Node`, `parameter.RayParams`, `ray_constants.ENABLE_RAY_CLUSTER` | a Ray that listens on 127.0.0.1 alone | `ray.init`: it listens on all interfaces |
 | `_private.utils`, `parameter`: `get_..._dependency_error`, `node.Node.start_api_server`, `services.start_ray_process`, `_raylet.persist_port` | no dashboard, no agents | `ray.init`: three more processes, seconds more |
 
@@ -12,7 +13,7 @@ The last two go together: if one of their names is missing or has changed, a Ray
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -80,6 +81,13 @@ def loopback_kept() -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+def silence() -> None:
+    """Keep Ray from printing what its raylets tell, such as that a node is lost, which ctd says itself."""
+    with suppress(*MISSED):
+        find("ray._private.worker", "print_to_stdstream")
+        import_module("ray._private.worker").print_to_stdstream = lambda *_, **__: None  # type: ignore[attr-defined]
 
 
 def start_node(**settings: object) -> Any:

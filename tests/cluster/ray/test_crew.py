@@ -10,7 +10,7 @@ import pytest
 from faulty_jobs import make
 from obstore.exceptions import GenericError
 from processes import KERNEL
-from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 
 from cluster.ray.actor import Place, ShardWorker
 from cluster.ray.crew import MAX_STARTS, Crew
@@ -226,6 +226,21 @@ def test_running_out_of_memory_is_a_death_too():
     assert report.about == {"died": "oom", "node": "n1"}
     assert report.error == "the worker died (oom): low on memory"
     assert killed == [actor]
+
+
+def test_a_lost_node_is_named_and_left_by_idle_actors(caplog):
+    """Ray takes it for alive for a while: the next attempt would fail on it as well."""
+    here = Place("7f3a", "cpu", 0, host="n2")
+    gone = ActorUnavailableError("The actor is unavailable: RpcError: rpc_code: 14.", None)
+    dies, idle, killed = Dies("7f3a", error=gone), Opens(iter([here])), []
+    elsewhere = lambda: Opens(iter([Future()]))
+    crew = crew_of([Slot(dies), Slot(idle)], kill=killed.append, actor=elsewhere)
+    crew.wait(0)
+    next(iter(crew.idle)).place = here
+    report = death(crew, 3)
+    assert report.error == "the worker died (node): n2 is lost, or cannot be reached"
+    assert (killed, len(crew.idle)) == ([idle, dies], 0)
+    assert "n2 is lost; what ran there is tried again" in caplog.text
 
 
 @pytest.mark.parametrize(
