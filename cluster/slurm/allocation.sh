@@ -44,15 +44,19 @@ progress() { cat "$CTD_PROGRESS" 2>/dev/null; }
 before=$(progress)
 
 # --- Signals ------------------------------------------------------------------------------------------
-# USR1: the time limit or a preemption is near. TERM: cancelled, or the limit is there and USR1 came before
-# this script listened, as it does where the limit is a minute. Both let the driver write checkpoints.
+# USR1: the time limit or a preemption is near. TERM: cancelled, requeued by Slurm (a lost node), or the limit is there and USR1
+# came before this script listened, as it does where the limit is a minute. Both let the driver write checkpoints.
 # CONT, which Slurm sends along, must not be trapped: bash 5.2 then loses the other signal.
-driver='' again=1 stop=''
+driver='' again=1 stop='' requeued=''
 stop_driver() { stop=1; [ -z "$driver" ] || kill -"$1" "$driver"; }
 terminated() {
   stop_driver TERM
   if [ "$(squeue --noheader --jobs="$number" --format=%r)" = TimeLimit ]; then
     say "the time limit is reached"
+  elif [[ $(scontrol show job --oneliner "$number") =~ Restarts=([0-9]+) ]] &&
+    ((BASH_REMATCH[1] > ${SLURM_RESTART_COUNT:-0})); then
+    say "Slurm ends this allocation, which lost a node or was preempted, and starts it again"
+    requeued=1
   else
     say "cancelled"
     again=
@@ -207,6 +211,8 @@ say "ended with $rc after $SECONDS s"
 if ((rc == 75)) && { [ -z "$again" ] || [ -e "$home/cancelled" ]; }; then
   note cancelled
   say "cancelled; ctd submit continues it"
+elif ((rc == 75)) && [ -n "$requeued" ]; then
+  note requeued
 elif ((rc == 75)); then
   # Allocations that all end at the same point would follow each other for ever.
   if [ "$(progress)" = "$before" ]; then echo "$number" >>"$CTD_PROGRESS.still"; else rm -f "$CTD_PROGRESS.still"; fi

@@ -169,6 +169,7 @@ def test_preemption(end):
 @pytest.mark.endurance
 def test_node_killed(end):
     """Slurm notices, requeues the allocation, and the run goes on when the node is back."""
+    assert end.history() == ["started", "ended", "requeued", "started", "ended"], end.log()
     end.assert_same_as_here()
     end.assert_nothing_left()
 
