@@ -216,6 +216,16 @@ def test_hostile_names_and_traces_are_only_text(visit):
     assert "<script>hacked()</script>" in page.locator("#failures pre").first.inner_text()
 
 
+def test_a_shard_that_a_run_tries_again_is_not_given_up(visit):
+    page, failure = visit("toy"), {"what": "shard", "ids": [2], "n_ids": 1, "open": True, "error": "the worker died"}  # fmt: skip
+    tags = []
+    for mood in ("running", "warning"):
+        content = {"failures": [failure], "learned": [], "status": {"mood": mood}}
+        page.evaluate("showFailures", content)
+        tags.append(page.locator("#failures .tag").text_content())
+    assert tags == ["not computed yet", "not computed"]
+
+
 def test_a_strangers_store_is_only_text_and_pictures(visit, tmp_path, monkeypatch):
     """Whatever a store says of its kernel, and the pictures that it keeps, is the stranger's."""
     monkeypatch.delitem(sys.modules, "payload", raising=False)

@@ -94,11 +94,13 @@ function showBar(node, content) {
 function showFailures(content) {
   const s = section("failures", "Failures"), list = content.failures;
   s.show(list.length > 0);
-  if (!list.length || !isNew("failures", [list, content.failures_left_out])) return;
+  if (!list.length || !isNew("failures", [list, content.failures_left_out, content.status.mood])) return;
   const entry = (f) => {
     const ids = `${f.what}${f.n_ids > 1 ? "s" : ""} ${f.ids.slice(0, 20).join(", ")}${f.n_ids > 20 ? ` ... (${f.n_ids})` : ""}`;
-    const word = f.what === "item" ? "failed" : f.open ? "not computed" : f.in_part ? "the rest succeeded" : "succeeded later";
-    const tag = el("span", { className: `tag mood-${f.open ? "bad" : "good"}` }, word);
+    // A run tries a shard again, or has given it up: its progress tells how many.
+    const yet = f.what !== "item" && content.status.mood === "running";
+    const word = f.what === "item" ? "failed" : f.open ? `not computed${yet ? " yet" : ""}` : f.in_part ? "the rest succeeded" : "succeeded later";
+    const tag = el("span", { className: `tag mood-${!f.open ? "good" : yet ? "warning" : "bad"}` }, word);
     const where = [f.fault && `fault: ${f.fault}`, f.host && `on ${f.host}`, `last ${f.time} UTC`, f.n > 1 && `${f.n} times`].filter(Boolean).join(", ");
     const of = content.stores ? `${content.differing[0].values[f.store]}: ` : "";
     return el("details", {}, el("summary", {}, tag, `${of}${ids}: ${f.error.split("\n")[0]}`), el("p", { className: "note" }, where), el("pre", { tabIndex: 0 }, f.trace || f.error));
