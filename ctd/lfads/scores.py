@@ -95,7 +95,8 @@ def _sums(
         if trials.condition is not None:
             which = jnp.asarray(trials.condition)[rows] * counted[:, None]
             # Sums over the trials k of each condition c.
-            average = lambda x: jnp.einsum("kc,ktn->ctn", which, x)
+            # From the first entry of a unit on, so that the averages of one that never changes are 0 in all of them.
+            average = lambda x: jnp.einsum("kc,ktn->ctn", which, x - trials.data[0, 0])
             sums["psth"] = which.sum(0), average(data), average(rates)
         return sums
 

@@ -125,25 +125,31 @@ def test_small_directions_of_true_states_count_in_float32():
     np.testing.assert_allclose(jax.jit(explained)(x, y), fitted.var(0), rtol=1e-3)
 
 
+def of_means(data, means, **sizes):
+    """(scores of these posterior means of all trials, in float32; the readout of factors)."""
+    params = Model(**SIZES | {"dtype": "float32"} | sizes)
+    static, traced = static_of(params), jax.tree.map(jnp.asarray, traced_of(params))
+    data = make_dataset(data, inputs_of(params))
+    weights = init_weights(static, traced, jax.random.key(0), 4, 0, jnp.asarray(data.bias))
+    means = {name: jnp.asarray(value, jnp.float32) for name, value in means.items()}
+    scored = jax.jit(
+        lambda means: scores(Fitted(static, 1e-4, data, weights), jax.random.key(1), means)
+    )
+    return scored(means), np.asarray(weights["output"]["w"], float)
+
+
 def test_states_that_hardly_move_count_in_float32():
     """Near 0.9, as those of a collapsed posterior: against NumPy in float64."""
     rng = np.random.default_rng(1)
     true = rng.standard_normal((N_TRIALS, N_STEPS, 2)).astype(np.float32)
     moved = true @ rng.standard_normal((2, 5)) + rng.standard_normal((N_TRIALS, N_STEPS, 5))
     states = (0.9 + 1e-4 * moved).astype(np.float32)
-    params = Model(**SIZES | {"dtype": "float32"})
-    static, traced = static_of(params), jax.tree.map(jnp.asarray, traced_of(params))
-    data = make_dataset(arrays() | {"eval_states": true}, inputs_of(params))
-    weights = init_weights(static, traced, jax.random.key(0), 4, 0, jnp.asarray(data.bias))
     means = {"states": states, "factors": states[..., :3], "rates": arrays()["eval_rates"]}
-    means = {name: jnp.asarray(value, jnp.float32) for name, value in means.items()}
-    model = Fitted(static, 1e-4, data, weights)
-    scored = jax.jit(lambda means: scores(model, jax.random.key(1), means))(means)
+    scored, readout = of_means(arrays() | {"eval_states": true}, means)
     x, y = (a.reshape(-1, a.shape[-1]).astype(float) for a in (true, states))
     predicted = linear_model.LinearRegression().fit(x, y).predict(x)
     expected = metrics.r2_score(y, predicted, multioutput="variance_weighted")
     assert scored["state_r2_from_true"] == pytest.approx(expected, rel=1e-4)
-    readout = np.asarray(weights["output"]["w"], float)
     cycle = cycle_consistency(np.cov(y[:, :3].T, ddof=0), readout)
     assert scored["cycle_consistency"] == pytest.approx(float(cycle), rel=1e-4)
 
@@ -180,6 +186,20 @@ def test_psth_scikit_learn(found):
     # Two conditions with one average are no reason to divide by a third, empty one.
     n, sums = np.array([2.0, 0.0]), np.arange(12.0).reshape(2, 3, 2) * [[[1]], [[0]]]
     assert jax.jit(psth_r2)(n, sums, sums) == 1
+
+
+def test_psth_of_a_channel_that_never_changes():
+    """It has no R2; in float32 its averages over the trials of conditions of other sizes are rounded otherwise."""
+    data = np.random.default_rng(1).standard_normal((20 + N_TRIALS, N_STEPS, N_UNITS))
+    data[..., 2] = 1.3
+    given = {"train": data[:20], "eval": data[20:], "eval_condition": CONDITION}
+    rates = 0.9 * given["eval"] + 0.05
+    means = {"rates": rates, "states": np.ones((N_TRIALS, N_STEPS, 5)), "factors": rates[..., :3]}
+    scored, _ = of_means(given, means, likelihood="gaussian")
+    psth = lambda x: np.concatenate([x[name == CONDITION].mean(0) for name in (2, 7, 9)])
+    true, model = (np.delete(psth(x), 2, axis=1) for x in (given["eval"], rates))
+    expected = metrics.r2_score(true, model, multioutput="variance_weighted")
+    assert scored["psth_r2"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_cycle_numpy(found):
