@@ -101,8 +101,10 @@ def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
     shares = [np.asarray(group.reduced[key], float)[least] for key in kinds.values()]
     if len(names) == 1:  # one size makes no line, and marks above each other would hide one another
         points = Points(np.concatenate(shares), np.arange(len(kinds)))
-        label = f"share, neurons x trials: {names[0]}"
-        return Plot(title, [points], Axis(label), Axis(ticks=[*kinds]))
+        label = "share, {} neurons, {} trials".format(*names[0].split(" x "))
+        # Without "(upper bound)", which would reach into the picture beside.
+        rows = Axis(ticks=[kind.partition(" (")[0] for kind in kinds])
+        return Plot(title, [points], Axis(label), rows)
     # Dashed above the others, so that neither hides one that it coincides with.
     layers = [
         Lines(place[least], share, name, dashed="bound" in name)

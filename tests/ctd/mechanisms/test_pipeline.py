@@ -40,6 +40,7 @@ def test_what_is_read_off_fits_is_judged_and_places_a_recording(tmp_path):
     assert kinds == {Points}, "one size makes no line"
     rows = [np.asarray(layer.y).tolist() for plot in by_size for layer in plot.layers]
     assert rows == [[0, 1, 2, 3], [0, 1]], "equal shares do not hide one another"
+    assert {plot.x.label for plot in by_size} == {"share, 6 neurons, 30 trials"}
     p = np.stack([table[f"p_{name}"] for name in (*NAMES, "none")])
     np.testing.assert_allclose(p.sum(0), 1, atol=1e-6)
     # The same files once more, as of one who does not know what made them.
