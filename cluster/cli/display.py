@@ -164,6 +164,20 @@ def cell(value: object) -> str:
     return shown(str(value), keep="")
 
 
+def _cells(column: Sequence[Any] | np.ndarray) -> list[str]:
+    """The values of a column as texts: reals that differ by less than a thousandth with 6 digits, since 4 would make them equal.
+
+    >>> _cells([1122.31, 1122.45]), _cells([1122.31, 1155.0]), _cells([1e4, 1e4])
+    (['1122.31', '1122.45'], ['1122', '1155'], ['1e+04', '1e+04'])
+    """
+    values = np.asarray(column)
+    if values.dtype.kind == "f":
+        finite = values[np.isfinite(values)]
+        if len(finite) and 0 < np.ptp(finite) < 1e-3 * abs(finite).max():
+            return [f"{value:.6g}" for value in values]
+    return [*map(cell, column)]
+
+
 def show_table(
     table: "Columns", title: str = "", limit: int | None = 40, all_columns: bool = True,
     hint: str = "--json shows them", keys: int = 1,
@@ -177,7 +191,7 @@ def show_table(
         return
     values = {shown(str(name)): table[name][:limit] for name in table}
     numbers = {name for name in values if np.asarray(values[name]).dtype.kind in "iufc"}
-    texts = {name: [*map(cell, column)] for name, column in values.items()}
+    texts = {name: _cells(column) for name, column in values.items()}
     widths = {name: max(map(len, [name, *column])) for name, column in texts.items()}
     # Rich narrows texts to these as far as it must.
     least = {name: w if name in numbers else min(w, TEXT_WIDTH) for name, w in widths.items()}
