@@ -23,7 +23,7 @@ from jobs.spec.trust import modules_of
 from jobs.storage.addresses import beside, join
 from jobs.store.arrays import plain
 from jobs.store.card import searched
-from jobs.store.store import Metric, Mode, Store, known_kernel, metric_of
+from jobs.store.store import Metric, Mode, Store, known_kernel, metric_of, words_sent
 
 if TYPE_CHECKING:
     from jobs.query.shelf import Shelf
@@ -276,8 +276,16 @@ def commands(store: Store, item: int) -> dict[str, str]:
         job = shlex.quote(f"{own}-{what.removeprefix('its ').replace(' ', '-')}.yaml")
         # JSON is YAML on one line, with quotes that a shell leaves alone.
         text = json.dumps(content)
-        found[what] = f"echo {shlex.quote(text)} > {job} && ctd run {job}"
+        found[what] = f"echo {shlex.quote(text)} > {job} && {_computes(store, job)}"
     return found
+
+
+def _computes(store: Store, job: str) -> str:
+    """The command that computes another job where the store's own was: on the cluster that its submission named."""
+    words = words_sent(store) or []
+    if "--cluster" not in words[:-1]:
+        return f"ctd run {job}"
+    return f"ctd submit {job} --cluster {shlex.quote(words[words.index('--cluster') + 1])}"
 
 
 def _proposed(store: Store, item: int) -> dict[str, JobFields | str]:

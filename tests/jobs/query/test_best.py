@@ -16,7 +16,7 @@ from search_jobs import HALVING, POPULATION, changed
 
 from ctd.catalogue import load_kernel
 from jobs.errors import JobError
-from jobs.query.best import best, best_of, computes_once, ends, require_metric
+from jobs.query.best import best, best_of, commands, computes_once, ends, require_metric
 from jobs.query.query import query
 from jobs.query.tables import ask
 from jobs.query.tree import StoreTree
@@ -64,6 +64,15 @@ def test_a_metric_that_the_job_does_not_have_is_told_by_what_it_is(trained):
     ) as told:
         require_metric(trained, "--by", name)
     assert "did you mean" not in str(told.value)
+
+
+def test_next_jobs_of_a_submitted_store_are_submitted(trained, monkeypatch):
+    """`ctd run` would compute on the login node."""
+    sent = ["a.yaml", "--cluster", "my lab"]
+    monkeypatch.setattr(sys.modules[commands.__module__], "words_sent", lambda _: sent)
+    found = [line.partition(" && ")[2] for line in commands(trained, 0).values()]
+    assert found[0] == "", "writes files here"
+    assert found[1] == "ctd submit nets-0-fixed-points.yaml --cluster 'my lab'"
 
 
 def test_failed_items_are_never_best():
