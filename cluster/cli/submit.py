@@ -133,12 +133,8 @@ def preview(order: Order) -> dict[str, str]:
         if stage.address in planned:
             found[f"work{of}"], found[f"time{of}"] = _work_and_time(planned[stage.address], order)
         elif Store.exists(stage.address):
-            store = Store.open(stage.address)
-            done = store.committed.numbers()
-            if order.failed:
-                done = done.difference(store.failed.items())
-            n = store.job.plan.n_shards
-            found[f"work{of}"] = f"{n - len(done):,} of {count(n, 'shard')} left"
+            found[f"work{of}"], took = _rest(Store.open(stage.address), order)
+            found |= {f"time{of}": took} if took else {}
         else:
             found[f"work{of}"] = f"known once {', '.join(stage.needs())} has run"
     if not isinstance(profile := order.profile, SlurmProfile):
@@ -152,6 +148,23 @@ def preview(order: Order) -> dict[str, str]:
     if (image := profile.image()) and not image.exists():
         found["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
     return found | risks(order) | _answers(order, profile)
+
+
+def _rest(store: Store, order: Order) -> tuple[str, str]:
+    """What is left of a store's work, and how long that takes; "" where nothing tells."""
+    from jobs.report.planned import done_so_far
+
+    done, n, items = store.committed.numbers(), store.job.plan.n_shards, store.job.plan.n_items
+    if order.failed:
+        done = done.difference(store.failed.items())
+    work, so_far = f"{n - len(done):,} of {count(n, 'shard')} left", done_so_far(store)
+    if so_far.work > so_far.ended:
+        work += f", {so_far.work / items:.1%} of the work done"
+    busy = min(order.machines(store.job.spec.run).workers, n - len(done))
+    if order.failed or not (so_far.work and busy):
+        return work, ""
+    took = duration(max(1, so_far.s_left(items) / busy))
+    return work, f"{took} on {count(busy, 'worker')} as fast as before"
 
 
 def _of_stage(stage: Stage, order: Order) -> str:

@@ -10,6 +10,7 @@ from jobs.run.prepare import Prepared, another_job
 from jobs.spec.description import Description
 from jobs.spec.search import Search
 from jobs.store.card import n_dropped
+from jobs.store.checkpoint import Left, left
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -19,15 +20,13 @@ def plan_rows(
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Summarise a plan: (columns over the groups, totals).
 
-    The estimated time of what is `left` comes from the committed shards of the job's store at `address`, and is None without
-    any. That store has the shards that it was made with. Of a store that holds another job, a warning tells.
+    The estimated time of what is `left` comes from what the job's store at `address` has, and is None without that. That store has the shards that it was made with. Of a store that holds another job, a warning tells.
     """
     store = Store.open(address) if Store.exists(address) else None
     other = another_job(store, ready.spec, ready.kernel) if store else ""
     own = None if other else store
     markers = own.committed.markers() if own else []
-    plan, n_done = own.job.plan if own else ready.plan, sum(m.n_items for m in markers)
-    left = ready.items.n - n_done
+    plan, done = own.job.plan if own else ready.plan, done_so_far(own) if own else Left()
     # Where a search chooses the group of each item, any may get all of them.
     items = "items" if plan.ways == 1 else "items_at_most"
     rows: list[dict[str, Any]] = [
@@ -43,15 +42,14 @@ def plan_rows(
         for group, layout, sizes in zip(ready.items.groups, plan.layouts, ready.sizes, strict=True)
     ]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    seconds = sum(m.seconds for m in markers)
     total: dict[str, Any] = {
         "items": ready.items.n,
-        **({"left": left} if own else {}),
+        **({"left": ready.items.n - done.ended} if own else {}),
         "groups": len(rows),
         "shards": plan.n_shards,
         "memory_MB": round(max(columns["memory_MB"]), 2),
         "result_MB": round(sum(columns["result_MB"]), 2),
-        "estimated_s": float(f"{seconds / n_done * left / workers:.3g}") if n_done else None,
+        "estimated_s": float(f"{done.s_left(ready.items.n) / workers:.3g}") if done.work else None,
     }
     if ready.data:
         total["data"] = "; ".join(ready.data)
@@ -61,6 +59,14 @@ def plan_rows(
     if warnings:
         total["warnings"] = "; ".join(warnings)
     return columns, total
+
+
+def done_so_far(store: Store) -> Left:
+    """Return the items of committed shards; with the work in checkpoints, unless a search decides what goes on; its seconds."""
+    markers = store.committed.markers()
+    kept = Left() if store.job.spec.search else left(store, {m.shard.number for m in markers})
+    n, seconds = sum(m.n_items for m in markers), sum(m.seconds for m in markers)
+    return Left(n, n + kept.work, seconds + kept.seconds)
 
 
 def _warnings(ready: Prepared, markers: Sequence[Marker]) -> list[str]:

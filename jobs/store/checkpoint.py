@@ -49,6 +49,10 @@ class Left(NamedTuple):
     seconds: float = 0.0
     """What it took (s)."""
 
+    def s_left(self, n_items: int) -> float:
+        """Return the seconds that a worker needs for the rest of so many items, at this pace; `work` is not 0."""
+        return self.seconds / self.work * (n_items - self.work)
+
 
 def left(store: Store, done: Container[int]) -> Left:
     """Return what the checkpoints in a store have. done: the committed shards. One of an older ctd does not tell."""

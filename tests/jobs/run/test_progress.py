@@ -12,6 +12,7 @@ from waiting import until
 
 from jobs import keys
 from jobs.errors import duration
+from jobs.report.planned import done_so_far
 from jobs.report.summary import facts, state
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
@@ -132,6 +133,9 @@ def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch, tick_s):
     assert [work for work, _ in works] == sorted(work for work, _ in works)
     assert works[-1] == (7.5, True)
     assert state(store)["unfinished"]["work"] == 7.5
+    so_far = done_so_far(store)
+    assert (so_far.ended, so_far.work) == (0, 7.5)
+    assert so_far.s_left(10) == pytest.approx(so_far.seconds / 3)
     # A worker that dies with its node leaves less than it told.
     (kept,) = objects.list_keys(store.objects, keys.CHECKPOINTS)
     objects.delete(store.objects, kept)
