@@ -127,9 +127,13 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
     # Each driver of a part knows of its own work alone.
     work = sum(number(one.get("work")) for one in reports)
     rate = sum(number(one.get("rate")) for one in reports)
-    left = max(0.0, items - committed - work)
+    done = committed + work
+    if len(reports) == 1 and "done" in reports[0]:
+        # A shard that was committed since then is in the work that was told.
+        done = max(committed, number(reports[0]["done"]) + work)
+    left = max(0.0, items - done)
     return {
-        "share": min(1.0, (committed + work) / items),
+        "share": min(1.0, done / items),
         "rate": float(f"{rate:.3g}") if rate else None,
         "left_s": round(left / rate) if 0 < left < rate * LONGEST_LEFT_S else None,
         "texts": [str(one["text"])[:MAX_TEXT] for one in reports if one["text"]],

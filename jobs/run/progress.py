@@ -238,8 +238,9 @@ class Progress:
         return (f"advance {many}" if few == many else f"advances {few}-{many}") + of + last
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the lease tells other processes: work, rate and the line of text."""
-        return {"work": self.work, "rate": self.rate, "text": self.text()}
+        """Return what the lease tells other processes: items of committed shards, work in others, rate and the line of text."""
+        done, work = self.items_done, self.work
+        return {"done": done, "work": work, "rate": self.rate, "text": self.text()}
 
     def blame(self, items: Iterable[FailedItem]) -> int:
         """Note items that fail by themselves; return how many are new."""

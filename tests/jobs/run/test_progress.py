@@ -13,13 +13,14 @@ from waiting import until
 from jobs import keys
 from jobs.errors import duration
 from jobs.report.planned import done_so_far
-from jobs.report.summary import facts, state
+from jobs.report.summary import _reported, facts, state
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import ShardProgress
 from jobs.run.worker import SerialExecutor
 from jobs.storage import lease, objects
+from jobs.storage.lease import LeaseRecord
 from jobs.store.live import Value
 from jobs.store.store import Store
 
@@ -140,6 +141,14 @@ def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch, tick_s):
     (kept,) = objects.list_keys(store.objects, keys.CHECKPOINTS)
     objects.delete(store.objects, kept)
     assert state(store)["unfinished"]["work"] == 0.0
+
+
+def test_a_shard_that_was_committed_since_a_report_counts_once():
+    """Of six items two were nearly done when the driver told so; now they are committed."""
+    told = LeaseRecord(generation=0, said={"done": 2, "work": 3.0, "rate": 0.1, "text": "x"})
+    found = _reported([told], 6, 4)
+    assert (found["share"], found["left_s"]) == (5 / 6, 10)
+    assert _reported([told, told], 6, 0)["share"] == 1.0, "each tells of its own work"
 
 
 def test_best_of_a_run_never_gets_worse():
