@@ -110,10 +110,14 @@ def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, lis
     """The table of the stores: what `ctd ls` says of each, then what differs between them."""
     overview = shelf.overview()
     # What the job files name comes before defaults that differ, such as those of other kernels.
-    named = [n for store in shelf.stores for n in (*leaves(store.job.spec.params), *store.swept)]
-    differing = {
-        name: overview[name] for name in dict.fromkeys([*named, *overview]) if name in overview
-    }
+    each = [(s.job.spec.kernel, [*leaves(s.job.spec.params), *s.swept]) for s in shelf.stores]
+    differing = dict[str, list[Any]]()
+    for name in dict.fromkeys([*(n for _, named in each for n in named), *overview]):
+        if name in overview:
+            # A default of a kernel has nothing to do with a field of the same name that a job of another one gives.
+            kernels = {kernel for kernel, named in each if name in named}
+            own = [not kernels or kernel in kernels for kernel, _ in each]
+            differing[name] = [v if k else "" for k, v in zip(own, overview[name], strict=True)]
     first: dict[str, list[Any]] = {"store": differing.pop("store")}
     if "kernel" in differing:
         first["kernel"] = differing.pop("kernel")
@@ -178,7 +182,12 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
     pictures = {name: groups[0]["plots"] for name, groups in zip(names, own, strict=True) if groups}
     shared = join_plots(pictures, has_items) if all(own) else []
     if not shared:
-        return flat
+        firsts = {content["kernel"]: k for k, content in reversed(list(enumerate(contents)))}
+        ofs = [k for k in sorted(firsts.values()) if own[k] and own[k][0]["plots"]]
+        title = lambda k, plot: {**plot, "title": f"{names[k]}: {plot['title']}"}
+        plots = [title(k, own[k][0]["plots"][0]) for k in ofs]
+        one = {"label": "one of each kernel", "items": "", "plots": plots, "shared": True}
+        return [one, *flat] if len(plots) > 1 else flat
     whole = all(groups[0].get("shared") or len(groups) == 1 for groups in own)
     note = "the items of all stores" if whole else "the items of every store's first group"
     return [{"label": "together", "items": note, "plots": shared, "shared": True}, *flat]

@@ -56,6 +56,9 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept, monkeypatch):
     assert table["swept"] == ["learning_rate, seed", "n, rate, push"]
     assert (table["done"], table["failed"]) == ([6, 43], [0, 1])
     assert table["eval_loss"] == [first["eval_loss"], ""]
+    together, *own = found["groups"]
+    assert [plot["title"].partition(": ")[0] for plot in together["plots"]] == ["swept", "toy"]
+    assert own[0]["label"].startswith("swept, ")
     ids = found["tables"][0]["ids"]
     assert ids == [*range(6), *range(OFFSET, OFFSET + 44)], "each item has a number of its own"
     # Results of one kernel compare with those of no other: one with a metric is shown.
@@ -75,6 +78,16 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept, monkeypatch):
     assert alone["groups"][0]["items"] == "the items of all stores"
     [worker] = alone["hosts"]
     assert (alone["n_workers"], worker["items"]) == (1, 2 * 6), "one process computed both"
+
+
+def test_a_default_of_a_kernel_is_in_no_column_of_another_kernels_field(swept):
+    store, content = swept
+    points = finished("fixed_points")
+    shelf = Shelf([store, points])
+    assert float(shelf.overview()["learning_rate"][1]) > 0, "fixed_points has a field of that name"
+    found = several([content, Content(points).all()], shelf)
+    table = {column["name"]: column["values"] for column in found["differing"]}
+    assert table["learning_rate"] == [shelf.overview()["learning_rate"][0], ""]
 
 
 def test_without_a_metric_what_was_found_is_counted(swept):
