@@ -52,7 +52,8 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         return
     idle = not (found["complete"] or found["running"] or sent.goes_on)
     if sent.goes_on and (why := found["stopped"]):
-        waits = {"stopped": f"{why}; goes on once an allocation begins"}
+        said = "by its time limit or a preemption" if why == "SIGUSR1" else why
+        waits = {"stopped": f"{said}; goes on once an allocation begins"}
         found |= waits if sent.waits else {"running": _starting(why), "stopped": None}
     failed = found["items_failed"] or found["errors"]
     styles = STYLES | {"items": "red" if failed else "green" if found["complete"] else "yellow"}

@@ -149,6 +149,11 @@ def test_status_tells_many_tasks_of_an_array_together(ctd, sent):
         ("SIGTERM", True, "stopped SIGTERM"),
         ("SIGTERM", "by scancel", "stopped SIGTERM"),
         ("SIGTERM", None, "stopped SIGTERM; goes on once an allocation begins"),
+        (
+            "SIGUSR1",
+            None,
+            "stopped by its time limit or a preemption; goes on once an allocation begins",
+        ),
     ],
 )
 def test_status_says_that_a_stopped_run_starts_again(ctd, sent, stopped, cancelled, said):
