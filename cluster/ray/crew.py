@@ -68,6 +68,8 @@ class Crew:
         """Deaths whose reports wait until their cause is known; until then the driver takes the shard for running."""
         self._warned: set[str] = set()
         """What was warned of: all workers have much the same to say."""
+        self._lost_nodes: set[str] = set()
+        """Nodes lost since the last `wait`: Ray takes them for alive, but the next attempts there would fail, too."""
         self._stopping = self._told = False
         """Whether a stop was asked for; whether the actors have been told."""
         for slot in pool.slots:
@@ -129,8 +131,10 @@ class Crew:
             if answer is slot.answer:  # else it is of an actor that was replaced
                 reports += self._take(slot, answer)
         reports += self._explained()
-        for slot in [s for s in self.idle if s.place and s.place.node in self._pool.aside]:
+        left = self._pool.aside | self._lost_nodes
+        for slot in [s for s in self.idle if s.place and s.place.node in left]:
             self._replace(slot)  # the new one starts on another node
+        self._lost_nodes.clear()  # one that is back is used again
         return reports
 
     def _open(self, slot: Slot) -> None:
@@ -209,22 +213,18 @@ class Crew:
         # Ray goes on with a list of what may have been the cause, or with ids; the trace keeps them.
         said = re.split(" Worker exit type| Owner Id", last_line(error))[0]
         if kind == "node" and (place := slot.place):
-            said = f"{place.host or place.node} is lost, or cannot be reached"
-            self._leave(place)
+            name = place.host or place.node
+            said = f"{name} is lost, or cannot be reached"
+            if place.node not in self._warned:
+                self._warned.add(place.node)
+                log.warning("%s is lost; what ran there is tried again", name)
+            self._lost_nodes.add(place.node)
         trace = redact(str(error))[-MOST_TRACE:]
         death = self._note_death(slot, kind, f"the worker died ({kind}): {said}", trace)
         if kind != "killed":
             return [death.report]
         self._unexplained.append(death)
         return []
-
-    def _leave(self, lost: Place) -> None:
-        """Replace the idle actors on a lost node: the next attempts would fail there, too."""
-        if lost.node not in self._warned:
-            self._warned.add(lost.node)
-            log.warning("%s is lost; what ran there is tried again", lost.host or lost.node)
-        for slot in [s for s in self.idle if s.place and s.place.node == lost.node]:
-            self._replace(slot)
 
     def _note_death(self, slot: Slot, kind: str, text: str, trace: str = "") -> Death:
         """Replace an actor that died, or is to die, as it ran a shard."""

@@ -20,7 +20,8 @@ def plan_rows(
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Summarise a plan: (columns over the groups, totals).
 
-    The estimated time of what is `left` comes from what the job's store at `address` has, and is None without that. That store has the shards that it was made with. Of a store that holds another job, a warning tells.
+    The estimated time of what is `left` comes from what the job's store at `address` has, and is None without that. That store
+    has the shards that it was made with. Of a store that holds another job, a warning tells.
     """
     store = Store.open(address) if Store.exists(address) else None
     other = another_job(store, ready.spec, ready.kernel) if store else ""

@@ -16,7 +16,7 @@ from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.task import Executor, ExecutorLost, Heartbeat, Key, Report, ShardProgress, Task
 from jobs.storage import objects
-from jobs.store.checkpoint import clear, left
+from jobs.store.checkpoint import Left, clear, left
 
 IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told. Workers that all import JAX at once take 30 s to start."""
@@ -125,11 +125,12 @@ class Driver:
                 break
             for report in reports:
                 self._take(report)
+        kept = None
         if stop.reason is not None:
             # No heartbeat told of the last advances; and workers that died, or had no time, left less than they told.
             with objects.may_fail():
-                ledger.progress.leave(left(ledger.store, ledger.done), ledger.searches.progress)
-        self._show({})
+                kept = left(ledger.store, ledger.done)
+        self._show({}, kept)
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
@@ -200,11 +201,11 @@ class Driver:
         self.ledger.events.note(kind, shard=task.shard.number, attempt=task.attempt, text=text)
         self.ledger.events.flush()
 
-    def _show(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
+    def _show(self, heartbeats: Mapping[Key, Heartbeat], kept: Left | None = None) -> None:
         progress, counts = self.ledger.progress, self.attempts.counts
         running = [now for key, (now, _) in heartbeats.items() if now is not None and counts(key)]
         progress.stopping = self.stop.reason is not None
-        progress.update(running, self.ledger.searches.progress)
+        progress.update(running, self.ledger.searches.progress, kept)
         progress.trouble = self.ledger.storage.reason or self._idle()
         progress.wait_for(self._waiting(running))
         self.listener(progress)

@@ -110,15 +110,19 @@ class Progress:
         self.items_before, self.work = self.items_done, work
         self._before = self._shown = (0, self.items_done + work)
 
-    def leave(self, left: Left, rounds: tuple[int, float]) -> None:
-        """Note what a stopped run leaves in checkpoints, and in past rounds of searches."""
-        ended, work = left.ended + rounds[0], left.work + rounds[1]
-        self._shown = self.items_done + ended, self.items_done + work
-
     def update(
-        self, running: Sequence[ShardProgress], rounds: tuple[int, float] = (0, 0.0)
+        self,
+        running: Sequence[ShardProgress],
+        rounds: tuple[int, float] = (0, 0.0),
+        kept: Left | None = None,
     ) -> None:
-        """Note how far the running shards have come. rounds: items that have ended, and work, in past rounds of searches."""
+        """Note how far the running shards have come. rounds: items that have ended, and work, in past rounds of searches.
+
+        kept: what a stopped run leaves in checkpoints.
+        """
+        if kept:
+            done = self.items_done
+            self._shown = done + kept.ended + rounds[0], done + kept.work + rounds[1]
         # A shard reports nothing until it has read its checkpoint, nor after a stop, once it has left one.
         items, work = self._shown if self.stopping else self._before
         ended = sum(now.finished for now in running) + rounds[0]

@@ -239,7 +239,7 @@ def test_a_lost_node_is_named_and_left_by_idle_actors(caplog):
     next(iter(crew.idle)).place = here
     report = death(crew, 3)
     assert report.error == "the worker died (node): n2 is lost, or cannot be reached"
-    assert (killed, len(crew.idle)) == ([idle, dies], 0)
+    assert (killed, len(crew.idle)) == ([dies, idle], 0)
     assert "n2 is lost; what ran there is tried again" in caplog.text
 
 
