@@ -155,9 +155,10 @@ def _add(so_far: Sums, k: Array, values: dict[str, Array]) -> Sums:
 def _deviations(
     total: dict[str, Array], squares: dict[str, Array], n: int
 ) -> dict[str, Float[Array, "time trial ..."]]:
-    """The standard deviations, as NAME_sd, of quantities from their sums over n draws."""
-    variance = {name: value / max(n - 1, 1) for name, value in squares.items()}
+    """The standard deviations, as NAME_sd, of quantities from their sums over n draws; NaN of a single one."""
+    variance = {name: value / (n - 1 if n > 1 else jnp.nan) for name, value in squares.items()}
     if "input_variance" in total:
         # The law of total variance: the mean variance given a draw is added to the variance of the means.
-        variance["inferred_inputs"] += total["input_variance"] / n
+        among = variance["inferred_inputs"] if n > 1 else 0
+        variance["inferred_inputs"] = among + total["input_variance"] / n
     return {f"{name}_sd": jnp.sqrt(v) for name, v in variance.items()}

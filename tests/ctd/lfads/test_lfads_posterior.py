@@ -60,6 +60,18 @@ def test_moments_are_those_of_the_draws(some):
         assert np.median(draws.std(1) / sd) == pytest.approx(1, abs=0.1), name
 
 
+def test_one_draw_has_no_deviation():
+    """But that of inputs given the draw, and of initial conditions, are known."""
+    kernel, params = small("lfads.posterior")
+    params = params.model_copy(update={"n_samples": 1, "samples": ()})
+    results = run_items(kernel, params, {"chunk": np.arange(1)}, layout=FOUR)
+    for name in ("rates", "factors"):
+        assert np.isfinite(results[name]).all(), name
+        assert np.isnan(results[f"{name}_sd"]).all(), name
+    for name in ("inferred_inputs", "initial_conditions"):
+        assert (results[f"{name}_sd"] > 0).all(), name
+
+
 def test_pictures_show_the_first_evaluation_trial(some):
     """Its rates beside its data; nothing before its chunk is computed."""
     params, results = some
