@@ -248,10 +248,22 @@ def check_axes(told: str, field: str, dims: Mapping[str, Var], values: Mapping[s
 def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None:
     told = f"kernel {kernel.name}: {_written(kernel, 'result')[0]}"
     check_axes(f"{told}: ", "dims", kernel.dims, values)
+    # NumPy knows keys of JAX not at all, and bfloat16 and the like as bytes.
+    for name, value in values.items():
+        if getattr(value.dtype, "kind", "V") == "V":
+            raise ContractError(
+                f"{told}: {name} is {_short(value)}, which no store holds; return integers, reals, complex numbers or booleans, "
+                "of a key its jax.random.key_data"
+            )
     if kernel.outcomes and "outcome" not in values:
         raise ContractError(
             f"{told}: outcome is not returned; return the index of how the item ended, 0 for "
             f"{kernel.outcomes[0].name!r}, or leave `outcomes` out"
+        )
+    ended = values.get("outcome")
+    if ended is not None and (ended.shape or ended.dtype.kind not in "bi"):
+        raise ContractError(
+            f"{told}: outcome is {_short(ended)}, expected one int32, the index of how the item ended; another result needs another name"
         )
     for field, name in (("metric", kernel.metric), ("chosen_by", kernel.chosen_by)):
         judged = values.get(name)

@@ -78,6 +78,13 @@ MISTAKES = {
         "{\"x\": Var((\"unit\",)), \"outcome\": Var()}, init, advance, finished, result, load, outcomes=(Outcome(\"fixed\"),))\n",
         ["result: outcome is not returned; return the index of how the item ended, 0 for 'fixed'"],
     ),
+    "a real outcome": (
+        "return {\"x\": s[\"x\"]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var((\"unit\",))}, init, advance, finished, result, load)",
+        "return {\"outcome\": s[\"x\"][0]}\n\nkernel = Kernel(\"own\", P, {\"outcome\": Var()}, init, advance, finished, result, load)",
+        ["result: outcome is float32[], expected one int32"],
+    ),
+    "bfloat16": ("{\"x\": s[\"x\"]}", "{\"x\": s[\"x\"].astype(\"bfloat16\")}", ["result: x is bfloat16[3], which no store holds"]),
+    "a key": ("{\"x\": s[\"x\"]}", "{\"x\": jax.random.split(key, 3)}", ["result: x is key<fry>[3], which no store holds"]),
     "coords": ("result, load)", "result, load, coords=lambda inputs, shared: inputs.m)", ["coords: AttributeError"]),
     "axis of coords": ("result, load)", "result, load, coords=lambda inputs, shared: {\"unti\": [1, 2, 3]})", ["coords: no result has the axis 'unti'; did you mean 'unit'?"]),
     "summary": ("result, load)", "result, load, summary=(\"y\",))", ["summary: `dims` or `reduced` has no 'y'"]),
