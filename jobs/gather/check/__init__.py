@@ -74,6 +74,9 @@ def damage(error: BaseException) -> str | None:
         if addresses.is_zip(addresses.local_path(store.address)):  # which nothing repairs
             cure = ""
         mending = Mending(store)
+        # Of a store that is being made, parts are missing: the error says why.
+        if not any(mending.exists(key) for key in (keys.JOB, keys.JOB_COPY)):
+            continue
         parts = (check_job(mending), check_created(mending), check_gathered(mending))
         for found in itertools.chain(*parts):
             if found.cure:

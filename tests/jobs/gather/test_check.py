@@ -16,6 +16,7 @@ from waiting import until
 from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.check import OTHERS, check
+from jobs.gather.check import damage as damage_behind
 from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
 from jobs.storage import connect, objects
@@ -153,6 +154,14 @@ def test_what_other_versions_would_make_otherwise_is_not_written(tmp_path, finis
     assert (path / key).read_bytes() == before
     check(str(path), repair=True)
     assert tree_bytes(path) == tree_bytes(finished.address)
+
+
+def test_an_error_in_making_a_store_is_no_damage(tmp_path, monkeypatch):
+    """What is not there yet is not missing."""
+    monkeypatch.setattr("jobs.store.creation.write_sums", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        make(tmp_path / "toy.zarr", JOB)
+    assert damage_behind(caught.value) is None
 
 
 @pytest.mark.parametrize("how", HOW)
