@@ -219,7 +219,7 @@ def reduce_group(
         coords = kernel.coordinates(inputs, shared)
         with explained(kernel, "reduce", store), _told() as told:
             returned = kernel.reduce(inputs, shared, columns, results, options)
-            reduced = {name: np.asarray(value) for name, value in returned.items()}
+            reduced = _as_arrays(returned)
             check_axes("", "reduced", kernel.reduced, reduced)
             if fault := two_lengths(kernel.reduced, reduced, coords):
                 raise ContractError(fault)
@@ -236,6 +236,21 @@ def reduce_group(
         put_array(out, name, values, var)
     found = objects.list_keys(store.objects, folder)
     write_sums(store.objects, folder, found, made_from=made_from(store, markers))
+
+
+def _as_arrays(returned: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What `reduce` returned, as arrays. Raises ContractError if Zarr cannot store one: of objects, or of reals of more than 64 bits."""
+    reduced = {name: np.asarray(value) for name, value in returned.items()}
+    for name, value in reduced.items():
+        wide = value.dtype.kind in "fc" and value.dtype.itemsize > 8 * (
+            1 + (value.dtype.kind == "c")
+        )
+        if value.dtype.kind in "OV" or wide:
+            raise ContractError(
+                f"{name} has the type {value.dtype}, which no store holds; return numbers or texts, as by values.astype(float) or "
+                "values.astype(str)"
+            )
+    return reduced
 
 
 def _with_coordinates(

@@ -324,6 +324,8 @@ MISTAKES = {
     "raises": (lambda *given: given[2]["drvie"], r"kernel toy: reduce: KeyError: 'drvie'\n.*test_gather.py, line \d+"),
     "unknown": (lambda *given: {"best": [1.0]}, r"reduce: best is returned, which `reduced` does not describe"),
     "axes": (lambda *given: {"best_norm": 1.0}, r"reduce: best_norm is float64\[\], `reduced` gives it the axes \('place',\)"),
+    "objects": (lambda *given: {"best_norm": np.array([1.0, None])}, r"reduce: best_norm has the type object, which no store holds"),
+    "wide": (lambda *given: {"best_norm": np.ones(2, np.longdouble)}, r"reduce: best_norm has the type float128, which no store holds"),
     "lengths": (lambda *given: {"best_norm": [1.0, 2.0], "best_item": [1]}, r"axis 'place' has length 1 in 'best_item' and 2 in 'best_norm'"),
 }  # fmt: skip
 
