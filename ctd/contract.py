@@ -272,6 +272,12 @@ def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None
                 f"kernel {kernel.name}: {field}: {name} is {_short(judged)}, expected one real number an item, by which items "
                 "are compared"
             )
+    for name in kernel.curves:
+        curve = values.get(name)
+        if curve is not None and (len(curve.shape) != 1 or curve.dtype.kind == "c"):
+            raise ContractError(
+                f"kernel {kernel.name}: curves: {name} is {_short(curve)}, expected real numbers along one axis"
+            )
 
 
 def _short(value: jax.ShapeDtypeStruct) -> str:

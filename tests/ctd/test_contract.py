@@ -68,6 +68,11 @@ MISTAKES = {
     "no axes": ("{\"x\": s[\"x\"]}", "{\"x\": s[\"x\"][0]}", ["the axes ('unit',); write Var((), ...) or return an array with the axes ('unit',)"]),
     "metric": ("result, load)", "result, load, metric=\"x\")", ["metric: x is float32[3], expected one real number an item"]),
     "chosen by": ("result, load)", "result, load, chosen_by=\"x\")", ["chosen_by: x is float32[3], expected one real number an item"]),
+    "curves": (
+        "return {\"x\": s[\"x\"]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var((\"unit\",))}, init, advance, finished, result, load)",
+        "return {\"x\": s[\"x\"][0]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var()}, init, advance, finished, result, load, curves=(\"x\",))",
+        ["curves: x is float32[], expected real numbers along one axis"],
+    ),
     "complex metric": (
         "return {\"x\": s[\"x\"]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var((\"unit\",))}, init, advance, finished, result, load)",
         "return {\"x\": 1j * s[\"x\"][0]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var()}, init, advance, finished, result, load, metric=\"x\")",
