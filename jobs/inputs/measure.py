@@ -260,6 +260,10 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     return Evaluated(kernel, static, shared, traced, sizes, outputs, unread, started)
 
 
+MOST_NAME = 200
+"""Most bytes of a result's name: file systems take 255, and some are written with further letters."""
+
+
 def _check_names(
     kernel: Kernel, params: Params, shapes: Mapping[str, object], coords: Mapping[str, Coordinate]
 ) -> None:
@@ -282,11 +286,19 @@ def _check_names(
             )
     if clash := sorted(shapes.keys() & coords.keys()):
         raise JobError(f"{clash[0]!r} is a result and has coordinates; rename one of them")
-    for name in sorted({*shapes, *coords, *(axis for n in shapes for axis in kernel.dims[n].axes)}):
-        if name.startswith(RESERVED) or "/" in name or not name.partition(".")[0]:
+    for axis, one in coords.items():
+        if one.values.ndim != 1 or one.values.dtype.kind not in "biufSU":
+            told = f"{one.values.dtype} of the shape {one.values.shape}"
+            raise JobError(f"coords: {axis} is {told}; expected numbers or texts along one axis")
+    described = [*(kernel.dims[name] for name in shapes), *kernel.reduced.values()]
+    for name in sorted(
+        {*shapes, *coords, *kernel.reduced, *(a for v in described for a in v.axes)}
+    ):
+        odd = name.startswith(RESERVED) or not name.partition(".")[0] or name == "zarr.json"
+        if odd or {"/", "\\"} & {*name} or not name.isprintable() or len(name.encode()) > MOST_NAME:
             raise JobError(
-                f"{name!r} is not allowed as a name; expected one without / that begins neither with a dot "
-                f"nor with {' or '.join(RESERVED)}, which are the store's own"
+                f"{name!r} is not allowed as a name; expected one of at most {MOST_NAME} bytes without / and \\ that begins neither "
+                f"with a dot nor with {' or '.join(RESERVED)}, which are the store's own, as zarr.json is"
             )
     axes = {axis for one in (*kernel.dims.values(), *kernel.reduced.values()) for axis in one.axes}
     if unknown := sorted(coords.keys() - axes):

@@ -177,6 +177,11 @@ def test_located_of_an_exception_without_text_or_frames():
 
 NAMES = {
     "result with a slash": (('"x": Var', '"a/x": Var'), ('return {"x": s["x"]}', 'return {"a/x": s["x"]}'), "'a/x' is not allowed as a name"),
+    "result like Zarr's own": (('"x": Var', '"zarr.json": Var'), ('return {"x": s["x"]}', 'return {"zarr.json": s["x"]}'), "'zarr.json' is not allowed as a name"),
+    "long result": (('"x": Var', '201 * "x": Var'), ('return {"x": s["x"]}', 'return {201 * "x": s["x"]}'), "is not allowed as a name"),
+    "axis of two lines": (('Var(("unit",))', 'Var(("a\\nb",))'), "is not allowed as a name"),
+    "reduced with a slash": (("result, load)", 'result, load, reduced={"a/x": Var()})'), "'a/x' is not allowed as a name"),
+    "coords without an axis": (("result, load)", 'result, load, coords=lambda inputs, shared: {"unit": 3})'), "coords: unit is int64 of the shape \\(\\); expected numbers or texts along one axis"),
     "result with a dot first": (('"x": Var', '".x": Var'), ('return {"x": s["x"]}', 'return {".x": s["x"]}'), "'.x' is not allowed as a name"),
     "result like a pack": (('"x": Var', '"numbers.x": Var'), ('return {"x": s["x"]}', 'return {"numbers.x": s["x"]}'), "'numbers.x' .*with packed. or numbers."),
     "axis like a pack": (('Var(("unit",))', 'Var(("packed.x.entry",))'), "'packed.x.entry' .*with packed. or numbers."),
