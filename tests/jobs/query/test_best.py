@@ -16,7 +16,8 @@ from search_jobs import HALVING, POPULATION, changed
 
 from ctd.catalogue import load_kernel
 from jobs.errors import JobError
-from jobs.query.best import best, best_of, commands, computes_once, ends, require_metric
+from jobs.query.best import best, best_of, ends, require_metric
+from jobs.query.next import commands, computes_once
 from jobs.query.query import query
 from jobs.query.tables import ask
 from jobs.query.tree import StoreTree
@@ -224,7 +225,8 @@ def test_a_setting_that_is_better_on_average_is_told(trained):
 
 
 def test_of_one_item_a_setting_the_luck_is_told_and_seeds_are_proposed(trained, monkeypatch):
-    monkeypatch.setattr(sys.modules[best.__module__], "computes_once", lambda store: True)
+    for part in (best, commands):
+        monkeypatch.setattr(sys.modules[part.__module__], "computes_once", lambda store: True)
     found = replace(best(trained, Metric("eval_loss")), seeds=None, ends={"l2": "lower"})
     facts = found.facts()
     assert facts["seeds"] == "one item per setting: the lowest of 6 is partly luck, expect worse"
@@ -239,7 +241,8 @@ def test_of_one_item_a_setting_the_luck_is_told_and_seeds_are_proposed(trained, 
 
 
 def test_seeds_of_a_kernel_without_the_field_are_of_another_job(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[best.__module__], "computes_once", lambda store: True)
+    for part in (best, commands):
+        monkeypatch.setattr(sys.modules[part.__module__], "computes_once", lambda store: True)
     (write,) = [
         text for what, text in best(finished("toy"), Metric("norm")).next.items() if "seeds" in what
     ]
@@ -255,7 +258,7 @@ def test_last_values_of_a_population_are_no_setting(trained, monkeypatch, tmp_pa
         f"--table search --where 'item == {found.item}'"
     )
     # As if the search of this job, which it has not, were a population.
-    monkeypatch.setattr(sys.modules[best.__module__], "Population", type(None))
+    monkeypatch.setattr(sys.modules[commands.__module__], "Population", type(None))
     found = best(trained, Metric("eval_loss"))
     assert [*found.next][1:] == [
         "its generations, each from the state of its parent",
@@ -265,8 +268,8 @@ def test_last_values_of_a_population_are_no_setting(trained, monkeypatch, tmp_pa
 
 def test_an_answer_does_not_propose_itself(trained, monkeypatch):
     proposed = {"another metric": "ctd best x --by steps", "itself": "ctd best x --by eval_loss"}
-    monkeypatch.setattr(sys.modules[best.__module__], "commands", lambda *_: proposed)
-    assert [*best(trained, Metric("eval_loss")).next] == ["another metric"]
+    monkeypatch.setattr(sys.modules[commands.__module__], "_proposed", lambda *_: proposed)
+    assert [*best(trained, Metric("eval_loss")).next][1:] == ["another metric"]
 
 
 def test_commands_write_jobs_that_are_valid(trained, tmp_path):
