@@ -165,17 +165,7 @@ def make_dataset(
         check_bin(where, np.asarray(arrays["bin_s"]))
     for parts in found:
         check_all(where, parts, inputs.likelihood)
-    windows: tuple[Windows, Windows] | None = None
-    if inputs.chop is not None:
-        if any("condition" in parts for parts in found):
-            warnings.warn(
-                f"{where}: conditions are not used, since `chop` cuts trials into windows; leave chop out if trials have one length",
-                stacklevel=2,
-            )
-        (train_parts, first), (other_parts, second) = (
-            chop_found(parts, inputs.chop, where) for parts in found
-        )
-        found, windows = (train_parts, other_parts), (first, second)
+    found, windows = _chopped(found, inputs, where)
     for parts in found:
         check_within(where, parts)
     check_between(where, *found)
@@ -204,6 +194,21 @@ def make_dataset(
     return Dataset(
         train, evaluation, units, held_units, bins, bias, table, windows, conditions=conditions, unused=others
     )  # fmt: skip
+
+
+def _chopped(
+    found: tuple[Found, Found], inputs: View[Model], where: str
+) -> tuple[tuple[Found, Found], tuple[Windows, Windows] | None]:
+    """The arrays of both splits as windows, and the places of these; unchanged, and None, without `chop`."""
+    if inputs.chop is None:
+        return found, None
+    if any("condition" in parts for parts in found):
+        warnings.warn(
+            f"{where}: conditions are not used, since `chop` cuts trials into windows; leave chop out if trials have one length",
+            stacklevel=3,
+        )
+    (train, first), (evaluation, second) = (chop_found(one, inputs.chop, where) for one in found)
+    return (train, evaluation), (first, second)
 
 
 def _names(arrays: Mapping[str, Recordings]) -> list[dict[str, str]]:
