@@ -17,6 +17,9 @@ from ctd.rows import Columns, alike
 SAME_PERIOD = 1e-5
 """Cycles whose periods differ by more, relative to them, are not the same."""
 
+TRIED = 64
+"""States of a cycle that are looked for on another one at most."""
+
 MOST = 200
 """Cycles that a picture shows at most."""
 
@@ -30,8 +33,8 @@ class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
     unique_tol: float = Field(
         1e-3,
         gt=0,
-        description="two cycles of equal period are one if a state of one is this near to the other, in units of its size; for a flow, up "
-        "to half the distance between neighbouring states is allowed in addition",
+        description="two cycles of equal period are one if the states of one are this near to the other, in units of its size; for a flow, "
+        "up to half the distance between the neighbouring states there is allowed in addition, and what a leap is longer than most",
     )
 
 
@@ -114,13 +117,31 @@ def _is_same(found: Columns, row: int, other: int, flow: bool, tol: float) -> bo
     period, x = found["period"], found["constant_input"]
     if not (x[row] == x[other]).all() or abs(period[row] / period[other] - 1) > SAME_PERIOD:
         return False
-    path = found["cycle_state"][other]
-    path = path[np.isfinite(path).all(axis=1)]
-    # Hunts meet a cycle at different phases, so that one first state is compared with all states of the other.
-    gap = np.linalg.norm(path - found["cycle_state"][row, 0], axis=1).min()
-    # A flow goes on between stored states, so that the nearest may be half a gap away.
-    widest = np.linalg.norm(np.roll(path, -1, axis=0) - path, axis=1).max() if flow else 0.0
-    return bool(gap <= tol * found["size"][other] + widest / 2)
+    path, states = (v[np.isfinite(v).all(axis=1)] for v in found["cycle_state"][[other, row]])
+    ahead, lengths = _lines(path, flow)
+    near = tol * found["size"][other] + lengths / 2
+    # Where a flow leaps from one stored state to the next, the other's may have leapt over it.
+    own = _lines(states, flow)[1]
+    own = np.maximum(own, np.roll(own, 1))
+    leaps = np.maximum(own - np.median(own), 0)
+    # Hunts meet a cycle at different phases. All states count: two cycles may be near each other in a part, as on both sides of a
+    # saddle.
+    return all(
+        (_gaps(states[k], path, ahead, lengths) <= near + leaps[k]).any()
+        for k in range(0, len(states), -(-len(states) // TRIED))
+    )
+
+
+def _lines(path: np.ndarray, flow: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The straight lines from each state to the next, on which a flow goes on, and their lengths; of a map 0."""
+    ahead = np.roll(path, -1, axis=0) - path if flow else np.zeros_like(path)
+    return ahead, np.linalg.norm(ahead, axis=1)
+
+
+def _gaps(h: np.ndarray, path: np.ndarray, ahead: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The distances of a state from these lines of a path."""
+    share = ((h - path) * ahead).sum(axis=1) / np.where(lengths > 0, lengths, 1) ** 2
+    return np.linalg.norm(path + np.clip(share, 0, 1)[:, None] * ahead - h, axis=1)
 
 
 # --- pictures -------------------------------------------------------------------------------------

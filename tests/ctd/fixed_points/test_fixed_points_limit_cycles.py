@@ -152,6 +152,28 @@ def test_cycles_of_maps(maps):
     )
 
 
+def test_cycles_on_both_sides_of_a_saddle_are_two():
+    """Both spend most of their period near it; the first is found twice, at two phases."""
+
+    def path(phase):
+        turn = np.pi * (1 + np.tanh(10 * ((np.arange(64) + phase) / 64 - 0.5)))
+        return np.stack([1.001 - np.cos(turn), np.sin(turn)], axis=1)
+
+    states = np.stack([path(0), path(0.5), -path(0)])
+    results = {
+        "outcome": np.zeros(3, int),
+        "period": np.ones(3),
+        "cycle_state": states,
+        "multiplier": np.tile([[1.0, 0.0], [0.5, 0.0]], (3, 1, 1)),
+        "size": np.full(3, 2.0),
+        "constant_input": np.zeros((3, 0)),
+    }
+    inputs = inputs_of(LimitCycle(time="continuous"))
+    unique = kernel.reduce(inputs, None, {}, results, Options())
+    assert unique["cycle_count"].tolist() == [2, 1]
+    assert unique["cycle_item"].tolist() == [0, 2]
+
+
 def test_pictures_tell_cycles_apart():
     """Two cycles of a map, of 2 states and of 1, whose rows end in NaN, and eleven."""
     nan = np.nan
