@@ -48,7 +48,18 @@ def bits_per_spike(
     counts = counts.astype(rates.dtype)
     # The null model of the benchmark: each unit at its mean count.
     gained = gain(counts, rates, counts.mean((0, 1), keepdims=True))
-    return gained.sum() / (counts.sum() * jnp.log(2).astype(rates.dtype))
+    return per_spike(gained.sum(), counts.sum())
+
+
+def per_spike(gained: Float[Array, "*any"], spikes: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Gains in nats as bits a spike; NaN where there is none.
+
+    >>> per_spike(jnp.array([-0.1]), jnp.array([0.0]))
+    Array([nan], dtype=float32)
+    """
+    fires = spikes > 0
+    bits = gained / jnp.log(2).astype(gained.dtype)
+    return jnp.where(fires, bits / jnp.where(fires, spikes, 1), jnp.nan)
 
 
 def gain(

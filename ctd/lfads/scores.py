@@ -16,7 +16,7 @@ from ctd.late import Array, Float, Int, PyTree, jax, jnp, lax
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.inference import Inferred, posterior
 from ctd.lfads.loss import gather
-from ctd.lfads.metrics import gain, r2, squares
+from ctd.lfads.metrics import gain, per_spike, r2, squares
 from ctd.lfads.model import Fitted
 from ctd.lfads.weights import factor_weights
 
@@ -189,15 +189,14 @@ def _of_rates(model: Fitted, null: dict[str, Array], sums: Sums) -> dict[str, Fl
     shape, held = model.dataset.evaluation.data.shape, model.dataset.held_units
     found = {"psth_r2": psth_r2(*sums["psth"])} if "psth" in sums else {}
     for region, mean in null.items():
-        gain = sums[f"gain_{region}"] / jnp.log(2).astype(mean.dtype)
+        gain = sums[f"gain_{region}"]
         # Counts = mean count x trials x bins of the region.
         spikes = mean * (shape[0] * len(range(shape[1])[_regions(model)[region]]))
         if region == "later":
-            found["fp_bps"] = gain.sum() / spikes.sum()
+            found["fp_bps"] = per_spike(gain.sum(), spikes.sum())
         elif len(held):
-            found["co_bps"] = gain[held].sum() / spikes[held].sum()
-            each = jnp.where(spikes > 0, gain / jnp.where(spikes > 0, spikes, 1), jnp.nan)
-            found["co_bps_units"] = jnp.nanmean(each[held])
+            found["co_bps"] = per_spike(gain[held].sum(), spikes[held].sum())
+            found["co_bps_units"] = jnp.nanmean(per_spike(gain[held], spikes[held]))
     return found
 
 

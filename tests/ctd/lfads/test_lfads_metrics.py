@@ -19,6 +19,7 @@ def test_bits_per_spike_numpy():
     gain = stats.poisson.logpmf(counts, rates) - stats.poisson.logpmf(counts, null)
     expected = gain.sum() / counts.sum() / np.log(2)
     assert float(jax.jit(metrics.bits_per_spike)(counts, rates)) == pytest.approx(expected)
+    assert np.isnan(jax.jit(metrics.bits_per_spike)(0 * counts, rates)), "no spike at all"
 
 
 @pytest.mark.parametrize(
