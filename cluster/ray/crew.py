@@ -131,7 +131,7 @@ class Crew:
             if answer is slot.answer:  # else it is of an actor that was replaced
                 reports += self._take(slot, answer)
         reports += self._explained()
-        left = self._pool.aside | self._lost_nodes
+        left = self._lost_nodes.union(self._pool.aside)
         for slot in [s for s in self.idle if s.place and s.place.node in left]:
             self._replace(slot)  # the new one starts on another node
         self._lost_nodes.clear()  # one that is back is used again
