@@ -105,17 +105,18 @@ def plots(group: Group) -> list[Plot]:
     """|eigenvalue| of the kept modes along the first trials."""
     values = np.asarray(group.results["eigenvalue"][:MOST])
     number = np.asarray(group.results["step_number"][:1])[0]  # equal for all trials
+    trial = np.asarray(group.columns["trial"])[:MOST] % len(group.shared.inputs)
     return [
         Plot(
-            f"Modes along trial {k}",
+            f"Modes along trial {trial[k]}",
             [
                 Lines(number[[0, -1]], np.ones(2), "1", faint=True),
-                Lines(number, np.linalg.norm(trial, axis=-1).T, "modes"),
+                Lines(number, np.linalg.norm(modes, axis=-1).T, "modes"),
             ],
             Axis("step"),
             Axis("|eigenvalue|"),
         )
-        for k, trial in enumerate(values)
+        for k, modes in enumerate(values)
     ]
 
 
