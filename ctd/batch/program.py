@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -51,9 +51,19 @@ class Slots(NamedTuple):
     done: Array
 
 
-def precision(static: View[Params]) -> AbstractContextManager[None]:
-    """A context in which JAX's 64-bit mode is on for items of dtype float64, and off for others."""
-    return jax.enable_x64(static.dtype == "float64")
+@contextmanager
+def precision(static: View[Params]) -> Iterator[None]:
+    """A context in which JAX's 64-bit mode is on for items of dtype float64, and off for others.
+
+    Keys and draws are those of JAX's defaults, whatever the environment sets: an item is the same in each process.
+    """
+    wide = static.dtype == "float64"
+    with (
+        jax.enable_x64(wide),
+        jax.default_prng_impl("threefry2x32"),
+        jax.threefry_partitionable(True),
+    ):
+        yield
 
 
 class Program:

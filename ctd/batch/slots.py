@@ -44,9 +44,9 @@ class Placed:
         self._slots: PyTree = None
         # fold_in takes 32 bits.
         self._ids, self._traced = np.asarray(ids, np.uint32), traced
-        self._root = jax.device_put(jax.random.key(seed), program.whole)
         self._no_one = self._put(np.zeros(self.total, bool))
         with precision(program.static):
+            self._root = jax.device_put(jax.random.key(seed), program.whole)
             self._shared = jax.device_put(shared, program.whole)
         # Of one item, as shapes: slots are made from it.
         first = jax.tree.map(lambda leaf: leaf[0], traced)

@@ -51,6 +51,12 @@ def walks():
         ]
 
 
+def test_settings_of_jax_change_no_draw():
+    with jax.default_prng_impl("rbg"), jax.threefry_partitionable(False):
+        found = run_toy(LAYOUTS[0])
+    np.testing.assert_array_equal(found["x"], run_toy(LAYOUTS[0])["x"])
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_run_matches_numpy_walk(layout, walks):
     found = run_toy(layout)
