@@ -243,7 +243,8 @@ def _storage_explained(store: Store) -> Iterator[None]:
         if not is_storage_error(fault):
             raise
         trouble = storage_trouble(store.address, reason(fault))
-        raise StorageFailed(f"{trouble}; the shards are done, `ctd gather` does the rest") from None
+        rest = advised("ctd", "gather", store.address)
+        raise StorageFailed(f"{trouble}; the shards are done, {rest} does the rest") from None
 
 
 # --- a stop ---------------------------------------------------------------------------------------------

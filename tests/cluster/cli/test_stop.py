@@ -1,5 +1,6 @@
 """A stop at every stage of a command, with both executors: exit code 75, and the next call ends the job."""
 
+import errno
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from pkgutil import resolve_name
+from types import SimpleNamespace
 
 import gated
 import pytest
@@ -21,11 +23,11 @@ from stores import BASE
 from waiting import until
 
 from cluster.api.job import Job, Stopped
-from cluster.cli.running import told_at_once
+from cluster.cli.running import _storage_explained, told_at_once
 from cluster.ray import local
 from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
-from jobs.errors import EXIT_STOPPED
+from jobs.errors import EXIT_STOPPED, JobError
 from jobs.run.driver import Attempts
 from jobs.run.stop import Stop, signals
 
@@ -244,3 +246,12 @@ def test_of_a_job_in_python(monkeypatch, tmp_path, stopped_at):
         with pytest.raises(Stopped, match=r"stopped \(Ctrl-C\); the same call"):
             make().run(tmp_path / "a.zarr", executor="serial")
     assert make().run(tmp_path / "a.zarr", executor="serial")["items"].item.size == 2
+
+
+def test_a_full_disk_after_the_run_names_the_command_that_does_the_rest():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(JobError, match=r"`ctd gather 'a b\.zarr'` does the rest"),
+        _storage_explained(SimpleNamespace(address="a b.zarr")),
+    ):
+        raise full
