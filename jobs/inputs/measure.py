@@ -62,13 +62,13 @@ def _here(value: str, base: str) -> str:
 
 
 def _files(params: Params) -> dict[str, tuple[str, ...]]:
-    """The `File` fields that are not None, each with its paths."""
+    """The `File` fields that name files, each with its paths; an empty text names none."""
     kinds = field_kinds(type(params))
     given = {name: getattr(params, name) for name, kind in kinds.items() if kind is Kind.FILE}
     return {
         name: (value,) if isinstance(value, str) else value
         for name, value in given.items()
-        if value is not None
+        if value not in (None, "")
     }
 
 

@@ -21,7 +21,7 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
 
     def absolute(value: Any) -> Any:
         if isinstance(value, str):
-            return join(base, value)
+            return value and join(base, value)
         if isinstance(value, list | tuple):
             return [absolute(one) for one in value]
         if isinstance(value, dict):  # a reference to an item of another store; a draw from a list

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from jobs.inputs.measure import MOST_DATA, MOST_UNUSED, data_told
+from ctd.kernel import File, Params, one_shot
+from jobs.inputs.measure import MOST_DATA, MOST_UNUSED, data_told, paths_of
+from jobs.spec.files import with_files_from
 
 
 class Trials(NamedTuple):
@@ -23,6 +25,10 @@ class Shared(NamedTuple):
 class Read(NamedTuple):
     trials: Trials
     unused: dict[str, None]
+
+
+class Perhaps(Params):
+    path: File[str] = ""
 
 
 counts, dt = np.zeros((200, 25, 1030)), np.zeros(())
@@ -58,6 +64,12 @@ def test_datasets_that_are_not_used_are_named():
     sizes = [f"{name}: trial 200, time 25, unit 1,030" for name in ("trials.counts", "counts")]
     assert data_told(groups) == [*sizes, "not used: age, notes"]
     assert data_told([Read(trials, many)])[1].endswith(f"d{MOST_UNUSED - 1}, ...")
+
+
+def test_an_empty_name_is_no_file():
+    assert paths_of(Perhaps()) == []
+    kernel = one_shot("perhaps", Perhaps, {}, lambda *given: {})
+    assert with_files_from({}, kernel, "/lab")["params"] == {"path": ""}
 
 
 def test_plan_shows_exchanged_axes(ctd, job_file, tmp_path):
