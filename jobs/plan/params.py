@@ -162,7 +162,8 @@ class Reader(NamedTuple):
 
 
 def in_32_bits(params: Params) -> Params:
-    """Raise JobError if a traced whole number does not fit the int32 that the devices hold (ctd.batch.traced_columns)."""
+    """Raise JobError if a traced number does not fit the type that the devices hold: int32, or `dtype` (ctd.batch.traced_columns)."""
+    largest = float(np.finfo(params.dtype).max)
     for name, kind in field_kinds(type(params)).items():
         value = getattr(params, name)
         if kind is Kind.TRACED and isinstance(value, int) and not -(2**31) <= value < 2**31:
@@ -170,6 +171,9 @@ def in_32_bits(params: Params) -> Params:
             raise JobError(
                 f"{name}: {value} given; a traced whole number has 32 bits, at most {most}"
             )
+        for one in value if isinstance(value, tuple) else (value,):
+            if kind is Kind.TRACED and isinstance(one, float) and largest < abs(one) < np.inf:
+                raise JobError(f"{name}: {one:g} given; {params.dtype} holds at most {largest:.2g}")
     return params
 
 
