@@ -69,6 +69,11 @@ def evaluate(
     state = run("init", static, shared, traced, key)
     # A weak type is lost when a state is stored: `advance` must not get one here that it would not get after a restart.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    for leaf in jax.tree.leaves(state):
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.dtype != key.dtype:
+            raise ContractError(
+                f"{told}: init: the state has a {leaf.dtype}; expected a {key.dtype}, as `key` is"
+            )
     after = run("advance", static, shared, traced, key, state)
     for fault in _differences(state, after):
         raise ContractError(

@@ -37,7 +37,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from ctd.late import Array, PyTree, jax, jnp
-from ctd.numeric import is_numeric
+from ctd.numeric import is_mutable, is_numeric
 from ctd.plots import Figure, Plot
 from ctd.words import nearest
 
@@ -86,6 +86,8 @@ class Params(BaseModel, frozen=True, extra="forbid", validate_default=True, use_
                 raise TypeError(
                     f"{told}: write its type as Static[...], Traced[...], Data[...] or File[...]: the runner must know what to compile in"
                 )
+            if Kind.STATIC in info.metadata and is_mutable(kind):
+                raise TypeError(f"{told}: Static[{kind}] given; expected a tuple, or Data[...]")
             if Kind.TRACED in info.metadata and not is_numeric(kind):
                 raise TypeError(
                     f"{told}: Traced[{getattr(kind, '__name__', kind)}] given; expected a number or a tuple of numbers; other types are Static or Data"
@@ -100,20 +102,13 @@ if TYPE_CHECKING:
 else:
 
     class View:
-        """`View[Model]`: the named tuple of some fields of a `Model`, such as its static ones.
-
-        A type checker takes it for the `Model` itself, so that it knows each field and its type. It cannot tell which fields a
-        view leaves out; the contract test does. Functions that several kernels share name a protocol of the fields that they read.
-        """
+        """`View[Model]`: the named tuple of some fields, such as the static ones; a type checker takes it for the `Model` itself."""
 
         def __class_getitem__(cls, params: type) -> Any:
             return Any
 
     class Values(View):
-        """`Values[Model]`: the named tuple of the traced fields of one item, each an array.
-
-        A type checker knows that each field is an array, but no names.
-        """
+        """`Values[Model]`: the named tuple of the traced fields of one item, each an array; a type checker knows no names."""
 
 
 @cache
@@ -131,7 +126,7 @@ def field_kinds(params: type[Params]) -> dict[str, Kind]:
 
 @cache
 def _view(params: type[Params], kinds: frozenset[Kind]) -> Any:
-    # A named tuple, since it is hashable (static fields key the cache of programs) and a pytree (traced ones are vmapped).
+    # A named tuple is hashable (static fields key the cache of programs) and a pytree (traced ones are vmapped).
     names = [name for name, kind in field_kinds(params).items() if kind in kinds]
     label = "_".join(sorted(kind.value for kind in kinds))
     return namedtuple(f"{params.__name__}_{label}", names)
@@ -289,6 +284,11 @@ class Kernel:
             if not isinstance(outcome, Outcome):
                 raise TypeError(
                     f'kernel {self.name}: outcomes: {outcome!r} given; expected Outcome("{outcome}", "what it means"), of ctd.kernel'
+                )
+        for name, var in {**self.dims, **self.reduced}.items():
+            if not isinstance(var, Var) or not isinstance(var.axes, tuple | list):
+                raise TypeError(
+                    f'kernel {self.name}: {name}: {var!r} given; expected Var(("axis",), "unit", "what it is"), of ctd.kernel'
                 )
         if self.outcomes and "outcome" not in self.dims:
             raise TypeError(

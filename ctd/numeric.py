@@ -1,4 +1,4 @@
-"""Which types are those of numbers: what a `Traced` field may be."""
+"""Which types are those of numbers, and which can change: what a `Traced` field may be, and what a `Static` one may not."""
 
 from types import EllipsisType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -19,3 +19,13 @@ def is_numeric(annotation: Any) -> bool:
     # What is no type is a value of a Literal.
     kind = annotation if isinstance(annotation, type) else type(annotation)
     return issubclass(kind, int | float | EllipsisType)
+
+
+def is_mutable(annotation: Any) -> bool:
+    """Whether a type is a list, dict or set, or has one inside.
+
+    >>> is_mutable(tuple[list[int], ...]), is_mutable(dict | None), is_mutable(tuple[int, str])
+    (True, True, False)
+    """
+    kind = get_origin(annotation) or annotation
+    return kind in (list, dict, set) or any(map(is_mutable, get_args(annotation)))

@@ -275,10 +275,11 @@ def _check_names(
     own = {"item", "status", "group", "row"}
     # In a group only traced parameters are columns; in `items` all of them are.
     columns = own | {name for name, kind in kinds.items() if kind is Kind.TRACED}
+    own_axes = {axis for name in shapes for axis in kernel.dims[name].axes}
     for what, taken in (
         ("parameter", own & kinds.keys()),
         ("result", (own | kinds.keys()) & shapes.keys()),
-        ("axis", columns & coords.keys()),
+        ("axis", (columns & coords.keys()) | ({"item"} & own_axes)),
     ):
         if taken:
             raise JobError(
@@ -287,13 +288,11 @@ def _check_names(
     if clash := sorted(shapes.keys() & coords.keys()):
         raise JobError(f"{clash[0]!r} is a result and has coordinates; rename one of them")
     for axis, one in coords.items():
-        if one.values.ndim != 1 or one.values.dtype.kind not in "biufSU":
+        if one.values.ndim != 1 or one.values.dtype.kind not in "biufSUmM":
             told = f"{one.values.dtype} of the shape {one.values.shape}"
             raise JobError(f"coords: {axis} is {told}; expected numbers or texts along one axis")
-    described = [*(kernel.dims[name] for name in shapes), *kernel.reduced.values()]
-    for name in sorted(
-        {*shapes, *coords, *kernel.reduced, *(a for v in described for a in v.axes)}
-    ):
+    further = {*kernel.reduced, *(axis for var in kernel.reduced.values() for axis in var.axes)}
+    for name in sorted({*shapes, *coords, *own_axes, *further}):
         odd = name.startswith(RESERVED) or not name.partition(".")[0] or name == "zarr.json"
         if odd or {"/", "\\"} & {*name} or not name.isprintable() or len(name.encode()) > MOST_NAME:
             raise JobError(

@@ -54,6 +54,10 @@ MISTAKES = {
     "structure": ("{\"x\": traced.rate * s[\"x\"], \"k\": s[\"k\"] + 1}", "(s,)", ["advance: "]),
     "if": ("    return {\"x\": traced", "    if traced.rate > 1: s = s\n    return {\"x\": traced", ["jnp.where or lax.cond", "line 16, in advance: if traced.rate > 1"]),
     "carry": ("    return {\"x\": traced", "    jax.lax.fori_loop(0, 2, lambda _, c: c > 0, s[\"x\"])\n    return {\"x\": traced", ["has type float32[3]", "has type bool[3]", "line 16, in advance: jax.lax.fori"]),
+    "another key": ("shared, \"k\"", "jax.random.split(jax.random.key(0, impl=\"rbg\"), 3), \"k\"", ["init: the state has a key<rbg>; expected a key<fry>"]),
+    "static list": ("n: Static[int] = 3", "n: Static[list[int] | None] = None", ["P.n: Static[list[int] | None] given; expected a tuple, or Data[...]", "line 5"]),
+    "no Var": ("Var((\"unit\",))", "(\"unit\",)", ["kernel own: x: ('unit',) given; expected Var("]),
+    "axes as text": ("Var((\"unit\",))", "Var(\"unit\")", ["kernel own: x: Var(axes='unit'"]),
     "key": ("s[\"k\"] >= 5", "s[\"kk\"] >= 5", ["finished: KeyError: 'kk'"]),
     "arguments": ("def finished(s)", "def finished(s, t)", ["finished: TypeError", "'t'; it is called as finished(state)"]),
     "arguments of init": ("def init(static, ", "def init(", ["init: TypeError", "given; it is called as init(static, shared, traced, key)"]),
@@ -189,6 +193,7 @@ NAMES = {
     "result like a column of items": (('"x": Var', '"row": Var'), ('return {"x": s["x"]}', 'return {"row": s["x"]}'), "result 'row' has the name"),
     "parameter like a column of items": (("n: Static[int] = 3", "n: Static[int] = 3\n    group: Static[int] = 3"), "parameter 'group' has the name"),
     "axis like a column": (("result, load)", 'result, load, coords=lambda inputs, shared: {"item": [1, 2, 3]})'), "axis 'item' has the name of a parameter, or of a column"),
+    "axis like the items'": (('Var(("unit",))', 'Var(("item",))'), "axis 'item' has the name of a parameter, or of a column"),
     "result like its axis": (("result, load)", 'result, load, coords=lambda inputs, shared: {"x": [1, 2, 3]})'), "'x' is a result and has coordinates"),
     "axis of two lengths": (("result, load)", 'result, load, coords=lambda inputs, shared: {"unit": [1, 2]})'), "axis 'unit' has length 3 in 'x' and 2 in 'the coordinates of unit'"),
 }  # fmt: skip
