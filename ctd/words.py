@@ -55,9 +55,11 @@ def left_out(n_failed: int, n_not_finite: int = 0, what: str = "item") -> str:
 def duration(seconds: float) -> str:
     """A duration (s) as text: 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 3 h.
 
-    >>> duration(12_000)
-    '3 h 20 min'
+    >>> duration(12_000), duration(59.96)
+    ('3 h 20 min', '1 min 0 s')
     """
+    if seconds < 60:  # as it is said: 59.96 would be 60 s
+        seconds = float(f"{seconds:.3g}")
     for size, name, below, small in (
         (86_400, "d", 3600, "h"),
         (3600, "h", 60, "min"),
