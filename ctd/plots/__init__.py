@@ -215,6 +215,9 @@ def histogram(
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return Bars([], [], [], name)
+    if ends is None and np.ptp(values) < (room := bins * np.spacing(np.abs(values).max())):
+        # Rounding alone, with no room for bins between the values.
+        ends = values.min() - max(0.5, room), values.max() + max(0.5, room)
     counts, edges = np.histogram(values, bins, ends)
     return Bars(edges[:-1], edges[1:], counts, name)
 
@@ -295,9 +298,7 @@ def has_line(y: ArrayLike) -> np.ndarray:
 
 
 def stacked(rows: ArrayLike, step: float) -> np.ndarray:
-    """Divide the rows (k, n) by `step` and shift them so that they lie one below the other, the first at the top.
-
-    The axis' `ticks` then name the rows from the bottom up.
+    """Divide the rows (k, n) by `step` and shift them, the first to the top; the axis' `ticks` name them from the bottom up.
 
     >>> stacked([[0.0, 2.0], [0.0, 2.0]], step=4).tolist()
     [[1.0, 1.5], [0.0, 0.5]]
@@ -335,9 +336,8 @@ class Group(NamedTuple):
 
 
 def of_group[T](draw: Callable[[Group], T]) -> Callable[..., T]:
-    """Decorate a function of a `Group`: the result takes the five fields by themselves, as `Kernel` calls it."""
+    """Decorate a function of a `Group`: the result takes the five fields by themselves, as `Kernel` calls it: no user needs the class."""
 
-    # Kernel.plots is called with the fields, so that users need not know this class.
     @wraps(draw)
     def of_fields(*fields: Any) -> T:
         return draw(Group(*fields))

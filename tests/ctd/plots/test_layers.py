@@ -32,6 +32,12 @@ def test_whole_numbers_are_told_apart():
     ]
 
 
+@pytest.mark.parametrize("values", [[1.0, np.nextafter(1, 2)], [1e17, 1e17], [0.0, 5e-324]])
+def test_a_histogram_of_values_that_differ_by_rounding(values):
+    """NumPy finds no room for bins between them."""
+    assert histogram(values).height.sum() == 2
+
+
 def test_histogram_and_stacked():
     bars = histogram([1, 1, 2, np.nan], bins=2, ends=(0, 4))
     assert isinstance(bars, Bars)
