@@ -22,9 +22,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from jobs import keys
 from jobs.errors import JobError
 from jobs.redact import redact
 from jobs.report.page import EMPTY, Content, render
+from jobs.storage.objects import read_range
 from jobs.store.store import Store
 
 LOOK_S = 1.0
@@ -115,6 +117,10 @@ class Maker:
         with self._lock:
             version, content = self.latest
             try:
+                # A folder that is gone, or not mounted, would read as a store of which nothing is computed.
+                places = (keys.JOB, keys.JOB_COPY)
+                if not any(read_range(self._store.objects, key, 0, 1) for key in places):
+                    raise JobError(f"there is no store at {self._store.address}")
                 facts = self._page.facts()
                 made_of = self._store.committed.stamp(), facts["status"]["word"]
                 if made_of != self._made_of:

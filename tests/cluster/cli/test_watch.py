@@ -16,7 +16,7 @@ from page_stores import CHROMIUM, browser, create, until
 from places import ROOT
 
 from cluster.record import Submission
-from cluster.watch import Watch
+from cluster.watch import Maker, Watch
 from jobs.errors import JobError
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
@@ -199,6 +199,20 @@ def test_watch_says_what_cannot_be_read(store, serve, monkeypatch):
     monkeypatch.undo()
     watch.maker.look()
     assert content(watch)["content"]["trouble"] == ""
+
+
+def test_watch_says_that_the_store_is_gone(store):
+    """As where a folder is no longer mounted; what was seen last stays."""
+    maker = Maker(store)
+    maker.look()
+    before = maker.latest[1]
+    shutil.move(store.address, f"{store.address}.moved")
+    maker.look()
+    trouble = f"cannot be read just now: JobError: there is no store at {store.address}"
+    assert maker.latest[1] == before | {"trouble": trouble}
+    shutil.move(f"{store.address}.moved", store.address)
+    maker.look()
+    assert maker.latest[1]["trouble"] == ""
 
 
 @pytest.mark.slow
