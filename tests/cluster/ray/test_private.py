@@ -124,7 +124,11 @@ main()
         assert run.poll() is None, run.communicate()
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in children]
-        (folder,) = {found for line in lines for found in re.findall(r"/tmp/ctd-\w+", line)}
+        (folder,) = {
+            found
+            for line in lines
+            for found in re.findall(rf"{tempfile.gettempdir()}/ctd-\w+", line)
+        }
         assert len(listening(mentioning(folder))) >= 4  # of head, node, its object manager, worker
         assert answered(mentioning(folder)) == set()
         gate.unlink()
