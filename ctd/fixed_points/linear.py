@@ -145,13 +145,17 @@ def frequencies(eigenvalues: np.ndarray, flow: bool = False) -> np.ndarray:
     return (eigenvalues.imag if flow else np.angle(eigenvalues)) / (2 * np.pi)
 
 
+SURE = 1e-2
+"""Largest relative error by rounding of what a mode carries."""
+
+
 class Carried(NamedTuple):
     """The first k modes of a state, by decreasing |eigenvalue|."""
 
     eigenvalue: Array
     """(k,) complex."""
     transfer: Array
-    """(k, output, input) complex, T_m."""
+    """(k, output, input) complex, T_m; NaN where rounding would change it by more than SURE, as of a defective Jacobian."""
     input_jacobian: Array
     """(state, input) dF/dx."""
 
@@ -169,6 +173,10 @@ def carried(
     order = jnp.argsort(-jnp.abs(values))[:k]
     out = jax.jacfwd(read)(h) @ right
     # The rows of right^-1 are the left eigenvectors, scaled to left^H right = 1.
-    into = jnp.linalg.solve(right, dx.astype(right.dtype))
+    beside = jnp.concatenate([dx, jnp.eye(len(h), dtype=dx.dtype)], axis=1).astype(right.dtype)
+    into, left = jnp.split(jnp.linalg.solve(right, beside), [dx.shape[1]], axis=1)
+    # By the length of l_m, rounding is magnified: without end where the Jacobian lacks an eigenvector. Also if it is NaN.
+    told = jnp.linalg.norm(left, axis=1) * jnp.finfo(dx.dtype).eps < SURE
+    into = into * jnp.where(told, 1, jnp.nan)[:, None]
     transfer = out.T[order][:, :, None] * into[order][:, None, :]  # (k, output, 1) (k, 1, input)
     return Carried(values[order], transfer, dx)

@@ -44,7 +44,8 @@ DIMS = {
     "n_unstable": Var(_T, "1", "how many of the kept modes grow, |eigenvalue| > 1 + 1e-6"),
     "transfer": Var(
         (*_T, "mode", "output", "input", "part"), "1",
-        "what the mode carries from the input to the readout: C r_m l_m^H B, real and imaginary part",
+        "what the mode carries from the input to the readout: C r_m l_m^H B, real and imaginary part; NaN where modes are not told apart",
+        may_be_nan=True,
     ),
     "input_jacobian": Var((*_T, "state", "input"), "1", "dF/dx"),
     "trial_state": Var((*_T, "state"), "1", "the state before the step"),

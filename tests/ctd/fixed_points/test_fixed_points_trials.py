@@ -26,6 +26,15 @@ def test_modes_carry_what_the_system_does():
     np.testing.assert_allclose(found["input_jacobian"], np.tile(b, (4, 1, 1)))
 
 
+def test_modes_that_are_one_carry_nothing_that_is_known():
+    """Of a chain of three units, whose Jacobian has a single eigenvector for them, beside a unit of its own."""
+    chain = np.diag([0.5, 0.5, 0.5, 0.2]) + np.diag([0.3, 0.3, 0.0], 1)
+    found = linearise(lambda h, x: chain @ h + x, np.zeros((1, 4)), np.zeros((1, 4)))
+    transfer = found["transfer"][0]
+    assert np.isnan(transfer[:3].real).all()
+    np.testing.assert_allclose(transfer[3], np.diag([0, 0, 0, 1]), atol=1e-12)
+
+
 @pytest.fixture
 def network(tmp_path):
     weights = drawn("vanilla", 0, 5, 1, 2)
