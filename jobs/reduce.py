@@ -25,7 +25,8 @@ from ctd.kernel import Coordinate, Kernel, Params, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError, validated
-from jobs.inputs.measure import load_group, two_lengths, with_files
+from jobs.inputs.measure import load_group, paths_of, two_lengths, with_files
+from jobs.inputs.versions import changed_files
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
 from jobs.storage.checksums import digest, digest_of, read_verified, write_sums
@@ -35,6 +36,7 @@ from jobs.store.store import (
     Store,
     gather_command,
     names_of_columns,
+    resume_command,
     rows_of,
     shared_fields,
     table_group,
@@ -124,6 +126,12 @@ def given_params(store: Store, group: int) -> Params:
     return validated(store.kernel.Params, shared_fields(store, group), where)
 
 
+def replaced_files(store: Store, group: int) -> str:
+    """Name the input files of a group that have changed since it was computed; "" if none has. This reads them."""
+    given = [path for _, path in paths_of(given_params(store, group))]
+    return ", ".join(changed_files(store.job.inputs, store.job.base, given))
+
+
 class Columns(Lazy[Any]):
     """The ids, swept and searched columns of n items.
 
@@ -197,10 +205,16 @@ def reduce_group(
     check: called before anything is written, and again when the values are there; raises if nothing may be written.
     markers: of the group's shards, if other tables are made from the same.
 
-    Raises JobError, with the line of its source, where the kernel's `reduce` raises, or returns what `reduced` does not describe.
+    Raises JobError if an input file has changed since the items were computed; with the line of its source, where the kernel's
+    `reduce` raises, or returns what `reduced` does not describe.
     """
     kernel = store.kernel
     assert kernel.reduce is not None
+    if others := replaced_files(store, group):
+        again = resume_command(store, "--accept-changes")
+        raise JobError(
+            f"{others} changed since the items were computed; bring it back, or {again} takes it as it is"
+        )
     markers = store.committed.markers(group) if markers is None else markers
     rows = rows_with_results(store.job.plan.group_sizes[group], markers)
     sums, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"

@@ -21,8 +21,7 @@ from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
 from jobs.errors import left_out, within, writing
-from jobs.inputs.measure import load_group, paths_of
-from jobs.inputs.versions import changed_files
+from jobs.inputs.measure import load_group
 from jobs.query.columns import as_array, decode
 from jobs.query.readers import child
 from jobs.query.tables import ask, ended_with, replicates
@@ -30,8 +29,8 @@ from jobs.reduce import (
     Columns,
     column_arrays,
     explained,
-    given_params,
     group_params,
+    replaced_files,
     rows_with_results,
 )
 from jobs.report.effects import Effect, by_importance, effects
@@ -107,12 +106,8 @@ def of_kernel(
 
 
 def replaced(store: Store, group: int) -> str:
-    """Name the input files that changed since a group was computed, so that its pictures show other data; "" if none did.
-
-    This reads the group's files.
-    """
-    given = [path for _, path in paths_of(given_params(store, group))]
-    others = ", ".join(changed_files(store.job.inputs, store.job.base, given))
+    """Say which input files changed since a group was computed, so that its pictures show other data; "" if none did."""
+    others = replaced_files(store, group)
     return f"not the data that this store was made from: {others} changed since" if others else ""
 
 

@@ -18,6 +18,7 @@ from jobs.gather.gather import gather
 from jobs.query.query import table
 from jobs.query.tables import ask
 from jobs.query.tree import StoreTree
+from jobs.reduce import reduce_group
 from jobs.report.figures import (
     _by_item,
     _by_swept,
@@ -100,6 +101,15 @@ def test_pictures_say_where_their_data_are_others_now(monkeypatch):
     monkeypatch.setattr(store, "job", replace(store.job, base="/nowhere"))
     with pytest.raises(JobError, match=r"a figure reads the input files again: .*no such file"):
         figure(store)
+
+
+def test_no_table_is_made_from_other_data(monkeypatch):
+    """Fixed points of one network would get the Jacobians of another."""
+    store = finished("fixed_points")
+    monkeypatch.setattr(store, "job", replace(store.job, inputs={"net.h5": "of another"}))
+    with pytest.raises(JobError, match=r"net\.h5 changed since the items were computed; bring it"):
+        reduce_group(store, 0)
+    assert "gathered/0" in store.root
 
 
 def test_a_figure_that_raises_is_told_with_its_line(store, tmp_path, monkeypatch):
