@@ -175,7 +175,7 @@ class Job:
         strange = {name: v for name, v in content.items() if name not in JobSpec.model_fields}
         parse_job({"kernel": "", **strange}, str(path))
         fields = {"name": Path(path).stem, **content}
-        return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
+        return cls(fields.pop("kernel", None), str(Path(path).resolve().parent), **fields)
 
     def _unresolved(self) -> dict[str, Any]:
         """The content without a search by a preset, whose fields only the kernel knows."""
