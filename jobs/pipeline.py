@@ -43,7 +43,7 @@ from jobs.spec.files import of_each_sweep
 from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
 from jobs.spec.presets import expand_preset
 from jobs.spec.trust import allow_and_remember, modules_of
-from jobs.storage.addresses import join, scheme
+from jobs.storage.addresses import join, refuse_undecoded, scheme
 from jobs.store.store import Store, shared_fields
 
 
@@ -305,7 +305,7 @@ def read_stages(
     """
     path = Path(path)
     content = read_content(path, overrides)
-    base = base or str(path.resolve().parent)
+    base = refuse_undecoded(base or str(path.resolve().parent))
     stem = store or str(path.resolve().with_suffix(""))
     if "stages" not in content:
         return [Stage(path.stem, content, str(path), base, store or f"{stem}.zarr")]

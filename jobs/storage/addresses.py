@@ -47,6 +47,15 @@ def refuse_empty[T: str | None](address: T) -> T:
     return address
 
 
+def refuse_undecoded(path: str) -> str:
+    """Return a path. Raises JobError if it is no UTF-8: the client library panics at such bytes, and JAX compiles no code there."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # Python reads such bytes as lone surrogates
+        raise JobError(f"{path!a}: is no UTF-8; rename the folder") from None
+    return path
+
+
 def plain(address: str) -> str:
     """Return the address in its one written form: paths without file://, no slash at the end."""
     path = local_path(address)

@@ -86,6 +86,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
         place = remote(address, IMPATIENT)
         first_request(address, lambda: next(obstore.list(place, f"{keys.LEASE}/"), None))
         return remote(address)
+    addresses.refuse_undecoded(str(path.absolute()))
     try:
         if create:
             path.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """jobs.storage.addresses and jobs.storage.connect: what an address means, and what never gets into one."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -120,6 +121,12 @@ def test_an_empty_address_and_a_link_to_nothing_are_refused(tmp_path):
             open_objects(str(link), create=create)
     with pytest.raises(JobError, match=r"a\.zarr: is a link"):
         open_objects(f"{link}/b.zarr", create=True)
+
+
+def test_a_folder_of_an_older_encoding_is_refused(tmp_path):
+    """The client library would panic."""
+    with pytest.raises(JobError, match=r"caf.udce9/a.zarr': is no UTF-8; rename the folder"):
+        open_objects(os.fsdecode(bytes(tmp_path) + b"/caf\xe9/a.zarr"), create=True)
 
 
 # --- credentials ----------------------------------------------------------------------------------
