@@ -37,7 +37,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from ctd.late import Array, PyTree, jax, jnp
-from ctd.numeric import is_mutable, is_numeric
+from ctd.numeric import Exact, is_mutable, is_numeric
 from ctd.plots import Figure, Plot
 from ctd.words import nearest
 
@@ -128,8 +128,8 @@ def field_kinds(params: type[Params]) -> dict[str, Kind]:
 def _view(params: type[Params], kinds: frozenset[Kind]) -> Any:
     # A named tuple is hashable (static fields key the cache of programs) and a pytree (traced ones are vmapped).
     names = [name for name, kind in field_kinds(params).items() if kind in kinds]
-    label = "_".join(sorted(kind.value for kind in kinds))
-    return namedtuple(f"{params.__name__}_{label}", names)
+    label = "_".join([params.__name__, *sorted(kind.value for kind in kinds)])
+    return type(label, (Exact, namedtuple(label, names)), {"__slots__": ()})
 
 
 def _select(params: Params, *kinds: Kind) -> Any:

@@ -1,4 +1,5 @@
-"""Which types are those of numbers, and which can change: what a `Traced` field may be, and what a `Static` one may not."""
+"""Which types are those of numbers, and which can change: what a `Traced` field may be, and what a `Static` one may not; equal values
+of several types."""
 
 from types import EllipsisType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -29,3 +30,14 @@ def is_mutable(annotation: Any) -> bool:
     """
     kind = get_origin(annotation) or annotation
     return kind in (list, dict, set) or any(map(is_mutable, get_args(annotation)))
+
+
+class Exact(tuple[Any, ...]):
+    """A base of named tuples whose equal values are of one type, too: a program of 1 is not that of True, nor one of 0.0 that of -0.0."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and repr(self) == repr(other)
+
+    __hash__ = tuple.__hash__

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -21,7 +22,7 @@ from ctd.batch import (
     run_items,
     traced_columns,
 )
-from ctd.kernel import Params, Traced, Var, inputs_of, one_shot, static_of, traced_of
+from ctd.kernel import Params, Static, Traced, Var, inputs_of, one_shot, static_of, traced_of
 from jobs.inputs.measure import load_group
 
 N = 23
@@ -232,3 +233,17 @@ def test_programs_are_forgotten_before_a_process_has_too_many_maps(monkeypatch):
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
     make_room()
     assert program.cache_info().currsize
+
+
+@pytest.mark.parametrize(("one", "other"), [(0.0, -0.0), (1, 1.0), (1, True)])
+def test_static_values_that_are_equal_have_programs_of_their_own(one, other):
+    class Own(Params):
+        z: Static[bool | int | float] = 0
+
+    def told(static, shared, traced, key):
+        kind = [bool, int, float].index(type(static.z))
+        return {"x": jnp.float32(np.copysign(1 + kind, static.z))}
+
+    kernel = one_shot("own", Own, {"x": Var()}, told)
+    found = [float(run_items(kernel, Own(z=z))["x"][0]) for z in (one, other)]
+    assert found[0] != found[1]
