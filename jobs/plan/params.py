@@ -3,7 +3,8 @@
 An error names the file, the section of the job and the field.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,20 +162,33 @@ class Reader(NamedTuple):
         return found
 
 
+MOST_REAL = float(np.finfo("float32").max)
+
+
 def in_32_bits(params: Params) -> Params:
-    """Raise JobError if a traced number does not fit the type that the devices hold: int32, or `dtype` (ctd.batch.traced_columns)."""
-    largest = float(np.finfo(params.dtype).max)
+    """Raise JobError if a traced number does not fit the int32, or the `dtype`, that the devices hold (ctd.batch.traced_columns)."""
     for name, kind in field_kinds(type(params)).items():
         value = getattr(params, name)
-        if kind is Kind.TRACED and isinstance(value, int) and not -(2**31) <= value < 2**31:
-            most = 2**31 - 1
-            raise JobError(
-                f"{name}: {value} given; a traced whole number has 32 bits, at most {most}"
-            )
-        for one in value if isinstance(value, tuple) else (value,):
-            if kind is Kind.TRACED and isinstance(one, float) and largest < abs(one) < np.inf:
-                raise JobError(f"{name}: {one:g} given; {params.dtype} holds at most {largest:.2g}")
+        for one in _numbers_in(value) if kind is Kind.TRACED else ():
+            if isinstance(one, int) and not -(2**31) <= one < 2**31:
+                most = 2**31 - 1
+                raise JobError(
+                    f"{name}: {value} given; a traced whole number has 32 bits, at most {most}"
+                )
+            if params.dtype == "float32" and MOST_REAL < abs(one) < math.inf:
+                raise JobError(
+                    f"{name}: {value} given; float32 has numbers up to 3.4e38; dtype: float64 has greater ones"
+                )
     return params
+
+
+def _numbers_in(value: Any) -> Iterator[float]:
+    """The numbers in a traced value, which may be a tuple."""
+    if isinstance(value, tuple):
+        for one in value:
+            yield from _numbers_in(one)
+    else:
+        yield value
 
 
 def _field(params: Params, name: str) -> Any:

@@ -214,8 +214,8 @@ def test_codes_hold_every_value_of_an_axis_and_of_sweeps_end_to_end(n):
         ({"grid": {"push": [[0, 1], [1, 2, 3]]}}, {}, "push: tuples of the lengths"),
         ([{"grid": {"zz": [1]}}, {"grid": {"zz": [2]}}], {}, "unknown field 'zz'"),
         ({"grid": {"n_steps": [2**31]}}, {}, "n_steps: 2147483648 given; a traced whole number has 32 bits"),
-        ({"grid": {"rate": {"geomspace": [1, 1e39, 5]}}}, {}, "rate: 1e+39 given; float32 holds at most 3.4e+38"),
-        ({}, {"push": [0, -1e300]}, "push: -1e+300 given; float32 holds at most 3.4e+38"),
+        ({"grid": {"push": [[0, 1], [0, 1e39]]}}, {}, "push: (0.0, 1e+39) given; float32 has numbers up to 3.4e38"),
+        ({"grid": {"rate": {"geomspace": [1, 1e39, 5]}}}, {}, "rate: 1e+39 given; float32 has numbers up to 3.4e38"),
         # Behind the values that are validated one by one.
         ([{"grid": {"rate": {"linspace": [0, 1, CHECKED + 1]}}}, {"grid": {"rate": [-5.0]}}], {}, "greater than -1"),
         ([{"grid": {"n_steps": {"range": CHECKED + 1}}}, {"grid": {"n_steps": [0.5]}}], {}, "(given: 0.5)"),
