@@ -118,10 +118,12 @@ class Store:
         if path is not None and not path.is_dir():
             return path.exists()
         found = connect.open_objects(address)
+        # First, since a creation may begin at any time: whatever is listed of it comes after run/creating.json.
+        is_empty = all(key.startswith(BEFORE) for key in objects.list_keys(found, ""))
         # run/job.json comes last: without it a creation is going on or was killed, and the next one clears what it left.
         if objects.read(found, keys.CREATING) and not objects.read(found, keys.JOB):
             return False
-        return any(not key.startswith(BEFORE) for key in objects.list_keys(found, ""))
+        return not is_empty
 
     @staticmethod
     def open(address: str) -> Store:

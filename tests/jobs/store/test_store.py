@@ -227,6 +227,19 @@ def test_failing_load_is_reported_before_anything_is_written(tmp_path):
     assert not (tmp_path / "x.zarr").exists()
 
 
+def test_a_store_whose_creation_begins_meanwhile_does_not_exist_yet(tmp_path, monkeypatch):
+    """Else `ctd watch`, which waits for it, would end because run/job.json is missing."""
+    listed = objects.list_keys
+
+    def begun(place, prefix):
+        for key in ("run/creating.json", "zarr.json"):
+            objects.write(place, key, b"{}")
+        return listed(place, prefix)
+
+    monkeypatch.setattr(objects, "list_keys", begun)
+    assert not Store.exists(str(tmp_path))
+
+
 class Flaky(SerialExecutor):
     """Fails the first attempts at some shards, as a lost worker would."""
 
