@@ -30,7 +30,7 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTA
 IN_FLIGHT = 32
 """Simultaneous requests to an object store when many small objects are read."""
 
-OUT_OF_RANGE = r"Requested range was invalid|InvalidRange|status code: 416"
+OUT_OF_RANGE = r"Requested range was invalid|Invalid range|InvalidRange|status code: 416"
 """Error texts of object stores for a range beyond the object's end."""
 
 _used_by: int | None = None

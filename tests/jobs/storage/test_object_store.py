@@ -15,6 +15,7 @@ import s3 as lab
 from failing import Meddling
 from killing import begun, command, dies_after_a_checkpoint, killed
 from obstore.exceptions import BaseError
+from obstore.store import MemoryStore
 from search_jobs import DECISIONS, in_rounds, left, same, whole_store
 from stores import BASE, make, run, tree_bytes
 from waiting import until
@@ -111,10 +112,12 @@ def test_put_whose_answer_was_lost_is_known_as_ours(s3, address, monkeypatch):
         assert proxy.counts["lost"] >= 3
 
 
-@pytest.mark.parametrize("place", ["disk", "bucket"])
+@pytest.mark.parametrize("place", ["disk", "bucket", "memory"])
 def test_a_range_is_read_whole_or_not_at_all(s3, address, tmp_path, place):
+    """In memory lies a store in an archive."""
     del s3
-    store = connect.open_objects(address if place == "bucket" else str(tmp_path))
+    where = address if place == "bucket" else str(tmp_path)
+    store = MemoryStore() if place == "memory" else connect.open_objects(where)
     objects.write(store, "a/b", b"0123456789")
     cases = {(2, 3): b"234", (0, 10): b"0123456789", (8, 3): None, (10, 1): None, (99, 1): None}
     for (start, length), expected in cases.items():
