@@ -115,7 +115,9 @@ def _column(params: Params, name: str, given: ArrayLike) -> np.ndarray:
     dtype = np.asarray(own).dtype
     if dtype.kind not in "biuf":
         return values
-    typed = values.astype(dtype)
-    if not np.array_equal(typed, values, equal_nan=values.dtype.kind == "f"):
+    # Texts and complex numbers have no such type; NaN and infinity no whole number, of which NumPy warns.
+    with np.errstate(invalid="ignore"):
+        typed = values.astype(dtype) if values.dtype.kind in "biufO" else None
+    if typed is None or not np.array_equal(typed, values, equal_nan=values.dtype.kind == "f"):
         raise ValueError(f"columns: {name!r}: {values} given; expected values such as {own!r}")
     return typed

@@ -170,6 +170,8 @@ def test_run_does_not_start_more_than_needed():
         ({"rate": [0.1], "n_steps": [1, 2]}, "lengths differ"),
         ({"rate": []}, "columns: no values of rate"),
         ({"n_steps": [0.5, 1.7]}, "'n_steps': .* given; expected values such as 10"),
+        ({"rate": ["0.1"]}, "'rate': .* given; expected values such as 0"),
+        ({"rate": [0.1 + 1j]}, "'rate': .* given; expected values such as 0"),
         ({"rate": [0.1, -2, 0.7]}, r"'rate' of item 1: must be greater than -1 \(given: -2.0\)"),
         ({"n_steps": [2**31]}, "whole numbers of more than 32 bits"),
     ],
