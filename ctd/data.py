@@ -71,12 +71,19 @@ def write_hdf5(
     (2, 2)
     """
     with new_hdf5(path) as file:
-        file.attrs.update(attributes or {})
-        for name, array in arrays.items():
-            array = np.asarray(array)
-            # gzip shrinks spike counts to a tenth; HDF5 refuses to compress a scalar.
-            packed = {"compression": "gzip", "shuffle": True} if array.ndim else {}
-            file.create_dataset(name, data=array, track_times=False, **packed)
+        fill_hdf5(file, arrays, attributes or {})
+
+
+def fill_hdf5(
+    file: h5py.File, arrays: Mapping[str, ArrayLike], attributes: Mapping[str, object]
+) -> None:
+    """Write name -> array, and attributes, into an open HDF5 file."""
+    file.attrs.update(attributes)
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        # gzip shrinks spike counts to a tenth; HDF5 refuses to compress a scalar.
+        packed = {"compression": "gzip", "shuffle": True} if array.ndim else {}
+        file.create_dataset(name, data=array, track_times=False, **packed)
 
 
 @contextmanager

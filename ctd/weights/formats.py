@@ -14,12 +14,20 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ctd.containers import explained, opened_hdf5, text_attribute
-from ctd.data import read_npz, write_hdf5
+from ctd.data import fill_hdf5, hdf5_writer, read_npz
 from ctd.replacing import replacing
 from ctd.weights import jax_files, keras_file, torch_zip
 from ctd.weights.tensors import Array, Tensors, datasets, of_tree
 
 # --- HDF5, NumPy, safetensors ---------------------------------------------------------------------
+
+
+def write_hdf5(
+    path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, object]
+) -> None:
+    """Write arrays at `path` itself, which `write_tensors` replaces as a whole."""
+    with hdf5_writer(path) as file:
+        fill_hdf5(file, arrays, attributes)
 
 
 def read_hdf5(path: Path) -> Tensors:

@@ -60,7 +60,10 @@ def _write_file(run: Run, folder: Path) -> Path | None:
     if not run.arrays:
         return None
     path = folder / f"{_label(run)}.h5"
-    write_named(path, run.arrays, {**run.params, **run.about})
+    try:
+        write_named(path, run.arrays, {**run.params, **run.about})
+    except ValueError as error:
+        raise JobError(str(error)) from None
     return path
 
 

@@ -6,6 +6,7 @@ import struct
 import h5py
 import numpy as np
 import pytest
+from disks import full_disk
 from page_stores import finished
 from PIL import Image
 
@@ -135,6 +136,12 @@ def test_export_refuses_what_it_cannot_write(store, tmp_path, ctd, monkeypatch):
         code, _, err = ctd("export", address, "--to", name)
         assert (code, how_to_install(name) in " ".join(err.split())) == (2, True)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_full_disk_is_told_in_a_line(store, tmp_path):
+    run = next(read_runs(store)[1])
+    with full_disk(), pytest.raises(JobError, match=r"/item-0+\.h5: cannot be written"):
+        trackers._write_file(run, tmp_path)
 
 
 @pytest.mark.frameworks
