@@ -37,11 +37,11 @@ def parse_item(text: str, base: str) -> ItemPart | None:
 
     >>> parse_item("train.zarr::7", "/lab")
     ItemPart(store='/lab/train.zarr', item=7, part='weights')
-    >>> parse_item("net.h5", "/lab") is None
-    True
+    >>> [parse_item(name, "/lab") for name in ("net.h5", "net.h5::²")]
+    [None, None]
     """
     store, *rest = text.split("::")
-    if len(rest) not in (1, 2) or not rest[0].isdigit():
+    if len(rest) not in (1, 2) or not rest[0].isdecimal():
         return None
     return ItemPart(join(base, store), int(rest[0]), *rest[1:])
 
