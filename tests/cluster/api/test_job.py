@@ -49,14 +49,6 @@ def test_job_of_a_file_has_its_digest(path, tmp_path):
     assert again.spec({}).digest() == spec.digest()
 
 
-def test_a_link_to_a_file_is_the_job_of_that_file(tmp_path):
-    (tmp_path / "far").mkdir()
-    (tmp_path / "far" / "job.yaml").write_text("kernel: esn\n")
-    (tmp_path / "link.yaml").symlink_to("far/job.yaml")
-    (stage,) = read_stages(tmp_path / "link.yaml")
-    assert Job.read(tmp_path / "link.yaml").base == stage.base == str(tmp_path / "far")
-
-
 def test_fields_are_written_as_in_a_file():
     job = Job(
         ctd.fixed_points,

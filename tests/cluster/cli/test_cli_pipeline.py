@@ -10,9 +10,11 @@ from cli_jobs import TOY, refused
 from places import EXAMPLES
 from stores import FOUR_SLOTS, SMALL_RNN, make
 
+from cluster.api.job import Job
 from cluster.cli.outcome import say_what_failed
 from jobs import Store, open_store
 from jobs.errors import EXIT_STOPPED
+from jobs.pipeline import read_stages
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
 from jobs.run.stop import Interrupted
@@ -176,3 +178,11 @@ def test_a_misspelt_field_of_the_second_job_is_told_before_the_first_runs(ctd, t
     code, _, err = ctd("run", "good.yaml", "bad.yaml", "--base", EXAMPLES, "--executor", "serial")
     assert (code, "bad.yaml: params: leek: unknown field" in err) == (2, True), err
     assert not (tmp_path / "good.zarr").exists()
+
+
+def test_a_link_to_a_file_is_the_job_of_that_file(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "job.yaml").write_text("kernel: esn\n")
+    (tmp_path / "link.yaml").symlink_to("far/job.yaml")
+    (stage,) = read_stages(tmp_path / "link.yaml")
+    assert Job.read(tmp_path / "link.yaml").base == stage.base == str(tmp_path / "far")
