@@ -210,11 +210,7 @@ def reduce_group(
     """
     kernel = store.kernel
     assert kernel.reduce is not None
-    if others := replaced_files(store, group):
-        again = resume_command(store, "--accept-changes")
-        raise JobError(
-            f"{others} changed since the items were computed; bring it back, or {again} takes it as it is"
-        )
+    _refuse_replaced(store, group)
     markers = store.committed.markers(group) if markers is None else markers
     rows = rows_with_results(store.job.plan.group_sizes[group], markers)
     sums, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"
@@ -232,8 +228,7 @@ def reduce_group(
         columns = columns_of(store, group, rows)
         coords = kernel.coordinates(inputs, shared)
         with explained(kernel, "reduce", store), _told() as told:
-            returned = kernel.reduce(inputs, shared, columns, results, options)
-            reduced = _as_arrays(returned)
+            reduced = _as_arrays(kernel.reduce(inputs, shared, columns, results, options))
             check_axes("", "reduced", kernel.reduced, reduced)
             if fault := two_lengths(kernel.reduced, reduced, coords):
                 raise ContractError(fault)
@@ -250,6 +245,14 @@ def reduce_group(
         put_array(out, name, values, var)
     found = objects.list_keys(store.objects, folder)
     write_sums(store.objects, folder, found, made_from=made_from(store, markers))
+
+
+def _refuse_replaced(store: Store, group: int) -> None:
+    if others := replaced_files(store, group):
+        again = resume_command(store, "--accept-changes")
+        raise JobError(
+            f"{others} changed since the items were computed; bring it back, or {again} takes it as it is"
+        )
 
 
 def _as_arrays(returned: Mapping[str, Any]) -> dict[str, np.ndarray]:

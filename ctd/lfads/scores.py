@@ -94,19 +94,17 @@ def _sums(
             sums[f"gain_{name}"] = (gained * counted[:, None, None]).sum((0, 1))
         if trials.condition is not None:
             which = jnp.asarray(trials.condition)[rows] * counted[:, None]
-            # Sums over the trials k of each condition c.
-            # From the first entry of a unit on, so that the averages of one that never changes are 0 in all of them.
+            # Sums over the trials k of each condition c, from a unit's first entry on, so that one that never changes has 0.
             average = lambda x: jnp.einsum("kc,ktn->ctn", which, x - trials.data[0, 0])
             sums["psth"] = which.sum(0), average(data), average(rates)
         return sums
 
     found["rates"] = beside_data(means["rates"])
-    if trials.rates is not None and len(trials.rates) == len(trials.data):
-        found["true_rates"] = beside_data(jnp.asarray(trials.rates)[rows])
     if trials.rates is not None:
+        if len(trials.rates) == len(trials.data):
+            found["true_rates"] = beside_data(jnp.asarray(trials.rates)[rows])
         true, inside = known(trials.rates)
-        residual = (means["rates"] - true) ** 2 * inside[:, None, None]
-        found["residual"] = residual.sum((0, 1))
+        found["residual"] = ((means["rates"] - true) ** 2 * inside[:, None, None]).sum((0, 1))
     if trials.states is not None:
         true, inside = known(trials.states)
         # Centred before squares are summed: E x^2 - (E x)^2 of states far from 0 would cancel in float32.
@@ -130,7 +128,6 @@ def scores(
         trials = trials._replace(states=states)  # type: ignore[arg-type]
         model = model._replace(dataset=model.dataset._replace(evaluation=trials))
     everyone = jnp.ones(first, means["rates"].dtype)
-    # These trials were inferred for results; they are not inferred again.
     # Covariances of states that hardly move, all near 1, would cancel in float32: these are counted from near their mean.
     centre = {name: means[name].mean((0, 1)) for name in ("factors", "states")}
     centred = lambda means: {**means, **{name: means[name] - c for name, c in centre.items()}}
