@@ -29,7 +29,7 @@ from jobs.storage import connect
 from jobs.storage.lease import Lease
 from jobs.store.arrays import FAILED, attributes, plain
 from jobs.store.creation import Outputs, create_store
-from jobs.store.manifest import Job, provenance
+from jobs.store.manifest import Job, origin, provenance
 from jobs.store.marker import Marker
 from jobs.store.store import Store, resume_command
 from jobs.store.writer import write_shard
@@ -160,15 +160,11 @@ def _listed(parts: list[Sweep], seed: int, store: Store) -> list[Sweep]:
 def _about(store: Store, start: np.integer[Any]) -> dict[str, Any]:
     """The entry of a store in the provenance of the merged job."""
     job = store.job
-    return {
-        "store": store.address,
+    return origin(job, store.address) | {
         "first_item": int(start),
         "items": sum(job.plan.group_sizes),
         "spec": _dumped(job.spec),
-        "spec_sha256": job.spec.digest(),
-        "base": job.base,
         "source": combined(job.sources),
-        "provenance": dict(job.provenance),
     }
 
 

@@ -14,6 +14,7 @@ from jobs.run.task import Executor
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.storage.lease import Lease
+from jobs.store.manifest import origin
 from jobs.store.store import Store
 from jobs.store.writer import write_shard
 
@@ -46,7 +47,7 @@ def fork(
         # The old groups keep their layouts: others could change their bits.
         before, planned = old.job.plan.layouts, ready.plan.layouts
         plan = replace(ready.plan, layouts=(*before, *planned[len(before) :]))
-        store = create(replace(ready, plan=plan), address)
+        store = create(replace(ready, plan=plan), address, {"forked": origin(old.job, old.address)})
     if len(store.committed.numbers()) < store.job.plan.n_shards:
         with claim(store).held() as lease:
             _copy(old, store, lease)

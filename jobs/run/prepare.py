@@ -175,14 +175,14 @@ def open_or_create(
     return create(ready, address)
 
 
-def create(ready: Prepared, address: str) -> Store:
-    """Create the store of a planned job, or reopen it if another process has just created it.
+def create(ready: Prepared, address: str, about: dict[str, Any] | None = None) -> Store:
+    """Create the store of a planned job, or reopen it if another process has just created it. about: added to its provenance.
 
     Raises JobError if another process is creating it, or `address` holds another job.
     """
     sources = sources_of(ready.spec, ready.base)
     inputs = versions_of(_files(ready.items), ready.base)
-    job = Job(ready.spec, ready.plan, ready.base, provenance(), sources, inputs)
+    job = Job(ready.spec, ready.plan, ready.base, provenance() | (about or {}), sources, inputs)
     # Two processes that start together: one creates the store, the other gets Held or reopens it.
     with Lease.acquire(connect.open_objects(address, create=True), address).held() as lease:
         if Store.exists(address):

@@ -36,7 +36,7 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     """Return the addresses of stores, each once, in the order in which they are named.
 
     A store in a folder is left out if another one there has its items, so that no item counts twice: archives beside their
-    store, copies, and the stores that a merged one was made of. So is a damaged store, unless all are.
+    store, copies, and the stores that a merged or forked one was made of. So is a damaged store, unless all are.
 
     given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are patterns.
     So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr. An address where nothing is, is returned as it is.
@@ -83,7 +83,7 @@ class Found(NamedTuple):
     id: str | None
     """The identity of the store; None if it is not known."""
     parts: Mapping[str | None, str] = {}
-    """Identity -> address at that time, of the stores that it was merged from, and of those that these were merged from."""
+    """Identity -> address at that time, of the stores that it was merged or forked from, and of those that these were made from."""
     lacks: str = ""
     """The key of a damaged or missing object without which nobody can ask the store; "" if there is none."""
     is_original: bool = False
@@ -102,7 +102,8 @@ def _look(address: str, read: Read) -> Found | None:
         return Found(None, lacks=keys.JOB)
     waiting, parts = [job], dict[str | None, str]()
     while waiting:
-        inside = merged_parts(waiting.pop().get("provenance"))
+        about = waiting.pop().get("provenance")
+        inside = [*merged_parts(about), *_forked(about)]
         parts |= {_identity(part, "spec_sha256"): str(part.get("store")) for part in inside}
         waiting += inside
     lacks = next((key for key in METADATA if parsed(read(key)) is None), "")
@@ -127,6 +128,12 @@ def _identity(job: Mapping[str, object], digest: str) -> str | None:
     """
     about = [job.get(name) for name in (digest, "base", "provenance")]
     return None if None in about else json.dumps(about, sort_keys=True)
+
+
+def _forked(provenance: object) -> list[dict[str, Any]]:
+    """Return the entry of the store that a store was forked from, if it was."""
+    found = provenance.get("forked") if isinstance(provenance, dict) else None
+    return [found] if isinstance(found, dict) else []
 
 
 def merged_parts(provenance: object) -> list[dict[str, Any]]:
@@ -154,7 +161,7 @@ def _copies(found: Mapping[str, Found], named: Collection[str]) -> dict[str, str
         if where in named or one.id is None or other is None:
             holder = dict.fromkeys([one.id, *one.parts], where) | holder
         elif found[other].id != one.id:
-            copies[where] = f"merged into {other}"
+            copies[where] = f"part of {other}"
         else:
             what = "an archive" if _is_archive(where) else "a copy"
             copies[where] = f"{what} of {'the store in ' * _is_archive(other)}{other}"

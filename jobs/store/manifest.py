@@ -219,6 +219,12 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def origin(job: Job, address: str) -> dict[str, Any]:
+    """Return the entry of a store at `address` in the provenance of another one that has its items."""
+    found = {"spec_sha256": job.spec.digest(), "base": job.base, "provenance": dict(job.provenance)}
+    return {"store": address, **found}
+
+
 # --- the kernel -----------------------------------------------------------------------------------
 
 

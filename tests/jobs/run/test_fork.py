@@ -15,6 +15,7 @@ from jobs.run.shards import claim, run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage.lease import Held
+from jobs.store.finding import find_stores
 from jobs.store.store import Store
 from jobs.store.writer import write_shard
 
@@ -73,6 +74,10 @@ def test_fork_keeps_old_shards_and_equals_one_run(tmp_path, first, more, gone, k
     copied = [m for m in new.committed.markers() if m.copied_from is not None]
     assert len(copied) == len(kept)
     assert copied[0].seconds == before[0].seconds
+    # A folder with both has each item once.
+    told = []
+    assert find_stores([str(tmp_path)], told.append) == [new.address, whole.address]
+    assert f"{old.address} (part of {new.address})" in told[0]
 
 
 def test_a_random_sweep_grows_by_samples_or_by_a_further_one(tmp_path, monkeypatch):

@@ -104,12 +104,12 @@ def copies(tmp_path_factory):
     ("gone", "given", "found", "told"),
     [
         (["more"], ["."], ["all.zarr"],
-         "a.zarr (merged into all.zarr), a.zip (merged into all.zarr), all.zip (an archive of all.zarr), b.zarr (merged into all.zarr)"),
+         "a.zarr (part of all.zarr), a.zip (part of all.zarr), all.zip (an archive of all.zarr), b.zarr (part of all.zarr)"),
         (["more", "all.zarr", "all.zip"], ["."], ["a.zarr", "b.zarr"], "a.zip (an archive of a.zarr)"),
         (["more", "all.zarr", "all.zip", "a.zarr"], ["."], ["a.zip", "b.zarr"], ""),
-        (["more"], ["."  , "b.zarr"], ["all.zarr", "b.zarr"], "a.zarr (merged into all.zarr), a.zip (merged into all.zarr), all.zip (an archive of all.zarr)"),
+        (["more"], ["."  , "b.zarr"], ["all.zarr", "b.zarr"], "a.zarr (part of all.zarr), a.zip (part of all.zarr), all.zip (an archive of all.zarr)"),
         (["more"], ["*a*.zarr", "a.zip"], ["a.zarr", "all.zarr", "a.zip"], ""),
-        (["all.zarr", "all.zip", "b.zarr", "a.zip"], ["."], ["more/c.zarr"], "a.zarr (merged into more/c.zarr)"),
+        (["all.zarr", "all.zip", "b.zarr", "a.zip"], ["."], ["more/c.zarr"], "a.zarr (part of more/c.zarr)"),
     ],
 )  # fmt: skip
 def test_no_item_of_a_folder_counts_twice(copies, tmp_path, monkeypatch, gone, given, found, told):
