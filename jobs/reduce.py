@@ -233,14 +233,10 @@ def reduce_group(
             if fault := two_lengths(kernel.reduced, reduced, coords):
                 raise ContractError(fault)
     check()
-    about = {
-        "options": options.model_dump(mode="json"),
-        "items": int(rows.sum()),
-        "swept": attributes(store.results(group))["swept"],
-        "warnings": told,
-    }
     objects.delete_all(store.objects, folder)
-    out = table_group(store, folder, about)
+    about = {"options": options.model_dump(mode="json"), "items": int(rows.sum()), "warnings": told}
+    swept = attributes(store.results(group))["swept"]
+    out = table_group(store, folder, {**about, "swept": swept})
     for name, (values, var) in _with_coordinates(kernel, reduced, coords).items():
         put_array(out, name, values, var)
     found = objects.list_keys(store.objects, folder)
