@@ -131,8 +131,8 @@ def dies_after_a_checkpoint(address, job, shard):
     """Make and run a store, killed after the first checkpoint of a shard."""
     keep = checkpoint.Checkpoints.keep
 
-    def dying(self, state):
-        keep(self, state)
+    def dying(self, *state):
+        keep(self, *state)
         if f"{shard:06d}" in self._folder:
             die()
 
