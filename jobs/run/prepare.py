@@ -225,7 +225,7 @@ def another_job(store: Store, spec: JobSpec, kernel: Kernel) -> str:
     if is_alike and _axes(old) == _axes(spec):
         return ""
     hint = "give another path as --store (store= in Python)"
-    forked = f"`--store NEW --fork {address}` keeps"
+    forked = f"`ctd run JOB --store NEW --fork {address}` keeps"
     if not is_alike:
         if spec.search is not None and spec.search != old.search:
             hint += ", where the search begins anew"
