@@ -72,7 +72,7 @@ INFINITE_NORMS = """() => {
     const some = new Set(norm.values.map((_, row) => row).filter(fine).slice(0, 2));
     const values = norm.values.map((v, row) => (some.has(row) ? "inf" : v));
     const other = { ...table, columns: table.columns.map((c) => (c === norm ? { ...c, values } : c)) };
-    return [scatter(other, "rate", "norm", "none"), map(other, "rate", "push", "norm")].map((plot) => plot.note.split("a cell. ").at(-1));
+    return [scatter(other, "rate", "norm", "none"), map(other, "rate", "push", "norm")].map((plot) => plot.note.split("a square. ").at(-1));
 }"""
 # The notes of a scatter plot and a map in which the norms of two done items are infinite.
 

@@ -218,5 +218,5 @@ function map(table, xName, yName, valueName) {
   const log = isWide({ kind: "number", values: z.flat() }), counts = cells.flat().map((some) => some.length).filter(Boolean);
   if (log) z = z.map((row) => row.map((value) => (value === null ? null : Math.log10(value))));
   const [few, many] = [Math.min(...counts), Math.max(...counts)];
-  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${many > 1 ? "median " : ""}${valueName}`, log }, note: [many > 1 && `Medians over ${few === many ? few : `${few} to ${many}`} done items a cell${table.note ? `, of those that the page has` : ""}.`, leftOut(table, [x, y, v], done)].filter(Boolean).join(" ") };
+  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${many > 1 ? "median " : ""}${valueName}`, log }, note: [many > 1 && `Medians over ${few === many ? few : `${few} to ${many}`} done items a square${table.note ? `, of those that the page has` : ""}.`, leftOut(table, [x, y, v], done)].filter(Boolean).join(" ") };
 }
