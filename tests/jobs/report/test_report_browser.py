@@ -77,6 +77,14 @@ INFINITE_NORMS = """() => {
 # The notes of a scatter plot and a map in which the norms of two done items are infinite.
 
 
+FEWER_ITEMS = """() => {
+    const { sweep } = STATE.content;
+    sweep.effects.reduce((a, b) => (b.result !== "norm" || a.share > b.share ? a : b), { share: -1 }).n = 9;
+    showImportance(el("div"), sweep);
+}"""
+# The parameter that explains most of the norm was measured over fewer items than others.
+
+
 TONES = """() => {
     const { rows, value } = ITEMS, one = (ids) => grouped(ids, "g", 5).map((g) => [g.label, g.tone]);
     ITEMS.rows = new Map([0, 1, 2, 3].map((id) => [id, null]));
@@ -419,6 +427,10 @@ def test_groups_scatter_and_importance_follow_their_choices(visit):
     effects = json.loads(page.locator("#content").text_content())["content"]["sweep"]["effects"]
     assert rows.count() == len([e for e in effects if e["result"] == "norm" and e["share"]]) > 0
     assert "No share above chance: n." in page.locator("#sweep").inner_text()
+    assert "over 43 items with a finite result" in page.locator("#sweep").inner_text()
+    page.evaluate(FEWER_ITEMS)
+    assert "(over 9 items)" in rows.first.inner_text()
+    assert "over as many items as its row says" in page.locator("#sweep").inner_text()
 
 
 def test_parallel_coordinates_keep_a_range(visit):

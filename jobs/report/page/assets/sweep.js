@@ -55,11 +55,12 @@ function showImportance(node, sweep) {
       el("table", {}, el("thead", {}, el("tr", {}, ...["parameter", "share of the variance", "Spearman ρ"].map((t) => el("th", { className: "plain", scope: "col" }, t)))), body)), caption);
     const draw = () => {
       const found = STATE.content.sweep.effects.filter((e) => e.result === choose.value).sort((a, b) => (b.share ?? -1) - (a.share ?? -1));
+      const differ = found.some((e) => e.n !== found[0].n), over = (n) => `${n.toLocaleString("en")} items`;
       const isNone = (e) => e.share !== null && e.share < 0.0005, none = found.filter(isNone).map((e) => e.parameter);
-      body.replaceChildren(...found.filter((e) => !isNone(e)).map((e) => el("tr", {}, el("td", {}, e.parameter),
+      body.replaceChildren(...found.filter((e) => !isNone(e)).map((e) => el("tr", {}, el("td", {}, differ ? `${e.parameter} (over ${over(e.n)})` : e.parameter),
         el("td", { className: "share" }, el("i", { style: { width: `calc(${100 * (e.share ?? 0)}% - ${20 * (e.share ?? 0)}px)` } }), el("span", {}, e.share === null ? "too few items" : `${(100 * e.share).toFixed(1)} %`)),
         el("td", {}, e.rho === null ? "–" : `${e.rho < 0 ? "−" : "+"}${Math.abs(e.rho).toFixed(2)}`))));
-      caption.textContent = `One parameter at a time, over ${found.length ? found[0].n.toLocaleString("en") : 0} items with a finite result: the share of the variance of the result's ranks that lies between the parameter's values (or up to 10 equally filled bins), adjusted for chance; and Spearman's rank correlation. ${STATE.content.stores ? "Ranks of a parameter that varies within stores are those within each store. " : ""}Interactions are not seen.${none.length ? ` No share above chance: ${none.join(", ")}.` : ""}`;
+      caption.textContent = `One parameter at a time, over ${differ ? "as many items as its row says" : over(found.length ? found[0].n : 0)} with a finite result: the share of the variance of the result's ranks that lies between the parameter's values (or up to 10 equally filled bins), adjusted for chance; and Spearman's rank correlation. ${STATE.content.stores ? "Ranks of a parameter that varies within stores are those within each store. " : ""}Interactions are not seen.${none.length ? ` No share above chance: ${none.join(", ")}.` : ""}`;
     };
     return { choose, draw };
   });
