@@ -77,6 +77,16 @@ INFINITE_NORMS = """() => {
 # The notes of a scatter plot and a map in which the norms of two done items are infinite.
 
 
+COLOURS_BESIDE_OTHERS = """() => {
+    const node = el("div");
+    STATE.parts.clear();
+    STATE.content.stores = [];
+    showScatters(node, STATE.content.sweep, sweptItems());
+    return [...node.querySelectorAll("select[aria-label=colour]")].map((box) => box.value);
+}"""
+# By what the points are coloured where there are several stores.
+
+
 FEWER_ITEMS = """() => {
     const { sweep } = STATE.content;
     sweep.effects.reduce((a, b) => (b.result !== "norm" || a.share > b.share ? a : b), { share: -1 }).n = 9;
@@ -587,6 +597,8 @@ def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(visit, 
     figure.locator("select").first.select_option("rate")
     entries = figure.locator(".legend button").all_inner_texts()
     assert len(entries) == len(set(entries)) > 1
+    # Beside other stores an item's number says nothing.
+    assert page.evaluate(COLOURS_BESIDE_OTHERS) == [y, x, "loss"]
 
 
 def test_an_item_opens_by_its_link_with_all_that_is_known_of_it(visit, pages):

@@ -100,12 +100,12 @@ function showParallel(node, sweep, items) {
 // The parameters of a sweep without those that only repeat items.
 const varied = (sweep) => sweep.parameters.filter((name) => !sweep.replicates.includes(name));
 
-// The metric against each parameter (in a search, in colours of the items' order), and two parameters in colours of the metric
+// The metric against each parameter (of one search, in colours of the items' order), and two parameters in colours of the metric
 // if their values are draws, which a map would put into cells of one item; without a metric, a result against a parameter.
 function showScatters(node, sweep, items) {
   const [first, second] = varied(sweep), result = sweep.results[0], slices = sweep.metric ? varied(sweep).slice(0, MAX_SLICES) : [];
   const drawn = (name) => nValues(columnOf(items, name)) > columnOf(items, name).values.length / 2;
-  for (const name of slices) showScatter(node, items, name, result, sweep.searched ? "item" : [first, second].find((other) => other && other !== name) || "none");
+  for (const name of slices) showScatter(node, items, name, result, sweep.searched && !STATE.content.stores ? "item" : [first, second].find((other) => other && other !== name) || "none");
   if (slices.length > 1 && drawn(first) && drawn(second)) showScatter(node, items, first, second, result);
   if (!slices.length && first) showScatter(node, items, first, result, second || "none");
 }
