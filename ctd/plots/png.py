@@ -43,6 +43,8 @@ WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
 """Inches of one plot; TALL replaces HEIGHT in a figure with a plot whose axes have equal units."""
 MAX_INSIDE = 6
 """Most lines of a legend inside the axes; a longer one stands beside them."""
+MAX_NAMED = 16
+"""Most layers that a legend names: as many as fit beside the axes."""
 LINE, LEGEND_SIZE = 0.045, 0.2
 """Height of a legend's line, as a share of the axes'; size of a point whose circle is as high."""
 NOTE_WIDTH, X_WIDTH, Y_WIDTH = 78, 62, 48
@@ -117,6 +119,9 @@ def _legend(ax: Axes, plot: Plot) -> None:
     from matplotlib.lines import Line2D
 
     handles, labels = ax.get_legend_handles_labels()
+    if (more := len(handles) - MAX_NAMED) > 0:
+        handles = [*handles[:MAX_NAMED], Line2D([], [], ls="")]
+        labels = [*labels[:MAX_NAMED], f"and {more} more"]
     named = len(handles)
     for size in _sizes(plot) if plot.areas else ():
         # Line2D takes a diameter where scatter takes an area.

@@ -242,6 +242,14 @@ def test_a_long_legend_stands_beside_the_axes():
     assert ax.get_legend().get_window_extent().x1 <= ax.figure.bbox.width
 
 
+def test_a_legend_names_as_many_as_fit_and_counts_the_others():
+    (ax,) = axes_of(*(Lines(X, X + k, f"kind {k}") for k in range(40)))
+    legend = ax.get_legend()
+    assert [text.get_text() for text in legend.get_texts()][-2:] == ["kind 15", "and 24 more"]
+    assert legend.get_window_extent().y0 >= 0
+    assert ax.get_window_extent().height > 0.7 * ax.figure.bbox.height
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_a_legend_covers_no_shaded_lines(log):
     """Their vertices, which matplotlib's "best" does not see, lie in all corners."""
