@@ -105,11 +105,14 @@ def refuse_changed(store: Store, failed: bool = False) -> None:
         what, new = "an input file", "files"
     else:
         return
+    # Else the command would compute nothing where items have failed, which the new source may mend.
+    failed = failed or bool(store.failed.items())
     kept = "the shards without failed items" if failed else "what is done"
     again = resume_command(store, *["--failed"] * failed, "--accept-changes")
+    these = "these options" if failed else "this option"
     raise JobError(
         f"{store.address}: {what} has changed since the store was made: {shortened(different)}. For results of the new {new} give "
-        f"another path as --store (store= in Python); {again} (or run or submit with this option) "
+        f"another path as --store (store= in Python); {again} (or run or submit with {these}) "
         f"keeps {kept} and goes on with the new {new}{more}"
     )
 

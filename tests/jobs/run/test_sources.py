@@ -211,6 +211,9 @@ def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp
     assert [item.error for item in store.failed.items()[0]] == ["no"]
     with pytest.raises(JobError, match="has changed since"):
         reconsider(Store.open(store.address), failed=True)
+    # Without --failed, too: the new source may mend what failed.
+    with pytest.raises(JobError, match=r"--failed --accept-changes` .*with these options"):
+        run_shards(Store.open(store.address), SerialExecutor(1))
     assert store.committed.numbers() == {0, 1}
     reconsider(Store.open(store.address), failed=True, changes=True)
     assert store.committed.numbers() == {1}
