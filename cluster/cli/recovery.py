@@ -67,6 +67,8 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         name = next(iter(line))
         which = "a round of group" if name == "group" else name
         out.print(f"{which} {line[name]}, attempt {line['attempt']}: {line['error']}", style="red")
+    if (more := found["items_with_errors"] - len(failing)) > 0:
+        out.print(f"and {more:,} more", style="red")
     if error := reduction_error(opened):
         out.print(error, style="red")
 

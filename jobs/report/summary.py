@@ -1,5 +1,6 @@
 """The progress of a job: as numbers (`state`), and as the texts of `ctd status` (`facts`)."""
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,8 @@ from jobs.store.finding import merged_parts
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
-MAX_TEXT = 500
-"""Characters of a driver's text that are shown."""
+MAX_TEXT, MAX_ERRORS = 500, 10
+"""Characters of a driver's text that are shown; most attempts, the latest, and most items, the first, whose errors are."""
 
 
 def state(
@@ -31,7 +32,7 @@ def state(
     events: Sequence[Event] | None = None,
     failed: Mapping[int, Sequence[FailedItem]] | None = None,
 ) -> dict[str, Any]:
-    """The progress of a job: counts, outcomes, hosts, times, and the latest unresolved errors.
+    """The progress of a job: counts, outcomes, hosts, times, and unresolved errors.
 
     markers, events, failed: those of the store, if read before. Items that are not done, dropped by a search or failed are left.
 
@@ -73,7 +74,7 @@ def state(
         "items_with_errors": sum(map(len, failed.values())),
         "warnings": planned_warnings(events) + warnings_of(store, markers),
         "learned": _learned(markers, events)[-5:],
-        "errors": _errors(plan, markers, events, failed)[-10:],
+        "errors": _errors(plan, markers, events, failed),
     }
 
 
@@ -88,7 +89,8 @@ def _errors(
     about = lambda one, what: {what: getattr(one, what), "attempt": one.attempt, "error": one.error}
     still = [event for event in events if event.kind == "error" and is_open(event, plan, done)]
     errors = [about(event, "group" if event.shard is None else "shard") for event in still]
-    return errors + [about(item, "item") for items in failed.values() for item in items]
+    failing = sorted(itertools.chain(*failed.values()), key=lambda item: item.item)
+    return errors[-MAX_ERRORS:] + [about(item, "item") for item in failing[:MAX_ERRORS]]
 
 
 def _learned(markers: Sequence[Marker], events: Sequence[Event]) -> list[str]:

@@ -34,7 +34,7 @@ from jobs.spec.job import parse_job, read_job
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 from jobs.store.events import Events
-from jobs.store.marker import Marker
+from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
 FAULTY = """
@@ -204,6 +204,17 @@ def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):
     kinds = [event.kind for event in after[4:]]
     assert (kinds[0], kinds[-1], set(kinds[1:-1])) == ("run", "end", {"done"})
     assert len(after) == 4 + 2 + store.job.plan.n_shards - 2
+
+
+def test_status_names_the_first_failed_items_and_counts_the_others(ctd, job_file):
+    path = job_file(TOY.replace("0.5, 6]}}}", "0.5, 24]}}}\nrun: {shard_items: 12}"))
+    address = str(path.with_suffix(".zarr"))
+    store = open_or_create(read_job(path), str(path.parent), "job", address, SerialExecutor(1))
+    for shard in reversed([*store.job.plan.shards()]):
+        rows = range(shard.start, shard.start + 12, 2)
+        store.failed.add(shard, [FailedItem(row=row, item=row, error="no") for row in rows])
+    lines = ctd("status", address)[1].splitlines()
+    assert lines[-11:] == [f"item {k}, attempt 1: no" for k in range(0, 20, 2)] + ["and 2 more"]
 
 
 @pytest.mark.usefixtures("no_pictures")
