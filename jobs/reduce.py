@@ -316,7 +316,8 @@ def explained(kernel: Kernel, which: str, store: Store) -> Iterator[None]:
         said = f"{error}{_begins(getattr(kernel, which))}" if about else located(error)
         raise FunctionFailed(
             f"kernel {kernel.name}: {which}: {said}\n"
-            f"the results are stored; once {which} is mended, {gather_command(store)} does the rest"
+            f"the results are stored; once {which} is mended, {gather_command(store)} does the rest; the "
+            "items then count as made by the source as it was, and `ctd run` refuses to go on with them"
         ) from error
 
 
