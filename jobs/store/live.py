@@ -96,7 +96,7 @@ class LiveCurves:
         held = self._store.names(self._shard.group)
         names = tuple(name for name in self._curves if name in held)
         rows, values = run.peek(names)
-        self._look(values, run.rounds)
+        self._look(values, run.rounds, np.isin(rows, run.going))
         counting = time.monotonic()
         self._count(run, rows)
         counting = time.monotonic() - counting  # its first time compiles
@@ -110,10 +110,13 @@ class LiveCurves:
         self._due = ended + max(EVERY_S, SHARE * (ended - self._began), cost / COST)
         self._called, self._is_first = ended, self._is_first and not len(rows)
 
-    def _look(self, values: dict[str, np.ndarray], advances: int) -> None:
-        """Note the last finite point of each item's first curve."""
+    def _look(self, values: dict[str, np.ndarray], advances: int, going: np.ndarray) -> None:
+        """Note the last finite point of each item's first curve. going: which items have not finished."""
         name = next(iter(values), None)
         if name is None or not (finite := np.isfinite(values[name])).any():
+            return
+        if going.any() and finite[going].all():  # full before the end: its last point is an old one
+            self.value = None
             return
         var, begun = self._store.description.dims[name], finite.any(axis=1)
         last = finite.shape[1] - 1 - np.argmax(finite[begun, ::-1], axis=1)

@@ -83,6 +83,7 @@ class Slow:
     def __init__(self, advance_s):
         self.clock, self.advance_s, self.rounds, self.looks = 0.0, advance_s, 0, []
         self.going = np.arange(2)  # rows that have not finished
+        self.length = 200  # of the curve
 
     def advance(self):
         self.clock, self.rounds = self.clock + self.advance_s, self.rounds + 1
@@ -92,7 +93,8 @@ class Slow:
             return np.arange(2), {"outcome": np.array([0, 1])}
         self.looks.append(self.clock)
         self.clock += 0.004 if len(self.looks) > 1 else 0.4
-        curve = np.where(np.arange(4) < self.rounds, 5.0 - np.arange(4) + self.clock, np.nan)
+        at = np.arange(self.length)
+        curve = np.where(at < self.rounds, 5.0 - at + self.clock, np.nan)
         return np.arange(2), {names[0]: np.stack([curve, curve + 2])}
 
 
@@ -164,5 +166,21 @@ def test_a_curve_has_a_best_if_the_metric_says_which_way_is_better(tmp_path, met
     store.description = replace(store.description, metric=metric)
     curves = LiveCurves(store, store.job.plan.shard(0), np.arange(10), ("curve",))
     run.advance()
-    curves._look(run.peek(("curve",))[1], 1)
+    curves._look(run.peek(("curve",))[1], 1, np.ones(2, bool))
     assert np.isfinite(curves.value.best) == has_best
+
+
+def test_a_curve_that_is_full_before_the_end_is_told_no_more(tmp_path, monkeypatch):
+    """Its last point was told as the value of an advance long after it."""
+    store, run = create(tmp_path, "train_rnn"), Slow(60.0)
+    monkeypatch.setattr(live_module.time, "monotonic", lambda: run.clock)
+    curves, run.length, told = (
+        LiveCurves(store, store.job.plan.shard(0), np.arange(10), ("curve",)),
+        2,
+        [],
+    )
+    for _ in range(3):
+        run.advance()
+        curves.show(run)
+        told.append(curves.value is not None)
+    assert told == [True, False, False]
