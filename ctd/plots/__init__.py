@@ -27,6 +27,8 @@ class Axis:
     """Logarithmic; values that are not positive are left out."""
     ticks: Sequence[str] = ()
     """The texts at 0, 1, ... of an axis of categories; empty for an axis of numbers."""
+    at: Sequence[float] | None = None
+    """Numbers, in ascending order, that have a tick each in a PNG if there is room; by default others are chosen."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +230,7 @@ def log_histogram(values: ArrayLike) -> Bars:
     >>> log_histogram([0.0, 1.0, 10.0, np.inf]).height.sum()
     np.int64(2)
     """
-    values = np.asarray(values, float)
-    return histogram(np.log10(values[np.isfinite(values) & (values > 0)]))
+    return histogram(np.log10(np.where(np.greater(values, 0), values, np.nan)))
 
 
 def is_wide(values: ArrayLike) -> bool:
@@ -283,8 +284,7 @@ def spread(n: int, most: int) -> np.ndarray:
     """
     if n <= most:
         return np.arange(n)
-    # unique, since rounding may give one number twice.
-    return np.unique(np.linspace(0, n - 1, most).round().astype(int))
+    return np.unique(np.linspace(0, n - 1, most).round().astype(int))  # rounding may repeat one
 
 
 def has_line(y: ArrayLike) -> np.ndarray:

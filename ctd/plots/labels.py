@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctd.plots import Axis, spread
+from ctd.plots import Axis, spread, tick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,12 +84,19 @@ def folded(text: str, width: int) -> str:
     return textwrap.fill(text, width, max_lines=3, placeholder=" ...")
 
 
-def label_narrow(axis: XAxis | YAxis, spec: Axis) -> None:
-    """Label a logarithmic axis that spans less than a factor of 3 as a linear one, since between 1 and 2 it would have no label; and
-    one of at most 100 at 1, 2, 5, 10, 20 ..., where matplotlib writes 6 x 10^-1."""
+def label_numbers(axis: XAxis | YAxis, spec: Axis) -> None:
+    """Label the numbers that an axis names, if there is room. Label a logarithmic one that spans less than a factor of 3 as a linear
+    one, since between 1 and 2 it would have no label; and one of at most 100 at 1, 2, 5, 10, 20 ..., where matplotlib writes 6 x 10^-1."""
     from matplotlib import ticker
 
     low, high = sorted(axis.get_view_interval())
+    if spec.at:
+        texts, places = [tick(value) for value in spec.at], axis.get_transform().transform(spec.at)
+        whole = np.ptp(axis.get_transform().transform([low, high]))
+        if max(map(len, texts)) + GAP <= ROOM * np.diff(places).min(initial=whole) / whole:
+            axis.set_ticks(spec.at, texts)
+            axis.set_minor_locator(ticker.NullLocator())
+            return
     narrow, short = high < 3 * low, high <= 100 * low and low > 1e-3 and high < 1e4
     if not spec.log or low <= 0 or len(spec.ticks) or not (narrow or short):
         return

@@ -27,7 +27,7 @@ from ctd.plots import (
     is_whole,
     tick,
 )
-from ctd.plots.labels import folded, label_narrow, make_room, number_marks, shown
+from ctd.plots.labels import folded, label_numbers, make_room, number_marks, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,8 +102,8 @@ def draw_plot(ax: Axes, plot: Plot, shades: Any) -> None:
         ax.axhline(0, color="0.9", lw=0.8, zorder=0)
         ax.axvline(0, color="0.9", lw=0.8, zorder=0)
     ax.autoscale_view()
-    label_narrow(ax.xaxis, plot.x)
-    label_narrow(ax.yaxis, plot.y)
+    label_numbers(ax.xaxis, plot.x)
+    label_numbers(ax.yaxis, plot.y)
     label = ": ".join(filter(None, [plot.x.label, make_room(ax, plot.x.ticks)]))
     ax.set(xlabel=folded(label, X_WIDTH), ylabel=folded(plot.y.label, Y_WIDTH), title=plot.title)
     _legend(ax, plot)

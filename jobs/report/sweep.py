@@ -57,13 +57,13 @@ def overview(store: Store, metric: str) -> Plot | None:
     if not names:
         return None
     first, *others = names
-    x, ticks = _places(fine[first])
     told = store.description.fields.get(first, "")  # it has the unit
     label = f"{first}, {told}" if 0 < len(told) <= MAX_DESCRIPTION else first
+    x, axis = _places(label, fine[first])
     y, ids = fine[metric].astype(float), fine["item"]
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
-    medians = "strokes" if ticks else "lines"
+    medians = "strokes" if axis.ticks else "lines"
     alone = all(len(np.unique(x[here])) == here.sum() for *_, here in series)
     if alone and any(first in one.random for one in store.job.spec.sweeps()):
         medians = ""  # a line would join draws that have nothing to do with each other
@@ -79,7 +79,7 @@ def overview(store: Store, metric: str) -> Plot | None:
     return Plot(
         f"{metric} against {first}",
         layers,
-        Axis(label, log=not ticks and _is_log(x), ticks=ticks),
+        axis,
         axis_of(metric, store.description.dims[metric], log=is_wide(y)),
         Scale(_shade_of(others[0], fine[others[0]])[0]) if shaded else Scale(),
         note=" ".join(filter(None, notes)),
@@ -122,14 +122,15 @@ def axis_of(name: str, var: Var, log: bool = False) -> Axis:
     return Axis(f"{var.long_name or name}{unit}", log=log)
 
 
-def _places(column: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Place the values of a column on an axis: (positions, the ticks' texts if the values are no numbers)."""
+def _places(label: str, column: np.ndarray) -> tuple[np.ndarray, Axis]:
+    """Place the values of a column on an axis: (positions, the axis, on which few numbers have a tick each)."""
     if column.dtype.kind in "iuf":
-        return column.astype(float), []
+        at = np.unique(x := column.astype(float)).tolist()
+        return x, Axis(label, log=_is_log(x), at=at if len(at) <= MAX_KINDS else None)
     kinds, first, codes = np.unique(column.astype(str), return_index=True, return_inverse=True)
     # In the order of the job file: that of texts would put "100, 10" before "50, 5".
     order = np.argsort(first)
-    return np.argsort(order)[codes].astype(float), kinds[order].tolist()
+    return np.argsort(order)[codes].astype(float), Axis(label, ticks=kinds[order].tolist())
 
 
 def _series(

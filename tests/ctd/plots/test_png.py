@@ -165,6 +165,20 @@ def test_a_logarithmic_axis_of_a_decade_or_two_has_plain_labels():
     assert {"0.2", "0.5", "1"} <= {text.get_text() for text in ax.get_yticklabels()}
 
 
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [([8, 16, 32], ["8", "16", "32"]), ([1, 2, 3, 1000], ["1", "10", "100", "1000"])],
+)
+def test_numbers_that_an_axis_names_have_a_tick_each_where_there_is_room(at, told):
+    (ax,) = axes_of(Points(at, at), x=Axis("n", log=True, at=at), y=Axis("loss"))
+    low, high = ax.get_xlim()
+    marks = [*zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)]
+    marks += zip(ax.get_xticks(minor=True), ax.get_xticklabels(minor=True), strict=True)
+    shown = [text.get_text() for place, text in marks if low <= place <= high]
+    plain = {f"$\\mathdefault{{10^{{{k}}}}}$": str(10**k) for k in range(4)}
+    assert [plain.get(text, text) for text in shown if text] == told
+
+
 def test_counts_have_whole_ticks():
     whole = lambda ticks: ticks.tolist() == np.round(ticks).tolist()
     (ax,) = axes_of(Bars(X, X + 0.5, np.array([0, 1, 2, 1])))

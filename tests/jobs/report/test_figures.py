@@ -222,6 +222,7 @@ def test_all_items_are_drawn_by_what_was_swept(store):
     assert overview(store, "") is None
     assert overview(store, "x") is None, "it is no number"
     assert "left out" not in plot.note
+    assert plot.x.at == sorted({*found[first]}), "a tick each"
 
 
 def test_the_picture_of_all_items_says_how_many_failed(store, monkeypatch):
