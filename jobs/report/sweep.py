@@ -56,7 +56,7 @@ def overview(store: Store, metric: str) -> Plot | None:
     names = by_importance(effects(compared, names, [judged]), names, judged)
     if not names:
         return None
-    first, *others = names
+    first, *others = _numbers_before_words(fine, names)
     told = store.description.fields.get(first, "")  # it has the unit
     label = f"{first}, {told}" if 0 < len(told) <= MAX_DESCRIPTION else first
     x, axis = _places(label, fine[first])
@@ -120,6 +120,19 @@ def axis_of(name: str, var: Var, log: bool = False) -> Axis:
     """The axis of a result: its description, or else its name, with its unit."""
     unit = f" ({var.units})" if var.units not in ("", "1") else ""
     return Axis(f"{var.long_name or name}{unit}", log=log)
+
+
+def _numbers_before_words(fine: Mapping[str, np.ndarray], names: list[str]) -> list[str]:
+    """The names, with a number before words if these are the first two: words, if they are few, have a colour each."""
+    kinds = [fine[name].dtype.kind in "iuf" for name in names[:2]]
+    if kinds != [False, True]:
+        return names
+    words, numbers = (fine[name].astype(str) for name in names[:2])
+    n = len({*words})
+    # A number that the word implies, such as a task's length, tells nothing beside it.
+    if n > MAX_KINDS or len({*zip(words, numbers, strict=True)}) == n:
+        return names
+    return [names[1], names[0], *names[2:]]
 
 
 def _places(label: str, column: np.ndarray) -> tuple[np.ndarray, Axis]:

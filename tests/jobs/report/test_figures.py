@@ -225,6 +225,18 @@ def test_all_items_are_drawn_by_what_was_swept(store):
     assert plot.x.at == sorted({*found[first]}), "a tick each"
 
 
+def test_numbers_are_x_and_words_the_colours(store, monkeypatch):
+    """Whichever explains more."""
+    columns = ask(store, lambda tables: tables["items"].columns())
+    n = np.where(columns["n"] == 3, "gru", "vanilla").astype(object)
+    for norm in (columns["n"] == 3, columns["rate"]):
+        asked = {**columns, "n": n, "norm": norm.astype(float)}
+        monkeypatch.setattr("jobs.report.sweep.ask", lambda *_, asked=asked: asked)
+        plot = overview(store, "norm")
+        assert (plot.title, plot.x.at) == ("norm against rate", [0.1, 0.2, 0.4])
+        assert {layer.name for layer in plot.layers if layer.name} == {"n = gru", "n = vanilla"}
+
+
 def test_the_picture_of_all_items_says_how_many_failed(store, monkeypatch):
     columns = ask(store, lambda tables: tables["items"].columns())
     status = np.where(np.arange(6) < 2, "failed", columns["status"])
