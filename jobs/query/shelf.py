@@ -253,7 +253,12 @@ def list_stores(
     table = _table(dict(sorted(kept, key=lambda one: -_when(one[1]))))
     if not kept:  # no metric is known, of which a condition may speak
         where = sort = None
-    rows = questions.select(table, Expression(where) if where else None, sort, limit)
+    test = Expression(where) if where else None
+    if unknown := {*questions.sort_keys(sort), *(test.names if test else ())} - {*table.reads}:
+        near = nearest(first := min(unknown), table.reads)
+        elsewhere = "parameters and results of items are columns of `ctd query STORES`"
+        raise JobError(f"unknown column {first!r}{near}\n{elsewhere}")
+    rows = questions.select(table, test, sort, limit)
     columns = table.columns((), rows)
     # A number as any other for conditions; an id, or None, for readers.
     ids = [None if np.isnan(item) else int(item) for item in columns["best_item"]]

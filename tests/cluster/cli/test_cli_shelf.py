@@ -63,7 +63,10 @@ def test_note_is_shown_by_ls_status_and_page(ctd, tmp_path):
     [
         (["ls", "none"], "none: no store lies there"),
         (["ls", "no*.zarr"], "no*.zarr: no store lies there"),
-        (["ls", "--where", "bets < 1"], "unknown column 'bets'; did you mean 'best'?"),
+        (
+            ["ls", "--where", "bets < 1"],
+            "unknown column 'bets'; did you mean 'best'?\nparameters and results of items are columns of `ctd query",
+        ),
         (["ls", "--to", "list.xlsx"], "list.xlsx: a name that ends in"),
         (["ls", "--to", "list.csv", "--json"], "--json: not with --to list.csv"),
         (["query", "whole.zarr", "--to", "a.csv", "--json"], "--json: not with --to a.csv"),
