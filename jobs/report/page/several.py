@@ -289,7 +289,8 @@ def _sweep(
     called = {names[0]: ", ".join(names) for names in alike(compared, judging)}
     found = effects_of_stores(compared, list(called), numbers)
     parameters = by_importance(found, parameters, (numbers or [""])[0])
-    without = f"Which parameters matter is measured without {', '.join(pruned)}, whose search dropped items: see their own pages."
+    how = "measured without" if found else "not measured for"
+    without = f"Which parameters matter is {how} {', '.join(pruned)}, whose search dropped items: see their own pages."
     metrics = {sweep["metric"] for sweep in mine}
     return {
         "kernel": "" if is_one else kernel,

@@ -216,7 +216,7 @@ def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
     # The other store has the same items; those that a search left are no sample.
     n = 2 * int(((frame["status"] == "done") & np.isfinite(frame["loss"])).sum())
     n *= "dropped" not in set(frame["status"])
-    assert bool(joined["unmeasured"]) == (n == 0)
+    assert ("is not measured for other, p, whose" in joined["unmeasured"]) == (n == 0)
     measured = {effect["n"] for effect in joined["effects"] if effect["result"] == "loss"}
     assert measured == ({n} if n >= LEAST_ITEMS else set())
     assert min(joined["plots"][1]["layers"][0]["item"]) == OFFSET + int(frame["item"][fine[0]])
