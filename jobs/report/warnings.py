@@ -30,6 +30,9 @@ def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
     found = on_cpu(markers) + failing_outcomes(markers, described.outcomes)
     name, dropped = metric.name if metric else "", n_dropped(spec, markers)
     found += nan_results(markers, spec.kernel, name, dropped, described.dims)
+    if dropped == store.job.plan.n_items:  # asha lets no NaN go on
+        n = count(dropped, "item")
+        found.append(f"no item is done: the search dropped all {n}, because {name} was NaN")
     own = not is_ctds_kernel(spec.kernel)
     nodes = _attributes(store) if own or described.reduces else {}
     groups = range(len(store.job.plan.group_sizes))

@@ -31,6 +31,7 @@ from jobs.gather.check import check
 from jobs.report.history import history, history_lines
 from jobs.report.page.facts import facts
 from jobs.report.summary import state
+from jobs.report.warnings import warnings_of
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
@@ -149,6 +150,14 @@ def test_a_metric_that_is_nan_for_all(tmp_path, name):
     else:
         assert (found["search_parent"] == np.arange(8)[:, None]).all()
     assert np.isnan(found["search_metric"]).all()
+
+
+def test_a_search_that_drops_all_items_says_why(tmp_path):
+    job = changed(changed(HALVING, "kernel", "hill_unknown"), "search.method", "asha")
+    store, _ = run(tmp_path / "a.zarr", job)
+    said = "no item is done: the search dropped all 27 items, because loss was NaN"
+    assert said in warnings_of(store, store.committed.markers())
+    assert said not in warnings_of(store, store.committed.markers()[:-1]), "others go on"
 
 
 def test_a_round_that_cannot_be_made_ends_the_search_of_its_group(tmp_path):
