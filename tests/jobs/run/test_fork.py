@@ -156,7 +156,9 @@ def test_run_over_a_store_whose_sweep_has_grown_names_the_fork(tmp_path):
     longer = JOB | {"sweep": JOB["sweep"] | {"seeds": 2}}
     with pytest.raises(JobError, match=r"begin a list with it, .*--store NEW --fork .*old\.zarr`"):
         reopen(parse_job(longer, "job"), old.address)
-    with pytest.raises(JobError, match=r"`ctd run JOB --store NEW --fork .*old\.zarr` keeps its items"):
+    with pytest.raises(
+        JobError, match=r"`ctd run JOB --store NEW --fork .*old\.zarr` keeps its items"
+    ):
         open_or_create(spec, BASE, "job", old.address, SerialExecutor(1))
 
 
