@@ -100,7 +100,8 @@ def refuse_changed(store: Store, failed: bool = False) -> None:
     if different := edited(store):
         what, new = f"the source of kernel {job.spec.kernel}", "source"
         if len(store.committed.numbers()) == job.plan.n_shards:
-            more = f"; if only `reduce` or a picture has changed, {gather_command(store)} makes them anew, and nothing is left to run"
+            more = f"; if only `reduce` or a picture has changed, {gather_command(store)} makes them anew"
+            more += ", and no item is left to run" * (not store.failed.items())
     elif different := [*changed_files(job.inputs, job.base)]:
         what, new = "an input file", "files"
     else:
