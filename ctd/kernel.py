@@ -249,8 +249,7 @@ class Kernel:
     Options: type[BaseModel] = NoOptions
     """The settings of `reduce`, which can be changed after the run."""
     summary: tuple[str, ...] = ()
-    """What a terminal shows at the end of a run: reduced names, of several tables the first that has rows; results, if the kernel
-    reduces nothing. Rows with a second axis are shown as lists."""
+    """What a run shows at its end: reduced names, of several tables the first that has rows, else results; a second axis as lists."""
     plots: Callable[..., list[Plot]] | None = None
     """(inputs, shared, columns, results, reduced) -> the plots of a group in a report; `results["curve"][:200]` reads 200 rows."""
     figure: Callable[..., Figure] | None = None
@@ -299,10 +298,11 @@ class Kernel:
         named.append(("summary", "dims` or `reduced", {**self.dims, **self.reduced}, self.summary))
         named.append(("replicates", "Params", self.Params.model_fields, self.replicates))
         for what, where, known, names in named:
-            for name in names:
-                if name and name not in known:
-                    said = f"`{where}` has no {name!r}{nearest(name, known)}"
-                    raise TypeError(f"kernel {self.name}: {what}: {said}")
+            for name in (one for one in names if one and one not in known):
+                said = f"`{where}` has no {name!r}{nearest(name, known)}"
+                raise TypeError(f"kernel {self.name}: {what}: {said}")
+        if (least := min((0, *self.microbatches, *self.cpu_microbatches))) < 0:
+            raise TypeError(f"kernel {self.name}: microbatches: {least} given; expected 0 or more")
 
     @property
     def failing(self) -> list[int]:

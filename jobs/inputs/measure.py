@@ -247,11 +247,15 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     except ContractError as error:
         raise JobError(str(error)) from error
     inputs = inputs_of(with_files(params, base))
+    which = "coords"
     try:
         with precision(static):
             coords = kernel.coordinates(inputs, shared)
+            which = "advances"
+            if kernel.advances and (most := kernel.advances(inputs)) < 0:
+                raise ValueError(f"{most} given; expected 0 or more")
     except Exception as error:
-        raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
+        raise JobError(f"kernel {kernel.name}: {which}: {located(error)}") from error
     with within(f"kernel {kernel.name}"):
         _check_names(kernel, params, shapes, coords)
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

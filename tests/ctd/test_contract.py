@@ -96,6 +96,8 @@ MISTAKES = {
     "a key": ("{\"x\": s[\"x\"]}", "{\"x\": jax.random.split(key, 3)}", ["result: x is key<fry>[3], which no store holds"]),
     "coords": ("result, load)", "result, load, coords=lambda inputs, shared: inputs.m)", ["coords: AttributeError"]),
     "axis of coords": ("result, load)", "result, load, coords=lambda inputs, shared: {\"unti\": [1, 2, 3]})", ["coords: no result has the axis 'unti'; did you mean 'unit'?"]),
+    "advances": ("result, load)", "result, load, advances=lambda inputs: inputs.n - 6)", ["kernel own: advances: ValueError: -3 given; expected 0 or more"]),
+    "microbatches": ("result, load)", "result, load, cpu_microbatches=(1, -2))", ["kernel own: microbatches: -2 given; expected 0 or more"]),
     "summary": ("result, load)", "result, load, summary=(\"y\",))", ["summary: `dims` or `reduced` has no 'y'"]),
 }  # fmt: skip
 
