@@ -7,10 +7,11 @@ from typing import NamedTuple
 from obstore.store import ObjectStore
 
 from jobs import keys
+from jobs.errors import JobError
 from jobs.gather.gather import GATHERED, gather
 from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand
-from jobs.storage import objects
+from jobs.storage import addresses, objects
 from jobs.storage.checksums import digest, is_intact, parsed, read_sums, read_verified, write_sums
 from jobs.storage.lease import Lease
 from jobs.store.creation import description_of, keys_outside_run, laid_out
@@ -56,11 +57,20 @@ class Mending:
         """
         finding = Finding(key, what or self.state(key), cure)
         if self.may_write():
-            if right is None:
-                objects.delete(self.objects, key)
-            else:
-                objects.write(self.objects, key, right)
+            self.put(key, right)
         return finding
+
+    def put(self, key: str, right: bytes | None) -> None:
+        """Write an object, or delete it if `right` is None. Raises JobError if a folder is in its place."""
+        root = addresses.local_path(self.store.address)
+        if root and (root / key).is_dir():
+            raise JobError(
+                f"{root / key}: a folder in the place of a file; remove it, then repair again"
+            )
+        if right is None:
+            objects.delete(self.objects, key)
+        else:
+            objects.write(self.objects, key, right)
 
     def may_write(self) -> bool:
         """Whether this is a repair. Raises Held if another process has taken over its lease: ask before each change."""
@@ -167,7 +177,7 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
         # A gather makes again what has no checksums, and nothing else.
         for name, wrong in bad.items():
             for key in {*wrong, keys.sums(name)} - {"zarr.json"}:
-                objects.delete(mending.objects, key)
+                mending.put(key, None)
             for part in [name] if name != "gathered" else [p for p in GATHERED if p != name]:
                 objects.delete_all(mending.objects, part)
         gather(Store.open(mending.store.address))

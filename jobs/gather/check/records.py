@@ -99,7 +99,7 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
         # The markers first: results that are not there would read as fill values of a committed shard.
         mending.store.committed.forget({*damaged.values()})
         for key in damaged:
-            objects.delete(mending.objects, key)
+            mending.put(key, None)
 
 
 def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:

@@ -452,3 +452,19 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd, mo
     assert len(Store.open(str(path)).committed.numbers()) == len(finished.committed.numbers())
     assert all((path / name).exists() for name in own)
     assert all(os.path.exists(os.path.join(os.fsencode(path), name)) for name in NO_KEYS)
+
+
+@pytest.mark.parametrize("which", ["kernel", "rows"])
+def test_a_folder_in_the_place_of_an_object_is_named_with_what_to_do(tmp_path, finished, which):
+    """It was told as a storage that fails."""
+    path = tmp_path / "s.zarr"
+    shutil.copytree(finished.address, path)
+    rows = next(iter(finished.committed.markers()[0].sha256))
+    place = path / (keys.KERNEL if which == "kernel" else rows)
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(JobError, match=f"{place.name}: a folder in the place of a file; remove it"):
+        check(str(path), repair=True)
+    place.rmdir()
+    check(str(path), repair=True)
+    assert not [finding for finding in check(str(path)) if finding.cure]
