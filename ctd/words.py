@@ -31,10 +31,10 @@ def some(numbers: Sequence[int]) -> str:
 def number(value: float) -> str:
     """A real number with 4 digits; with 6 where 4 would make it 1, which tells stable from marginal and a share from all.
 
-    >>> number(0.123456), number(-0.99998), number(1.00003), number(1.0)
-    ('0.1235', '-0.99998', '1.00003', '1')
+    >>> number(0.123456), number(-0.99998), number(1.00003), number(1.0), number(-0.0)
+    ('0.1235', '-0.99998', '1.00003', '1', '0')
     """
-    text = f"{value:.4g}"
+    text = f"{value + 0.0:.4g}"  # -0.0 + 0.0 is 0.0
     return f"{value:.6g}" if text in ("1", "-1") else text
 
 
