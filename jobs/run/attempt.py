@@ -196,7 +196,8 @@ class Attempt:
 
         def keep() -> None:
             if saved:
-                saved.keep(run, (now().finished, now().work))
+                done = now()
+                saved.keep(run, (done.finished, done.work))
 
         def now(waiting: str = "") -> ShardProgress:
             # The items of a round go on later.

@@ -46,9 +46,8 @@ def portrait(group: Group) -> Portrait:
     states = np.asarray(group.shared.states, float)
     flat = states.reshape(-1, states.shape[-1])
     project, share = principal(flat, 3)  # the points do not turn the axes
-    if (
-        "plane_axes" in group.reduced
-    ):  # another machine may turn an axis round; an older table lacks them
+    # Those of the table, which an older one lacks: another machine may turn an axis round.
+    if "plane_axes" in group.reduced:
         mean, axes = (np.asarray(group.reduced[f"plane_{name}"]) for name in ("mean", "axes"))
         project = lambda values: (np.asarray(values, float) - mean) @ axes
     # Without a readout, `output` has no columns.
