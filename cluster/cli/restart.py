@@ -21,7 +21,7 @@ from typing import NoReturn
 from cluster.ray.reach import accepts
 from jobs.errors import count
 from jobs.pipeline import Stage
-from jobs.run.stop import blocked_signal
+from jobs.run.stop import Stop, blocked_signal
 from jobs.store.store import SUBMIT_AGAIN
 
 WAITS_S = (5.0, 20.0, 60.0)
@@ -113,9 +113,10 @@ class RestartState:
         left_s = self.wait_s - (now - self.lost_at)
         return f"{self._gone}; waiting for it, {left_s:.3g} s at most (run.cluster_wait_s)"
 
-    def wait(self) -> str | None:
-        """Wait until the Ray may be started or answers; return the reason to give up, or None to continue."""
+    def wait(self, stop: Stop) -> str | None:
+        """Wait until the Ray may be started or answers; return the reason to give up, or None to continue. Raises Interrupted."""
         while True:
+            stop.check()
             now = time.monotonic()
             if why := self.over(now):
                 return why

@@ -129,7 +129,7 @@ def _run_store(
 ) -> tuple[Store, Progress]:
     """Wait until a lost Ray may be started again, then open the store, run what is left and gather."""
     again = state.store == request.store
-    if again and (why := state.wait()):
+    if again and (why := state.wait(stop)):
         _leave(request, why)
     executor = request.make()
     try:
@@ -138,7 +138,7 @@ def _run_store(
         stop.check()
         if isinstance(lost, NoRay) and not again:
             raise
-        _go_on(lost, request, state)
+        _go_on(lost, request, state, stop)
     except JobError as fault:
         # A signal may have interrupted a kernel's callback and appear as its fault.
         stop.check()
@@ -205,7 +205,9 @@ def _is_complete(progress: Progress, request: Request) -> bool:
     return request.parts is None or ended >= progress.n_shards
 
 
-def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) -> NoReturn:
+def _go_on(
+    lost: ExecutorLost | NoRay, request: Request, state: RestartState, stop: Stop
+) -> NoReturn:
     """Restart the process, even if it then gives up: threads of the lost Ray could keep this one from ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
     digest = if_it_answers(lambda: _progress_digest(request.store), state.progress)
@@ -214,7 +216,9 @@ def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) ->
     then = state.after_loss(request.store, why, digest, now, request.address, wait_s)
     if not then.over(now):
         err.print(then.said(now))
-    then.begin(block_signals())
+    come = block_signals()
+    stop.check()  # what a handler raises is lost where Python ignores exceptions, as while it collects garbage
+    then.begin(come)
 
 
 def _progress_digest(address: str) -> str:

@@ -16,9 +16,11 @@ from cli_jobs import TOY
 
 from cluster.cli.outcome import say_what_failed
 from cluster.cli.restart import RestartState
+from jobs.run.stop import Interrupted, Stop
 
 LOST = """
-import sys, time
+import faulthandler, sys, time
+faulthandler.dump_traceback_later(300, exit=True)  # where it hangs, if it does
 from pathlib import Path
 from cluster.cli import main, restart, run, running
 from cluster.ray.reach import NoRay
@@ -95,6 +97,14 @@ def test_a_signal_ends_the_wait(tmp_path, number):
     assert "Traceback" not in err
 
 
+def test_a_stop_whose_exception_got_lost_ends_the_wait():
+    """Python ignores what a handler raises while it collects garbage; the request to stop remains."""
+    stop = Stop()
+    stop.ask("SIGTERM")
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        RestartState(begin_at=time.monotonic() + 1000).wait(stop)
+
+
 def test_losses_are_counted_while_nothing_comes_of_the_starts():
     first = RestartState().after_loss("a.zarr", "why", "0", 10.0)
     assert (first.tries, first.lost_at, first.begin_at) == (1, 10, 15)
@@ -115,7 +125,7 @@ def test_losses_are_counted_while_nothing_comes_of_the_starts():
 
 def test_a_cluster_is_waited_for_as_long_as_the_job_says():
     lost = RestartState().after_loss("a.zarr", "it does not answer", "0", time.monotonic(), "127.0.0.1:1", 0.3)  # fmt: skip
-    assert lost.wait() == (
+    assert lost.wait(Stop()) == (
         "the Ray at 127.0.0.1:1 is gone (it does not answer); "
         "it did not come back within 0.3 s (run.cluster_wait_s)"
     )
