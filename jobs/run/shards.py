@@ -11,6 +11,7 @@ from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from obstore.store import ObjectStore
 
@@ -105,8 +106,9 @@ def run_parts(
     After a stop, the progress is that of the last part's driver.
     """
     done: list[Progress] = []
-    for k in range(n):
-        part = Part((first + k) % n, n)
+    within = store.job.plan.n_shards  # later parts have no shard
+    for k in chain(range(first, min(n, within)), range(min(first, within))):
+        part = Part(k, n)
         # Read again for each part: other drivers have committed shards meanwhile.
         if not open_shards(store, store.committed.numbers(), part):
             continue

@@ -128,7 +128,7 @@ def truncation(u: np.ndarray, loss: np.ndarray, done: np.ndarray, fraction: floa
     The worst `fraction` and all broken members copy members drawn from the best `fraction`.
     """
     found = np.arange(len(loss))
-    n = max(1, int(fraction * len(loss)))
+    n = max(1, int(round(fraction * len(loss), 9)))  # .29 * 100 is 28.999...
     order = np.argsort(loss, kind="stable")  # NaN, the broken ones, last
     best = order[:n][~np.isnan(loss[order[:n]]) & ~done[order[:n]]]
     # Not before the best end: with a fraction above one half a member would be among both.

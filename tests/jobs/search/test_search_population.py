@@ -113,6 +113,12 @@ def test_population_replaces_diverged_members(tmp_path):
     np.testing.assert_array_equal(results(plain)["status"], np.where(diverged, 2, 1))
 
 
+def test_truncation_takes_the_share_that_is_written():
+    """0.29 x 100 is 28.999... in floating point, and means 29 members."""
+    copied = truncation(np.zeros(100), np.arange(100.0), np.zeros(100, bool), 0.29)
+    assert np.flatnonzero(copied != np.arange(100)).tolist() == list(range(71, 100))
+
+
 @pytest.mark.parametrize("exploit", ["tournament", "truncation"])
 def test_population_does_not_copy_finished_members(tmp_path, exploit):
     job = changed(POPULATION, "sweep", {"zip": {

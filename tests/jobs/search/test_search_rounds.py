@@ -197,6 +197,8 @@ def test_groups_are_dealt_out_to_drivers(tmp_path, groups):
     assert {key.split("/")[2] for key in left(store, DECISIONS)} == {"1"}
     progress = run_parts(store, SerialExecutor(1), 1, 2, lambda p: None, Stop())
     assert (progress.shards_done, progress.failed) == (6, {})
+    # In no time: parts without a shard are not asked for.
+    run_parts(store, SerialExecutor(1), 5, 10**12, lambda p: None, Stop())
     same(store, groups)
 
 
