@@ -16,8 +16,10 @@ type Array = np.ndarray[Any, Any]
 type Settings = Mapping[str, Any]
 """The settings of a layer of Keras, as its file has them."""
 
-TRAINING = re.compile(r"step|opt_state|(optimizer|lr_scheduler)(s|_states?|_state_dicts?)?")
-"""First words of names under which checkpoints keep the state of training; they are skipped."""
+TRAINING = re.compile(
+    r"step|(opt_state|(optimizer|lr_scheduler)(s|_states?|_state_dicts?)?)(\..*)?"
+)
+"""Names of the state of training in checkpoints, which is skipped. `step` is one number: a module may have that name."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,9 @@ def of_tree(
         # linen keeps weights in the collection `params`; nnx keeps each array as the `value` of a variable.
         path = path[1:] if path[0] == "params" and len(path) > 1 else path
         path = path[:-1] if path[-1] == "value" and len(path) > 1 else path
-        if not TRAINING.fullmatch(path[0]):
-            arrays[".".join(path)] = as_real(array_of(value))
+        name = ".".join(path)
+        if not TRAINING.fullmatch(name):
+            arrays[name] = as_real(array_of(value))
     if not arrays:
         raise ValueError(f"{where}: holds no tensor")
     return Tensors(where, arrays, cell)
