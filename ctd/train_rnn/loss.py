@@ -99,8 +99,11 @@ def evaluate(static: View[Network], shared: Shared, cell: Cell, weights: Weights
     trials, n = shared.evaluation, len(condition_values(static.task, shared))
     count = trials.inputs.shape[0]
     size = min(static.batch_size, count)
-    whole = count // size * size
-    parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), trials)
+    n_parts = count // size
+    whole = n_parts * size
+    # Not reshape(-1, ...): trials may have no inputs, and no numbers tell no length.
+    cut = lambda leaf: leaf[:whole].reshape(n_parts, size, *leaf.shape[1:])
+    parts = jax.tree.map(cut, trials)
     scores = lax.map(lambda part: _score(static, n, cell, weights, part), parts)
     scores = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), scores)
     # lax.map needs parts of one size; the rest is a second, smaller call.

@@ -1,16 +1,19 @@
 """Losses, accuracy and the end of training by it, against NumPy; trials of a file; weights of a low rank."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from ctd import tasks
 from ctd.batch import Layout, evaluated, run_items
-from ctd.cells import check_params, get_cell
+from ctd.cells import check_params, get_cell, run
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.tasks.scores import weighted_loss
 from ctd.train_rnn import Network, kernel
+from ctd.train_rnn.loss import Shared, evaluate
 
 TASK = tasks.RandomDots(dt=100, delay=100, coherences=(-16, -4, 4, 16))
 # Two minibatches of evaluation trials and no rest, which would be compiled as a second run (test_train_rnn.py has one).
@@ -242,6 +245,18 @@ def test_low_rank_training_stays_low_rank(weightless):
     check_params("vanilla", weights, "here")
     outputs = numpy_outputs(found, 0, arrays["inputs"][4::5])
     np.testing.assert_allclose(found["outputs"][0], outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_without_inputs_are_evaluated():
+    cell, shape = get_cell("vanilla"), (5, 4)
+    weights = cell.init(jax.random.key(0), 8, 0, 1)
+    trials = tasks.Trial(
+        jnp.zeros((*shape, 0)), jnp.ones((*shape, 1)), jnp.ones(shape), jnp.zeros(5, int)
+    )
+    static = static_of(Network(**SMALL | {"batch_size": 2}))
+    _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
+    loss = evaluate(static, Shared(trials), cell, weights).mean_loss()
+    assert loss == pytest.approx(np.mean((np.asarray(outputs) - 1) ** 2), rel=1e-5)
 
 
 MIXTURE = {"name": "yang", "rule": ["dm1", "delaygo"], "n_ring": 4, "dt": 100, "time_scale": 0.5}
