@@ -129,7 +129,7 @@ class Layers {
     const y = (v) => { if (Number.isFinite(v)) { box[2] = Math.min(box[2], v); box[3] = Math.max(box[3], v); } };
     let tight = false, floor = false;
     for (const layer of this.layers) {
-      if (this.hidden.has(layer.index)) continue;
+      if (this.isHidden(layer)) continue;
       if (layer.kind === "lines") layer.Y.forEach((row, k) => row.forEach((v, i) => { if (Number.isFinite(v)) { x(layer.X[k][i]); y(v); } }));
       else if (layer.kind === "points") layer.X.forEach((v, i) => { if (Number.isFinite(v) && Number.isFinite(layer.Y[i])) { x(v); y(layer.Y[i]); } });
       else if (layer.kind === "band") { layer.X.forEach(x); layer.L.forEach(y); layer.H.forEach(y); }
@@ -253,7 +253,7 @@ class Layers {
     let best = null, least = 18;
     const offer = (layer, i, distance, k) => { if (distance < least) [best, least] = [{ layer, i, k }, distance]; };
     for (const layer of this.layers) {
-      if (this.hidden.has(layer.index)) continue;
+      if (this.isHidden(layer)) continue;
       if (layer.kind === "points") for (let i = 0; i < layer.X.length; i++) offer(layer, i, Math.hypot(this.px(layer.X[i]) - x, this.py(layer.Y[i]) - y) - 6);
       else if (layer.kind === "lines") layer.Y.forEach((row, k) => { for (let i = 0; i < row.length; i++) offer(layer, i, Math.hypot(this.px(layer.X[k][i]) - x, this.py(row[i]) - y), k); });
       else if (layer.kind === "bars" || layer.kind === "spans") for (let i = 0; i < layer.A.length; i++) {

@@ -10,7 +10,7 @@ class Figure extends Layers {
     this.siblings = siblings || new Set();
     this.siblings.add(this);
     FIGURES.add(this);
-    this.hidden = new Set();
+    this.hidden = new Set(); // names in the legend
     this.title = el("h3");
     this.legend = el("div", { className: "legend" });
     this.note = el("p", { className: "note" });
@@ -35,6 +35,9 @@ class Figure extends Layers {
   // --- data ------------------------------------------------------------------------------------
 
   update(plot) {
+    // Another unit or another category at a place: what the reader looked at is no longer there.
+    const same = (a, b) => a.label === b.label && a.log === b.log && a.ticks.every((text, k) => text === b.ticks[k]);
+    if (this.plot && !(same(this.plot.x, plot.x) && same(this.plot.y, plot.y))) this.moved = false;
     this.plot = plot;
     this.hit = null;
     this.node.classList.toggle("tall", plot.equal || plot.layers.some((l) => l.kind === "image"));
@@ -44,10 +47,10 @@ class Figure extends Layers {
     this.over.setAttribute("aria-label", `${plot.title}: ${plot.y.label || "rows"} over ${plot.x.label}. Keys: + − arrows 0, n and p for values.`);
     const tx = this.map(plot.x), ty = this.map(plot.y);
     let next = 0;
-    this.layers = plot.layers.map((layer, index) => {
-      const out = { ...layer, index };
+    this.layers = plot.layers.map((layer) => {
+      const out = { ...layer };
       if (layer.kind === "lines") {
-        const shared = typeof layer.x[0] === "number" || layer.x[0] === null ? layer.x.map(tx) : null;
+        const shared = Array.isArray(layer.x[0]) ? null : layer.x.map(tx);
         out.X = layer.y.map((_, k) => shared || layer.x[k].map(tx));
         out.Y = layer.y.map((row) => row.map(ty));
       } else if (layer.kind === "points") [out.X, out.Y] = [layer.x.map(tx), layer.y.map(ty)];
@@ -69,13 +72,16 @@ class Figure extends Layers {
     this.draw();
   }
 
+  // By name, which stays when newer content or another choice brings other layers. `of`: the median whose lines these are.
+  isHidden(layer) { return this.hidden.has(layer.of || layer.name); }
+
   // --- drawing ---------------------------------------------------------------------------------
 
   drawLegend() {
     const parts = [];
     for (const layer of this.layers) {
       if (!layer.name || layer.legend === "") continue;
-      const shown = !this.hidden.has(layer.index);
+      const shown = !this.isHidden(layer);
       const swatch = el("span", { className: "swatch", style: { margin: 0, background: this.layerColour(layer) } });
       if (layer.hollow) Object.assign(swatch.style, { background: "none", border: `2px solid ${this.layerColour(layer)}` });
       if (layer.dashed) swatch.style.background = `repeating-linear-gradient(90deg, ${this.layerColour(layer)} 0 4px, transparent 4px 6px)`;
@@ -84,8 +90,7 @@ class Figure extends Layers {
       parts.push(el("button", {
         type: "button", "aria-pressed": String(shown), title: "show or hide",
         onclick: () => {
-          const hide = shown, same = this.layers.filter((l) => l === layer || (layer.wide && l.of === layer.name) || (l.legend === "" && l.name === layer.name));
-          for (const l of same) hide ? this.hidden.add(l.index) : this.hidden.delete(l.index);
+          shown ? this.hidden.add(layer.name) : this.hidden.delete(layer.name);
           this.drawLegend();
           this.draw();
         },
@@ -136,7 +141,7 @@ class Figure extends Layers {
     c.beginPath();
     c.rect(box.l, box.t, box.r - box.l, box.b - box.t);
     c.clip();
-    for (const layer of this.layers) if (!this.hidden.has(layer.index)) this["draw_" + layer.kind](c, layer);
+    for (const layer of this.layers) if (!this.isHidden(layer)) this["draw_" + layer.kind](c, layer);
     c.restore();
   }
 
@@ -172,7 +177,7 @@ class Figure extends Layers {
       } else c.strokeRect(this.px(i - 0.5), this.py(k + 0.5), this.px(i + 0.5) - this.px(i - 0.5), this.py(k - 0.5) - this.py(k + 0.5));
     }
     if (this.lit !== undefined && this.lit !== null) for (const layer of this.layers) {
-      if (!layer.key || this.hidden.has(layer.index)) continue;
+      if (!layer.key || this.isHidden(layer)) continue;
       const equal = layer.key.filter((key) => key === this.lit).length;
       layer.key.forEach((key, i) => { if (key === this.lit) layer.kind === "points" ? ring(layer, i, equal < 20) : frame(layer, i); });
     }
@@ -201,7 +206,7 @@ class Figure extends Layers {
   step(by) {
     const marks = [];
     for (const layer of this.layers) {
-      if (this.hidden.has(layer.index) || !["points", "bars", "spans"].includes(layer.kind)) continue;
+      if (this.isHidden(layer) || !["points", "bars", "spans"].includes(layer.kind)) continue;
       (layer.X || layer.A).forEach((_, i) => marks.push({ layer, i }));
     }
     if (!marks.length) return;

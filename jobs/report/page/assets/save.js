@@ -68,7 +68,7 @@ function compose(figure, c, width, height, top) {
   c.fillText(clip(c, figure.plot.title, width - 16), 8, 8);
   c.font = "11.5px system-ui, sans-serif";
   let x = 8, y = 30;
-  for (const layer of figure.layers.filter((l) => l.name && !figure.hidden.has(l.index))) {
+  for (const layer of figure.layers.filter((l) => l.name && !figure.isHidden(l))) {
     const w = 20 + c.measureText(layer.name).width + 12;
     if (x > 8 && x + w > width) [x, y] = [8, y + 16];
     c.fillStyle = figure.layerColour(layer);

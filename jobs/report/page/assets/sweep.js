@@ -110,13 +110,12 @@ function showScatters(node, sweep, items) {
   if (!slices.length && first) showScatter(node, items, first, result, second || "none");
 }
 
-// Draws a plot that the reader has chosen by controls; the reader's view stays while `about` does.
-function chosenFigure(node, controls, plot, about = () => NaN) {
-  let figure = null, before;
+// Draws a plot that the reader has chosen by controls.
+function chosenFigure(node, controls, plot) {
+  let figure = null;
   return () => {
-    if (figure) { figure.moved = figure.moved && before === about(); figure.update(plot()); }
+    if (figure) figure.update(plot());
     else { figure = new Figure(plot()); figure.node.insertBefore(controls, figure.legend); node.append(figure.node); }
-    before = about();
   };
 }
 
@@ -128,7 +127,7 @@ function showScatter(node, items, first, second, shade) {
     const colour = select("colour", ["none", ...usable], shade, () => draw());
     ITEMS.listeners.add(() => draw());
     const controls = el("div", { className: "controls" }, x.node, y.node, colour.node);
-    const draw = chosenFigure(node, controls, () => scatter(sweptItems(), x.value, y.value, colour.value), () => `${x.value} ${y.value}`);
+    const draw = chosenFigure(node, controls, () => scatter(sweptItems(), x.value, y.value, colour.value));
     return { draw, set(names) { x.set(names); y.set(names); colour.set(["none", ...names]); } };
   });
   box.set(usable);
