@@ -12,7 +12,7 @@ pytestmark = [
 
 MADE = """
 const axis = (label, more = {}) => ({ label, log: false, ticks: [], ...more });
-const plot = (layers, x = axis("x"), more = {}) => ({ title: "t", note: "", layers, x, y: axis("y"), scale: { label: "" }, ...more });
+const plotOf = (layers, x = axis("x"), more = {}) => ({ title: "t", note: "", layers, x, y: axis("y"), scale: { label: "" }, ...more });
 const line = (name, more = {}) => ({ kind: "lines", name, x: [0, 1], y: [[0, 1]], ...more });
 const column = (name, values, more = {}) => ({ name, title: "", kind: "number", values, ...more });
 const content = STATE.content, node = (selector) => document.querySelector(selector);
@@ -36,16 +36,16 @@ def evaluate(tmp_path_factory):
 
 
 LEGEND = """
-const figure = new Figure(plot([line("a"), line("b")])), pressed = () => [...figure.legend.children].map((b) => [b.textContent, b.ariaPressed]);
+const figure = new Figure(plotOf([line("a"), line("b")])), pressed = () => [...figure.legend.children].map((b) => [b.textContent, b.ariaPressed]);
 document.body.append(figure.node);
 figure.legend.children[1].click();
-figure.update(plot([line("a"), line("c"), line("b")]));
+figure.update(plotOf([line("a"), line("c"), line("b")]));
 return pressed();
 """
 VIEW = """
-const figure = new Figure(plot([line("a")], axis("time (s)"))), seen = [];
+const figure = new Figure(plotOf([line("a")], axis("time (s)"))), seen = [];
 for (const x of [axis("time (s)", { at: [1] }), axis("time (min)"), axis("time (min)", { log: true }), axis("host", { ticks: ["a", "b"] }), axis("host", { ticks: ["a", "b", "c"] }), axis("host", { ticks: ["c", "a"] })]) {
-  figure.update(plot([line("a")], x));
+  figure.update(plotOf([line("a")], x));
   seen.push(figure.view[0] === 0.2);
   figure.view = [0.2, 0.4, 0, 1];
   figure.moved = true;
@@ -63,11 +63,75 @@ return seen;
         (VIEW, [False, False, False, False, True, False]),
         # A line without a point.
         (
-            "return new Figure(plot([line('', { x: [], y: [[]] })])).home",
+            "return new Figure(plotOf([line('', { x: [], y: [[]] })])).home",
             [-0.03, 1.03, -0.06, 1.06],
         ),
     ],
     ids=["legend", "view", "empty line"],
 )
 def test_figure(evaluate, script, expected):
+    assert evaluate(script) == expected
+
+
+GROUP = """
+const choose = node("#pictures select"), turns = [];
+choose.selectedIndex = 1;
+show({ ...content, groups: content.groups.filter((g) => g.label !== "all groups") });
+turns.push(choose.value);
+show(content);
+return [...turns, choose.value];
+"""
+SCATTERS = """
+const titles = () => [...document.querySelectorAll("#sweep .figure h3")].map((h) => h.textContent), before = titles();
+const items = { ...itemTable(), note: "newer" }, { sweep } = content;
+show({ ...content, tables: [items], sweep: { ...sweep, parameters: [...sweep.parameters].reverse() } });
+return titles().length - before.length;
+"""
+OPENED = """
+node("#failures details").open = true;
+const failures = [{ ...content.failures[0], error: "another" }, ...content.failures];
+show({ ...content, failures });
+return [...document.querySelectorAll("#failures details")].map((details) => details.open);
+"""
+EMPTY = """
+STATE.parts.delete("tables");
+show({ ...content, answers: [{ ...content.answers[0], opens: "a table without a row" }] });
+return STATE.parts.get("tables").chosen === content.tables[0].name;
+"""
+RANGES = """
+const plot = new Parallel(), frames = [], text = (labels, values) => column("b", values, { kind: "text", labels });
+let kept;
+plot.onkeep = (rows) => { kept = rows && rows.map(Number).join(""); };
+plot.frame.style.width = "600px";
+document.body.append(plot.node);
+plot.update([column("a", [1, 2, 3, 4]), text(["k", "m"], [0, 1, 1, 1])], "a", "");
+plot.keep(0, 0.5, 1.2);
+frames.push(kept);
+plot.update([column("a", [1, 2, 3, 4, 40]), text(["k", "m"], [0, 1, 1, 1, 0])], "a", "");
+frames.push(kept);
+plot.clear();
+plot.keep(1, 0.9, 1);
+plot.update([column("a", [1, 2, 3, 4, 40]), text(["a", "k", "m", "z"], [1, 2, 2, 2, 0])], "a", "");
+frames.push(kept);
+plot.at = 1;
+plot.update([column("a", [1, 2])], "a", "");
+plot.base.dispatchEvent(new KeyboardEvent("keydown", { key: "-" }));
+return [...frames, plot.at];
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (GROUP, ["group 0: n = 3", "group 0: n = 3"]),
+        # The parameters have another order once further items have come.
+        (SCATTERS, 0),
+        (OPENED, [False, True, False]),
+        (EMPTY, True),
+        # Both ends of the second range lie between texts; its last end goes with the axis.
+        (RANGES, ["0011", "00111", "01110", 0]),
+    ],
+    ids=["group", "scatters", "opened", "empty table", "ranges"],
+)
+def test_newer_content_leaves_what_the_reader_chose(evaluate, script, expected):
     assert evaluate(script) == expected

@@ -95,6 +95,9 @@ function showFailures(content) {
   const s = section("failures", "Failures"), list = content.failures;
   s.show(list.length > 0);
   if (!list.length || !isNew("failures", [list, content.failures_left_out, content.status.mood])) return;
+  // What the reader has opened stays open when another error comes.
+  const box = part("failures", () => ({ shown: [] })), open = new Set(box.shown.filter(([, details]) => details.open).map(([of]) => of));
+  const key = (f) => JSON.stringify([f.what, f.store, f.error]);
   const entry = (f) => {
     const ids = `${f.what}${f.n_ids > 1 ? "s" : ""} ${f.ids.slice(0, 20).join(", ")}${f.n_ids > 20 ? ` ... (${f.n_ids})` : ""}`;
     // A run tries a shard again, or has given it up: its progress tells how many.
@@ -103,10 +106,11 @@ function showFailures(content) {
     const tag = el("span", { className: `tag mood-${!f.open ? "good" : yet ? "warning" : "bad"}` }, word);
     const where = [f.fault && `fault: ${f.fault}`, f.host && `on ${f.host}`, `last ${f.time} UTC`, f.n > 1 && `${f.n} times`].filter(Boolean).join(", ");
     const of = content.stores ? `${content.differing[0].values[f.store]}: ` : "";
-    return el("details", {}, el("summary", {}, tag, `${of}${ids}: ${f.error.split("\n")[0]}`), el("p", { className: "note" }, where), el("pre", { tabIndex: 0 }, f.trace || f.error));
+    return el("details", { open: open.has(key(f)) }, el("summary", {}, tag, `${of}${ids}: ${f.error.split("\n")[0]}`), el("p", { className: "note" }, where), el("pre", { tabIndex: 0 }, f.trace || f.error));
   };
   const more = content.failures_left_out ? [el("p", { className: "note" }, `${content.failures_left_out} further errors are left out; ctd logs tells them.`)] : [];
   const learned = content.learned.length ? [el("p", { className: "note" }, `Decided on the way: ${content.learned.join("; ")}.`)] : [];
-  s.body.replaceChildren(card(...list.map(entry), ...more, ...learned));
+  box.shown = list.map((f) => [key(f), entry(f)]);
+  s.body.replaceChildren(card(...box.shown.map(([, details]) => details), ...more, ...learned));
 }
 

@@ -82,12 +82,14 @@ function showPictures(content) {
       extra.replaceChildren(...(group.error ? [el("p", { className: "card note error" }, group.error)] : []));
       showFigures(plots, "pictures", below(group));
     };
-    return { choose, controls, show };
+    return { choose, controls, show, labels: [] };
   });
-  const labels = groups.map((g) => g.label), before = box.choose.selectedIndex;
+  // Newer content puts groups between others. The only group was no choice.
+  const labels = groups.map((g) => g.label), chosen = box.labels.length > 1 ? box.labels[box.choose.selectedIndex] : null;
   if (isNew("groups", labels)) {
     box.choose.replaceChildren(...labels.map((text) => el("option", {}, text.length > 90 ? text.slice(0, 90) + "…" : text)));
-    box.choose.selectedIndex = Math.max(0, before);
+    box.choose.selectedIndex = Math.max(0, labels.indexOf(chosen));
+    box.labels = labels;
   }
   box.controls.hidden = groups.length < 2;
   box.show();
@@ -102,17 +104,22 @@ function showTables(content) {
   const box = part("tables", () => {
     const tabs = el("div", { className: "controls", role: "tablist" }), place = el("div");
     s.body.append(card(tabs, place));
-    return { tabs, place, chosen: ((content.answers[0] || {}).opens) || tables[0].name };
+    return { tabs, place };
   });
   for (const table of tables) {
     const made = part(`table ${table.name}`, () => new Table(table.name, table.name === "items" && content.sweep && content.sweep.metric ? { name: content.sweep.metric, falling: content.sweep.falling } : null));
     if (isNew(`table ${table.name}`, table)) made.update(table);
   }
+  // A table without a row is not here.
+  const names = tables.map((t) => t.name), first = (content.answers[0] || {}).opens;
+  box.chosen ??= names.includes(first) ? first : names[0];
   const show = () => {
-    box.tabs.replaceChildren(...tables.map((t) => el("button", { type: "button", role: "tab", "aria-selected": String(t.name === box.chosen), onclick: () => { box.chosen = t.name; show(); } }, `${t.name} (${t.n.toLocaleString("en")})`)));
+    for (const [k, tab] of [...box.tabs.children].entries()) tab.setAttribute("aria-selected", String(names[k] === box.chosen));
     const table = STATE.parts.get(`table ${box.chosen}`).node;
     if (box.place.firstChild !== table) box.place.replaceChildren(table);
   };
+  const tab = (t) => el("button", { type: "button", role: "tab", onclick: () => { box.chosen = t.name; show(); } }, `${t.name} (${t.n.toLocaleString("en")})`);
+  if (isNew("tabs", tables.map((t) => [t.name, t.n]))) box.tabs.replaceChildren(...tables.map(tab));
   show();
 }
 
@@ -179,6 +186,7 @@ async function follow(address) {
         infinities(content);
         show(content);
       } else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
+      else if (document.getElementById("made").dataset.lost) showTop(STATE.content);
     } catch (error) {
       const made = document.getElementById("made");
       if (!made.dataset.lost) made.textContent += " · no longer updated: ctd watch has ended";

@@ -19,18 +19,32 @@ class Parallel {
   // columns: those of a table; colour: the name of one of them; note: what is said below.
   update(columns, colour, note) {
     this.note.textContent = ` ${note}`;
+    const before = new Map((this.axes || []).map((axis) => [axis.column.name, axis]));
     this.axes = columns.map((column) => {
       const finite = column.values.filter((v) => Number.isFinite(v));
       let low = Math.min(...finite), high = Math.max(...finite);
       const log = isWide(column);
-      const map = log ? Math.log10 : (v) => v;
-      [low, high] = finite.length ? [map(low), map(high)] : [0, 1];
+      const isText = column.kind === "text", map = log ? Math.log10 : isText ? (v) => column.labels.indexOf(v) : (v) => v;
+      if (!finite.length) [low, high] = [0, 1];
+      else if (log) [low, high] = [map(low), map(high)];
       if (low === high) [low, high] = [low - 0.5, high + 0.5];
-      return { column, log, low, high, t: column.values.map((v) => (Number.isFinite(v) && !(log && v <= 0) ? (map(v) - low) / (high - low) : NaN)) };
+      const place = (v) => (v - low) / (high - low), at = (t) => low + t * (high - low);
+      return {
+        column, low, high, t: column.values.map((v) => (Number.isFinite(v) && !(log && v <= 0) ? place(log ? map(v) : v) : NaN)),
+        // The place of a value, and the value at a place: of texts the first from there, or the last up to there.
+        place: (value) => place(map(value)),
+        value: (t, isLast) => (isText ? column.labels[isLast ? Math.floor(at(t) + 1e-9) : Math.ceil(at(t) - 1e-9)] : log ? 10 ** at(t) : at(t)),
+      };
     });
+    this.at = Math.min(this.at, this.axes.length - 1);
     this.colour = this.axes.findIndex((axis) => axis.column.name === colour);
     this.n = columns.length ? columns[0].values.length : 0;
-    for (const name of [...this.ranges.keys()]) if (!this.axes.some((a) => a.column.name === name)) this.ranges.delete(name);
+    // A range keeps its values when newer items move the ends of its axis; an end of the range that lay there follows.
+    for (const [name, range] of [...this.ranges]) {
+      const now = this.axes.find((axis) => axis.column.name === name), old = before.get(name);
+      if (now) this.ranges.set(name, range.map((t, end) => (t === end ? t : now.place(old.value(t, end)))));
+      else this.ranges.delete(name);
+    }
     this.frame.style.minWidth = `${82 * columns.length}px`; // narrower screens scroll
     this.draw();
   }
@@ -76,8 +90,7 @@ class Parallel {
     stroke(c, x, this.y(0), x, this.y(1));
     c.lineWidth = 1;
     c.textAlign = "center";
-    const of = (v) => (axis.log ? 10 ** v : v), name = (v) => axis.column.labels[Math.round(v)] ?? "";
-    const [low, high] = axis.column.kind === "number" ? ends(of(axis.low), of(axis.high)) : [name(axis.low), name(axis.high)];
+    const both = [axis.value(0, false), axis.value(1, true)], [low, high] = axis.column.kind === "number" ? ends(...both) : both.map((text) => text ?? "");
     const write = (s, y, base, fill) => { c.textBaseline = base; c.fillStyle = fill; c.fillText(clip(c, s, Math.max(30, room)), x, y); };
     write(axis.column.name, 2, "top", THEME.ink);
     write(high, this.y(1) - 3, "bottom", THEME.muted);
@@ -101,7 +114,7 @@ class Parallel {
   }
 
   keep(k, low, high) {
-    this.ranges.set(this.axes[k].column.name, [Math.max(0, Math.min(low, high)), Math.min(1, Math.max(low, high))]);
+    this.ranges.set(this.axes[k].column.name, [low, high].map((t) => Math.max(0, Math.min(1, t))).sort((a, b) => a - b));
     this.draw();
   }
 

@@ -87,11 +87,13 @@ class Figure extends Layers {
       if (layer.dashed) swatch.style.background = `repeating-linear-gradient(90deg, ${this.layerColour(layer)} 0 4px, transparent 4px 6px)`;
       if (layer.kind === "points" && layer.marker !== "diamond") swatch.style.borderRadius = "50%";
       if (layer.marker === "diamond") swatch.style.transform = "rotate(45deg) scale(.85)";
+      const at = parts.length;
       parts.push(el("button", {
         type: "button", "aria-pressed": String(shown), title: "show or hide",
         onclick: () => {
           shown ? this.hidden.add(layer.name) : this.hidden.delete(layer.name);
           this.drawLegend();
+          this.legend.children[at].focus();
           this.draw();
         },
       }, swatch, layer.name));

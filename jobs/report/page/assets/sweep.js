@@ -103,11 +103,16 @@ const varied = (sweep) => sweep.parameters.filter((name) => !sweep.replicates.in
 // The metric against each parameter (of one search, in colours of the items' order), and two parameters in colours of the metric
 // if their values are draws, which a map would put into cells of one item; without a metric, a result against a parameter.
 function showScatters(node, sweep, items) {
-  const [first, second] = varied(sweep), result = sweep.results[0], slices = sweep.metric ? varied(sweep).slice(0, MAX_SLICES) : [];
+  // Newer content may change the order of the parameters: figures that are there stay, and none comes twice.
+  const made = part("scatters", () => new Map()), usable = items.columns.filter((c) => c.kind === "number" || c.labels.length <= 40).map((c) => c.name);
+  const offer = (name, ...axes) => { if (!made.has(name)) made.set(name, scatterOf(node, usable, ...axes)); };
+  const [first, second] = varied(sweep), result = sweep.results[0], known = varied(sweep).filter((name) => made.has(`slice ${name}`));
+  const slices = sweep.metric ? [...new Set([...known, ...varied(sweep)])].slice(0, MAX_SLICES) : [];
   const drawn = (name) => nValues(columnOf(items, name)) > columnOf(items, name).values.length / 2;
-  for (const name of slices) showScatter(node, items, name, result, sweep.searched && !STATE.content.stores ? "item" : [first, second].find((other) => other && other !== name) || "none");
-  if (slices.length > 1 && drawn(first) && drawn(second)) showScatter(node, items, first, second, result);
-  if (!slices.length && first) showScatter(node, items, first, result, second || "none");
+  for (const name of slices) offer(`slice ${name}`, name, result, sweep.searched && !STATE.content.stores ? "item" : [first, second].find((other) => other && other !== name) || "none");
+  if (slices.length > 1 && drawn(first) && drawn(second)) offer("pair", first, second, result);
+  if (!slices.length && first) offer("only", first, result, second || "none");
+  for (const one of made.values()) one.update(usable);
 }
 
 // Draws a plot that the reader has chosen by controls.
@@ -119,19 +124,14 @@ function chosenFigure(node, controls, plot) {
   };
 }
 
-// first, second, shade: the columns of x, y and colour, until the reader chooses others.
-function showScatter(node, items, first, second, shade) {
-  const usable = items.columns.filter((c) => c.kind === "number" || c.labels.length <= 40).map((c) => c.name);
-  const box = part(`scatter ${first} ${second}`, () => {
-    const x = select("x", usable, first, () => draw()), y = select("y", usable, second, () => draw());
-    const colour = select("colour", ["none", ...usable], shade, () => draw());
-    ITEMS.listeners.add(() => draw());
-    const controls = el("div", { className: "controls" }, x.node, y.node, colour.node);
-    const draw = chosenFigure(node, controls, () => scatter(sweptItems(), x.value, y.value, colour.value));
-    return { draw, set(names) { x.set(names); y.set(names); colour.set(["none", ...names]); } };
-  });
-  box.set(usable);
-  box.draw();
+// usable: names of columns. first, second, shade: those of x, y and colour, until the reader chooses others.
+function scatterOf(node, usable, first, second, shade) {
+  const x = select("x", usable, first, () => draw()), y = select("y", usable, second, () => draw());
+  const colour = select("colour", ["none", ...usable], shade, () => draw());
+  ITEMS.listeners.add(() => draw());
+  const controls = el("div", { className: "controls" }, x.node, y.node, colour.node);
+  const draw = chosenFigure(node, controls, () => scatter(sweptItems(), x.value, y.value, colour.value));
+  return { update(names) { x.set(names); y.set(names); colour.set(["none", ...names]); draw(); } };
 }
 
 // Whether an item's status is another than these; whole numbers of an item that failed are 0.
@@ -184,10 +184,10 @@ function showMap(node, sweep, items) {
     const controls = el("div", { className: "controls" }, value.node, x.node, y.node);
     const draw = chosenFigure(node, controls, () => map(sweptItems(), x.value, y.value, value.value));
     ITEMS.listeners.add(draw);
-    return { draw };
+    return { update(names, results) { x.set(names); y.set(names); value.set(results); draw(); } };
   });
   if (!box) { STATE.parts.delete("map"); return; }
-  if (isNew("map", items)) box.draw();
+  if (isNew("map", items)) box.update(usable, sweep.results);
 }
 
 // Whether a row and a column of a map have two filled cells each: less says nothing that the points do not.
