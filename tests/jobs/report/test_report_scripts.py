@@ -135,3 +135,46 @@ return [...frames, plot.at];
 )
 def test_newer_content_leaves_what_the_reader_chose(evaluate, script, expected):
     assert evaluate(script) == expected
+
+
+BARS = """
+const bars = { kind: "bars", name: "b", left: [0], right: [2], height: [7] };
+return plotCsv(plotOf([bars]));
+"""
+SPANS = """
+const spans = { kind: "spans", name: "", left: [0], right: [2], row: [1] };
+return plotCsv(plotOf([spans], axis("s"), { y: axis("host", { ticks: ["p", "q"] }) }));
+"""
+LOGARITHMS = """
+const points = { kind: "points", name: "", x: [1], y: [2], colour: [-3] };
+return plotCsv(plotOf([points], axis("x"), { scale: { label: "rate", log: true } }));
+"""
+STORES = """
+Object.assign(content, { stores: ["a.zarr", "b.zarr"], differing: [{ name: "store", values: ["a", "b"] }] });
+return plotCsv(plotOf([line("l", { item: [OFFSET + 3], x: [5], y: [[6]] })]));
+"""
+MANY = "return plotCsv(plotOf([line('', { x: Array(200_000).fill(0), y: [Array(200_000).fill(0)] })])).length;"
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (BARS, "layer,item,x,y,to\nb,,0,7,2\n"),
+        (SPANS, "layer,item,s,host,to\n,,0,q,2\n"),
+        # The colours are logarithms, the file has the values.
+        (LOGARITHMS, "layer,item,x,y,rate\n,,1,2,0.001\n"),
+        (STORES, "layer,store,item,x,y\nl,b,3,5,6\n"),
+        (MANY, len("layer,item,x,y\n") + 200_000 * len(",,0,0\n")),
+    ],
+    ids=["bars", "spans", "logarithms", "stores", "many"],
+)
+def test_plot_csv(evaluate, script, expected):
+    assert evaluate(script) == expected
+
+
+def test_saved_legend_names_each_layer_once_and_takes_the_rows_that_it_needs(evaluate):
+    found = evaluate("""
+      const figure = new Figure(plotOf([line("a".repeat(30)), line("b".repeat(30)), line("b".repeat(30), { legend: "" })]));
+      return entriesOf(figure, new Svg(300, 200), 300).map(([, text, x, y]) => [text[0], x, y]);
+    """)
+    assert found == [["a", 8, 30], ["b", 8, 46]]

@@ -22,7 +22,7 @@ class Parallel {
     const before = new Map((this.axes || []).map((axis) => [axis.column.name, axis]));
     this.axes = columns.map((column) => {
       const finite = column.values.filter((v) => Number.isFinite(v));
-      let low = Math.min(...finite), high = Math.max(...finite);
+      let [low, high] = [finite.reduce((a, b) => Math.min(a, b), Infinity), finite.reduce((a, b) => Math.max(a, b), -Infinity)];
       const log = isWide(column);
       const isText = column.kind === "text", map = log ? Math.log10 : isText ? (v) => column.labels.indexOf(v) : (v) => v;
       if (!finite.length) [low, high] = [0, 1];

@@ -59,29 +59,37 @@ class Svg {
 const num = (v) => String(Number(v.toFixed(2)));
 const escaped = (text) => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
 
+// The legend of a saved figure: [colour or null, text, x, y] of each entry, in as many rows as they need.
+function entriesOf(figure, c, width) {
+  c.font = "11.5px system-ui, sans-serif";
+  const entries = figure.layers.filter((l) => l.name && l.legend !== "" && !figure.isHidden(l)).map((l) => [figure.layerColour(l), l.name]);
+  const { label: name, log } = figure.plot.scale;
+  if (figure.hasScale()) entries.push([null, `${name}${log ? " (log)" : ""}: ${[...new Set(ends(figure.told(figure.low), figure.told(figure.high)))].join(" to ")}`]);
+  let x = 8, y = 30;
+  return entries.map(([colour, text]) => {
+    const own = clip(c, text, width - 36), w = (colour ? 15 : 0) + c.measureText(own).width;
+    if (x > 8 && x + w > width - 8) [x, y] = [8, y + 16];
+    const left = x;
+    x += w + 17;
+    return [colour, own, left, y];
+  });
+}
+
 // Title, legend and plot of a figure on a canvas's context, or an Svg.
-function compose(figure, c, width, height, top) {
+function compose(figure, c, entries, width, height, top) {
   c.fillStyle = THEME.card;
   c.fillRect(0, 0, width, height + top);
   c.font = "600 14px system-ui, sans-serif";
   [c.textAlign, c.textBaseline, c.fillStyle] = ["left", "top", THEME.ink];
   c.fillText(clip(c, figure.plot.title, width - 16), 8, 8);
   c.font = "11.5px system-ui, sans-serif";
-  let x = 8, y = 30;
-  for (const layer of figure.layers.filter((l) => l.name && !figure.isHidden(l))) {
-    const w = 20 + c.measureText(layer.name).width + 12;
-    if (x > 8 && x + w > width) [x, y] = [8, y + 16];
-    c.fillStyle = figure.layerColour(layer);
-    c.fillRect(x, y + 1, 10, 10);
+  for (const [colour, text, x, y] of entries) {
+    if (colour) {
+      c.fillStyle = colour;
+      c.fillRect(x, y + 1, 10, 10);
+    }
     c.fillStyle = THEME.muted;
-    c.fillText(layer.name, x + 15, y);
-    x += w;
-  }
-  if (figure.hasScale()) {
-    const { label: name, log } = figure.plot.scale;
-    const label = `${name}${log ? " (log)" : ""}: ${[...new Set(ends(figure.told(figure.low), figure.told(figure.high)))].join(" to ")}`;
-    c.fillStyle = THEME.muted;
-    c.fillText(label, x, y);
+    c.fillText(text, colour ? x + 15 : x, y);
   }
   c.save();
   c.translate(0, top);
@@ -90,17 +98,17 @@ function compose(figure, c, width, height, top) {
 }
 
 function savePlot(figure, kind) {
-  const width = figure.frame.clientWidth, height = figure.frame.clientHeight, legends = figure.layers.filter((l) => l.name).length;
-  const top = 36 + 16 * Math.ceil((legends + (figure.hasScale() ? 1 : 0)) / Math.max(1, Math.floor(width / 150))), title = figure.plot.title;
+  const width = figure.frame.clientWidth, height = figure.frame.clientHeight, { title } = figure.plot;
+  const entries = entriesOf(figure, new Svg(width, height), width), top = entries.length ? entries.at(-1)[3] + 22 : 36;
   if (kind === "CSV") return save(fileName(title, "csv"), "text/csv", plotCsv(figure.plot));
   if (kind === "SVG") {
     const svg = new Svg(width, height + top);
-    compose(figure, svg, width, height, top);
+    compose(figure, svg, entries, width, height, top);
     return save(fileName(title, "svg"), "image/svg+xml", svg.text());
   }
   const canvas = el("canvas", { width: 2 * width, height: 2 * (height + top) }), c = canvas.getContext("2d");
   c.scale(2, 2);
-  compose(figure, c, width, height, top);
+  compose(figure, c, entries, width, height, top);
   return canvas.toBlob((blob) => save(fileName(title, "png"), "image/png", blob));
 }
 
@@ -111,19 +119,25 @@ const cell = (v) => {
 };
 const csv = (rows) => rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
 
-// One row a mark: the name of the layer, or of the line, the item if it has one, and the numbers.
+// One row a mark: the name of the layer, or of the line, the item if it has one, and the numbers. The last column is the colour of a
+// point or a cell, or the end of what has one: the upper one of a band, the right one of a bar or a span.
 function plotCsv(plot) {
-  const x = plot.x.label || "x", y = plot.y.label || "y", rows = [];
+  const { scale } = plot, stores = STATE.content.stores && STATE.content.differing[0].values, rows = [], last = new Set();
   const tick = (axis, v) => (axis.ticks.length ? axis.ticks[v] ?? v : v);
+  const colour = (v) => { last.add(scale.label || "value"); return scale.log && v !== null ? Number((10 ** v).toPrecision(6)) : v; };
+  const end = (v) => { last.add("to"); return v; };
   for (const layer of plot.layers) {
-    const name = layer.name || layer.of || "", id = (k) => (layer.item ? layer.item[k] : "");
+    const name = layer.name || layer.of || "";
     const line = (k) => { const text = (!layer.item && layer.text && layer.text[k]) || ""; return text.includes(name) ? text : [name, text].filter(Boolean).join(": "); };
-    if (layer.kind === "lines") layer.y.forEach((row, k) => row.forEach((v, i) => rows.push([line(k), id(k), tick(plot.x, Array.isArray(layer.x[0]) ? layer.x[k][i] : layer.x[i]), v])));
-    else if (layer.kind === "points") layer.x.forEach((v, i) => rows.push([name, id(i), tick(plot.x, v), tick(plot.y, layer.y[i]), layer.colour ? layer.colour[i] : ""]));
-    else if (layer.kind === "band") layer.x.forEach((v, i) => rows.push([name, "", v, layer.low[i], layer.high[i]]));
-    else if (layer.kind === "image") layer.z.forEach((row, k) => row.forEach((v, i) => rows.push([name, "", tick(plot.x, i), tick(plot.y, k), v])));
-    else layer.left.forEach((v, i) => rows.push([name, "", v, layer.right[i], layer.kind === "bars" ? layer.height[i] : tick(plot.y, layer.row[i])]));
+    const add = (text, k, ...numbers) => {
+      const id = layer.item && layer.item[k];
+      rows.push([text, ...(stores ? [layer.item && stores[Math.floor(id / OFFSET)]] : []), layer.item && id % OFFSET, ...numbers]);
+    };
+    if (layer.kind === "lines") layer.y.forEach((row, k) => row.forEach((v, i) => add(line(k), k, tick(plot.x, Array.isArray(layer.x[0]) ? layer.x[k][i] : layer.x[i]), v)));
+    else if (layer.kind === "points") layer.x.forEach((v, i) => add(name, i, tick(plot.x, v), tick(plot.y, layer.y[i]), ...(layer.colour ? [colour(layer.colour[i])] : [])));
+    else if (layer.kind === "band") layer.x.forEach((v, i) => add(name, i, v, layer.low[i], end(layer.high[i])));
+    else if (layer.kind === "image") layer.z.forEach((row, k) => row.forEach((v, i) => add(name, i, tick(plot.x, i), tick(plot.y, k), colour(v))));
+    else layer.left.forEach((v, i) => add(name, i, v, layer.kind === "bars" ? layer.height[i] : tick(plot.y, layer.row[i]), end(layer.right[i])));
   }
-  const width = Math.max(4, ...rows.map((row) => row.length));
-  return csv([["layer", "item", x, y, "value"].slice(0, width), ...rows]);
+  return csv([["layer", ...(stores ? ["store"] : []), "item", plot.x.label || "x", plot.y.label || "y", ...(last.size ? [[...last].join(" or ")] : [])], ...rows]);
 }

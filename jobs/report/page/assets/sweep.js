@@ -164,7 +164,7 @@ function scatter(table, xName, yName, colourName) {
   const told = [...new Set([...ITEMS.names, xName, yName, ...(colour ? [colourName] : [])])].map(find).filter((c) => c && c !== item), [X, Y, C] = [at(x), at(y), colour && at(colour)];
   const text = (rows) => rows.map((row) => [item && `item ${item.values[row]}`, ...told.map((c) => `${c.name}: ${fmt(valueOf(c, row))}`)].filter(Boolean).join("\n"));
   const kept = x.values.map((_, k) => k).filter((k) => counts(k) && (!ids || ITEMS.isKept(ids[k]))), base = { kind: "points", marker: "circle" };
-  const part = (rows) => ({ ...base, x: rows.map((k) => X[k]), y: rows.map((k) => Y[k]), text: text(rows), key: ids ? rows.map((k) => ids[k]) : undefined });
+  const part = (rows) => ({ ...base, x: rows.map((k) => X[k]), y: rows.map((k) => Y[k]), text: text(rows), ...(ids && { key: rows.map((k) => ids[k]), item: rows.map((k) => ids[k]) }) });
   const few = colour && ids && (colour.kind === "text" || (ITEMS.names.includes(colourName) && nValues(colour) <= 10));
   const layers = few // in the colours of the curves
     ? grouped(ids, colourName, 10).map((g) => ({ ...part(kept.filter((k) => g.ids.has(ids[k]))), name: g.label, ...(g.tone === null ? { hue: g.hue } : { tone: g.tone }) }))
