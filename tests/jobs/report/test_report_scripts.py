@@ -178,3 +178,26 @@ def test_saved_legend_names_each_layer_once_and_takes_the_rows_that_it_needs(eva
       return entriesOf(figure, new Svg(300, 200), 300).map(([, text, x, y]) => [text[0], x, y]);
     """)
     assert found == [["a", 8, 30], ["b", 8, 46]]
+
+
+TABLE = """
+const table = new Table("t");
+table.update({ n: 9, note: "", columns: [column("a", [-0.5, 1024, 1e-5, Infinity]), column("b", [1, 1, 1, 1])] });
+"""
+FILTERS = """
+const matched = (text) => { table.filter.value = text; table.show(); return table.body.querySelectorAll("tr").length; };
+return ["-0.5", "−0.5", "1024", "1,024", "1e-5", "a == inf", "a > -inf", "a < inf", "-7"].map(matched);
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (FILTERS, [1, 1, 1, 1, 1, 1, 4, 3, 0]),
+        # The page has four of nine rows.
+        ("return table.note.textContent;", "In all of these rows: b = 1."),
+    ],
+    ids=["filters", "some rows"],
+)
+def test_table(evaluate, script, expected):
+    assert evaluate(TABLE + script) == expected

@@ -32,7 +32,7 @@ class Table {
     const same = (c) => this.n > 1 && c.name !== "item" && !c.stays && c.values.every((v) => v === c.values[0]);
     this.shown = this.columns.filter((c) => !same(c) && !(this.name === "items" && c.name === "row"));
     const constant = this.columns.filter(same).map((c) => `${c.name} = ${fmt(valueOf(c, 0))}`);
-    this.note.textContent = [table.note, table.without, constant.length && `In all rows: ${constant.join(", ")}.`].filter(Boolean).join(" ");
+    this.note.textContent = [table.note, table.without, constant.length && `In all ${this.n < table.n ? "of these " : ""}rows: ${constant.join(", ")}.`].filter(Boolean).join(" ");
     this.note.hidden = !this.note.textContent;
     if (this.sort && !columnOf(table, this.sort.name)) this.sort = null;
     this.show();
@@ -51,13 +51,15 @@ class Table {
   test(part) {
     const match = CONDITION.exec(part);
     if (!match) {
-      const wanted = part.toLowerCase();
-      return (row) => this.columns.some((c) => fmt(valueOf(c, row)).toLowerCase().includes(wanted));
+      // Numbers as they are shown, 1,024, and as they are typed, 1024; either way with the minus of a keyboard.
+      const plain = (text) => text.toLowerCase().replaceAll("−", "-"), wanted = plain(part);
+      const told = (v) => (typeof v === "number" ? `${fmt(v)}\n${v}` : fmt(v));
+      return (row) => this.columns.some((c) => plain(told(valueOf(c, row))).includes(wanted));
     }
     const [, name, op, given] = match, column = columnOf(this.table, name);
     if (!column) throw new Error(`there is no column ${name}`);
     const text = given.replace(/^(["'])(.*)\1$/, "$2"), isText = column.kind === "text";
-    const wanted = isText ? ({ true: "yes", false: "no" }[text.toLowerCase()] ?? text) : Number(text);
+    const wanted = isText ? ({ true: "yes", false: "no" }[text.toLowerCase()] ?? text) : Number(text.replace(/inf$/i, "Infinity"));
     if (op !== "~" && !isText && (given === "" || Number.isNaN(wanted))) throw new Error(`${name} is a number; ${given || "nothing"} is not`);
     const compare = {
       "<": (v) => v < wanted, "<=": (v) => v <= wanted, ">": (v) => v > wanted, ">=": (v) => v >= wanted,
