@@ -11,6 +11,8 @@ from ctd.contract import located
 from ctd.kernel import Var
 from ctd.plots import Lines, Plot, is_wide
 from jobs.errors import JobError, count
+from jobs.plan.items import text_of
+from jobs.query.columns import as_array, rows_as_text
 from jobs.reduce import Columns, column_arrays
 from jobs.report.figures import MAX_GROUPS, along, data_of, generic_plots, of_kernel, replaced
 from jobs.report.page.encode import is_curves, join_plots, plot_json, table_json
@@ -155,9 +157,11 @@ def _swept(store: Store, group: int, rows: Sequence[int]) -> pd.DataFrame:
         if name != array:
             continue  # what a search proposed is written when the item ends
         values = store.rows(group, name, int(at.min()), int(at.max()) + 1)[at - at.min()]
-        columns[name] = values if values.ndim == 1 else [str(value.tolist()) for value in values]
+        columns[name] = values if values.ndim == 1 else as_array(rows_as_text(values))
     own = attributes(store.results(group))["swept"]
-    return pd.DataFrame(columns | {name: str(value) for name, value in own.items()})
+    # As in the table of the items: the page gives equal values one colour.
+    told = lambda value: value if isinstance(value, int | float) else text_of(value)
+    return pd.DataFrame(columns | {name: told(value) for name, value in own.items()})
 
 
 def _plot(

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from page_stores import create
+from page_stores import create, finished
 
 from jobs import keys
 from jobs.gather.check import check
+from jobs.query.query import table
+from jobs.report.page.encode import table_json
 from jobs.report.page.groups import live
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
@@ -127,6 +129,17 @@ def test_items_that_ended_badly_are_counted_at_the_next_look(tmp_path, monkeypat
         curves.show(run)
         told.append(dict(curves.failed))
     assert told == [{}, {}, {"diverged": 1}]
+
+
+def test_running_items_have_their_values_as_the_table_of_items_has_them(tmp_path):
+    """Whole numbers and lists, too: the page gives equal values one colour."""
+    store = create(tmp_path, "toy")
+    growing = {"rows": [0, 3], "advances": 1, "places": {"x": [0, 1]}, "curves": {"x": [[1.0, 2.0]] * 2}}  # fmt: skip
+    objects.write(store.objects, keys.live(0, 0), checksummed(growing))
+    found = {column.pop("name"): column for column in live(store)["table"]["columns"]}
+    of_items = table_json("items", table(finished("toy"), "items").iloc[[0, 3]], {})
+    expected = {column.pop("name"): column for column in of_items["columns"]}
+    assert found == {name: expected[name] for name in ("item", "rate", "push", "n")}
 
 
 HURT = {
