@@ -201,3 +201,17 @@ return ["-0.5", "−0.5", "1024", "1,024", "1e-5", "a == inf", "a > -inf", "a < 
 )
 def test_table(evaluate, script, expected):
     assert evaluate(TABLE + script) == expected
+
+
+OTHERS = """
+const table = itemTable(), rate = columnOf(table, "rate"), norm = columnOf(table, "norm");
+rate.values = rate.values.map((v, row) => (row < 4 ? null : v));
+ITEMS.rows.delete(43);
+const groups = grouped(idsOf(table), "rate", 5), ids = groups.flatMap((g) => [...g.ids]);
+const figure = new Figure(plotOf([line("", { tone: groups.at(-1).tone })]));
+return [groups.at(-1).label, groups.at(-1).ids.size, ids.length, figure.layerColour(figure.layers[0]) === THEME.muted];
+"""
+
+
+def test_items_without_a_value_are_drawn_in_grey(evaluate):
+    assert evaluate(OTHERS) == ["other items", 5, 44, True]

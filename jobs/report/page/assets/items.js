@@ -46,7 +46,7 @@ function idsOf(table) {
 
 const OFFSET = 2 ** 32; // see jobs/report/page/several.py
 
-// Items in groups of equal values of a column: [{ label, tone: 0 to 1 or null, hue, ids: Set }]. Many numbers are put into `bins`
+// Items in groups of equal values of a column: [{ label, tone: 0 to 1, NaN without a value, or null, hue, ids: Set }]. Many numbers are put into `bins`
 // groups of about equal counts. A value has one colour in all figures: the page's items make the groups, those of each kernel in
 // whose items the column varies.
 function grouped(ids, name, bins) {
@@ -60,9 +60,11 @@ function grouped(ids, name, bins) {
   const groups = ends.map((end, k) => ({ label: `${name} = ${fmt(end)}`, tone: number ? k / Math.max(1, ends.length - 1) : null, hue: k, ids: new Set(), low: Infinity }));
   const groupOf = (v) => groups[number ? ends.findIndex((end) => v <= end) : ends.indexOf(v)];
   for (const v of known) if (number) groupOf(v).low = Math.min(groupOf(v).low, v);
-  for (const id of ids) if (has(value(id))) groupOf(value(id)).ids.add(id);
+  // Items without a value, or whose rows the page does not have, are drawn, too.
+  const others = { label: "other items", tone: NaN, ids: new Set() };
+  for (const id of ids) (has(value(id)) ? groupOf(value(id)) : others).ids.add(id);
   if (ends !== known) groups.forEach((g, k) => { g.label = `${name} ${short(g.low)} to ${short(ends[k])}`; });
-  return groups.filter((g) => g.ids.size);
+  return [...groups, others].filter((g) => g.ids.size);
 }
 
 // A layer with some of its lines or points alone.
