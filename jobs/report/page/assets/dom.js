@@ -40,7 +40,7 @@ function fmt(v) {
   if (!Number.isFinite(v)) return v > 0 ? "∞" : "−∞";
   const size = Math.abs(v);
   let text;
-  if (Number.isInteger(v) && size < 1e9) text = v.toLocaleString("en");
+  if (Number.isInteger(v) && size < 1e9) text = (v + 0).toLocaleString("en"); // -0 + 0 is 0
   else if (size !== 0 && (size >= 1e6 || size < 1e-3)) text = v.toExponential(3).replace(/\.?0+e/, "e").replace("e+", "e");
   else text = String(Number(v.toPrecision(Math.abs(v - 1) < 5e-5 ? 6 : 5))); // what is not 1 does not read 1
   return text.replace("-", "−").replace("e-", "e−");
@@ -56,7 +56,8 @@ function short(v, digits = 3) {
 function ends(low, high) {
   let digits = 3;
   while (low !== high && digits < 8 && low.toPrecision(digits) === high.toPrecision(digits)) digits++;
-  return [low, high].map((v) => (digits > 5 ? String(Number(v.toPrecision(digits))).replace("-", "−") : short(v, digits)));
+  const texts = [low, high].map((v) => short(v, digits));
+  return low !== high && texts[0] === texts[1] ? [low, high].map((v) => String(Number(v.toPrecision(digits))).replaceAll("-", "−")) : texts;
 }
 
 // Whether positive numbers span so much that only a logarithmic axis shows them: uniform ones do not.

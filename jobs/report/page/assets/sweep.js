@@ -59,7 +59,7 @@ function showImportance(node, sweep) {
       const isNone = (e) => e.share !== null && e.share < 0.0005, none = found.filter(isNone).map((e) => e.parameter);
       body.replaceChildren(...found.filter((e) => !isNone(e)).map((e) => el("tr", {}, el("td", {}, differ ? `${e.parameter} (over ${over(e.n)})` : e.parameter),
         el("td", { className: "share" }, el("i", { style: { width: `calc(${100 * (e.share ?? 0)}% - ${20 * (e.share ?? 0)}px)` } }), el("span", {}, e.share === null ? "too few items" : `${(100 * e.share).toFixed(1)} %`)),
-        el("td", {}, e.rho === null ? "–" : `${e.rho < 0 ? "−" : "+"}${Math.abs(e.rho).toFixed(2)}`))));
+        el("td", {}, e.rho === null ? "–" : `${e.rho <= -0.005 ? "−" : "+"}${Math.abs(e.rho).toFixed(2)}`))));
       caption.textContent = `One parameter at a time, over ${differ ? "as many items as its row says" : over(found.length ? found[0].n : 0)} with a finite result: the share of the variance of the result's ranks that lies between the parameter's values (or up to 10 equally filled bins), adjusted for chance; and Spearman's rank correlation. ${STATE.content.stores ? "Ranks of a parameter that varies within stores are those within each store. " : ""}Interactions are not seen.${none.length ? ` No share above chance: ${none.join(", ")}.` : ""}`;
     };
     return { choose, draw };
@@ -100,11 +100,14 @@ function showParallel(node, sweep, items) {
 // The parameters of a sweep without those that only repeat items.
 const varied = (sweep) => sweep.parameters.filter((name) => !sweep.replicates.includes(name));
 
+// Whether a column has numbers, or few enough texts to name each.
+const isAxis = (column) => column.kind === "number" || column.labels.length <= 40;
+
 // The metric against each parameter (of one search, in colours of the items' order), and two parameters in colours of the metric
 // if their values are draws, which a map would put into cells of one item; without a metric, a result against a parameter.
 function showScatters(node, sweep, items) {
   // Newer content may change the order of the parameters: figures that are there stay, and none comes twice.
-  const made = part("scatters", () => new Map()), usable = items.columns.filter((c) => c.kind === "number" || c.labels.length <= 40).map((c) => c.name);
+  const made = part("scatters", () => new Map()), usable = items.columns.filter(isAxis).map((c) => c.name);
   const offer = (name, ...axes) => { if (!made.has(name)) made.set(name, scatterOf(node, usable, ...axes)); };
   const [first, second] = varied(sweep), result = sweep.results[0], known = varied(sweep).filter((name) => made.has(`slice ${name}`));
   const slices = sweep.metric ? [...new Set([...known, ...varied(sweep)])].slice(0, MAX_SLICES) : [];
@@ -154,7 +157,8 @@ function leftOut(table, columns, drawn) {
   return said.length ? `${said.join(" and ")} left out.` : "";
 }
 
-const isLog = (column) => isWide(column) || STATE.content.sweep.log.includes(column.name);
+// What one store swept geometrically may have a 0 in another.
+const isLog = (column) => isWide(column) || (STATE.content.sweep.log.includes(column.name) && column.values.every((v) => v === null || v > 0));
 
 function scatter(table, xName, yName, colourName) {
   const find = (name) => columnOf(table, name), x = find(xName), y = find(yName), colour = find(colourName), ids = idsOf(table), item = find("item"), counts = isOther(table, "failed");
@@ -176,7 +180,7 @@ function scatter(table, xName, yName, colourName) {
 // --- a map over two parameters ----------------------------------------------------------------------
 
 function showMap(node, sweep, items) {
-  const usable = varied(sweep).filter((name) => nValues(columnOf(items, name)) > 1);
+  const usable = varied(sweep).filter((name) => isAxis(columnOf(items, name)) && nValues(columnOf(items, name)) > 1);
   const box = part("map", () => {
     const pairs = usable.flatMap((x, k) => usable.slice(k + 1).map((y) => [x, y])), first = pairs.find(([x, y]) => comparesCells(map(items, x, y, sweep.results[0])));
     if (!first) return null;
@@ -196,11 +200,17 @@ function comparesCells({ layers: [{ z }] }) {
   return z.some(two) && z[0].some((_, k) => two(z.map((row) => row[k])));
 }
 
+// A number with the digits, at least three, that place it between its neighbours: .9995 beside .999 is not 1.
+function apart(v, ...neighbours) {
+  const gap = Math.min(...neighbours.filter((n) => n !== undefined).map((n) => Math.abs(n - v)));
+  return short(v, [3, 4, 5].find((digits) => Math.abs(Number(v.toPrecision(digits)) - v) < gap / 20) ?? 6);
+}
+
 // The values of a column as categories: themselves, or ten intervals where there are more than 24 numbers.
 function categories(column) {
   const known = [...new Set(column.values.filter((v) => v !== null))].sort((a, b) => a - b);
   if (column.kind === "text") return { ticks: column.labels, of: (v) => v };
-  if (known.length <= 24) { const at = new Map(known.map((v, k) => [v, k])); return { ticks: known.map((v) => short(v)), of: (v) => at.get(v) }; }
+  if (known.length <= 24) { const at = new Map(known.map((v, k) => [v, k])); return { ticks: known.map((v, k) => apart(v, known[k - 1], known[k + 1])), of: (v) => at.get(v) }; }
   const log = isWide(column), f = log ? Math.log10 : (v) => v, low = f(known[0]), step = (f(known.at(-1)) - low) / 10;
   // As many digits as tell the ends of an interval apart.
   const digits = log ? 2 : Math.max(2, 1 + Math.ceil(Math.log10(Math.max(Math.abs(known[0]), Math.abs(known.at(-1))) / step))), end = (k) => fmt(Number((log ? 10 ** (low + k * step) : low + k * step).toPrecision(digits)));
