@@ -1,7 +1,7 @@
 """The page's scripts, function by function, in a real Chromium: numbers, files that are saved, what stays when newer content comes."""
 
 import pytest
-from page_stores import CHROMIUM, browser, finished
+from page_stores import CHROMIUM, browser, finished, until
 
 from jobs.report.page import Content, render
 
@@ -21,18 +21,21 @@ const content = STATE.content, node = (selector) => document.querySelector(selec
 
 
 @pytest.fixture(scope="module")
-def evaluate(tmp_path_factory):
-    """Evaluate JavaScript on the page of the toy store, which is loaded anew each time."""
+def page(tmp_path_factory):
+    """A tab with the page of the toy store."""
     path = tmp_path_factory.mktemp("toy") / "page.html"
     path.write_text(render(Content(finished("toy")).all()), encoding="utf-8")
     with browser() as chromium:
         page = chromium.new_page()
+        page.goto(path.as_uri())
+        yield page
 
-        def evaluated(script):
-            page.goto(path.as_uri())
-            return page.evaluate(f"() => {{ {MADE} {script} }}")
 
-        yield evaluated
+@pytest.fixture
+def evaluate(page):
+    """Evaluate JavaScript on the page, which is loaded anew."""
+    page.reload()
+    return lambda script: page.evaluate(f"() => {{ {MADE} {script} }}")
 
 
 LEGEND = """
@@ -258,3 +261,15 @@ def test_numbers(evaluate, script, expected):
 
 def test_a_map_is_not_over_more_texts_than_it_could_name(evaluate):
     assert evaluate(TEXTS) == ["norm over rate and push", "norm over rate and n"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_print_is_light_and_has_its_own_width(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.reload()
+    drawn = "[THEME.ink, [...FIGURES].every((f) => f.base.width === f.frame.clientWidth)]"
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.emulate_media(media="print")
+    until(page, f"JSON.stringify({drawn}) === '[\"#1b1f27\",true]'")
+    assert not page.locator(".tools, .figure .over").locator("visible=true").count()
+    page.emulate_media(media="screen")

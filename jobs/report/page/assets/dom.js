@@ -87,10 +87,14 @@ function polyline(c, n, x, y) {
   c.stroke();
 }
 
+// As in page.css: a print of a dark page is light, and has another width.
+const DARK = matchMedia("screen and (prefers-color-scheme: dark)"), PRINT = matchMedia("print");
+const onLook = (action) => { for (const media of [DARK, PRINT]) media.addEventListener("change", action); };
+
 function theme() {
   const style = getComputedStyle(document.documentElement);
   const get = (name) => style.getPropertyValue("--" + name).trim();
-  const colours = { dark: matchMedia("(prefers-color-scheme: dark)").matches };
+  const colours = { dark: DARK.matches };
   for (const name of ["page", "card", "ink", "muted", "line", "grid", "accent"]) colours[name] = get(name);
   colours.series = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((k) => get("c" + k));
   return colours;

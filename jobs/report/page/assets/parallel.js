@@ -12,7 +12,7 @@ class Parallel {
     this.note = el("span");
     this.node = el("div", {}, el("div", { className: "scroll" }, this.frame), el("p", { className: "note" }, "Drag along an axis to keep a range; double click clears. ", this.count, this.note));
     new ResizeObserver(() => this.draw()).observe(this.frame);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    onLook(() => this.draw());
     this.listen();
   }
 

@@ -314,7 +314,7 @@ class Figure extends Layers {
   }
 }
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+onLook(() => {
   THEME = theme();
   for (const figure of FIGURES) {
     if (!figure.node.isConnected) continue;
