@@ -51,12 +51,15 @@ driver='' again=1 stop='' requeued=''
 stop_driver() { stop=1; [ -z "$driver" ] || kill -"$1" "$driver"; }
 terminated() {
   stop_driver TERM
-  if [ "$(squeue --noheader --jobs="$number" --format=%r)" = TimeLimit ]; then
+  local told
+  told=$(scontrol show job --oneliner "$number")
+  if [[ $told == *' Reason=TimeLimit '* ]]; then
     say "the time limit is reached"
-  elif [[ $(scontrol show job --oneliner "$number") =~ Restarts=([0-9]+) ]] &&
-    ((BASH_REMATCH[1] > ${SLURM_RESTART_COUNT:-0})); then
+  elif [[ $told =~ ' Restarts='([0-9]+) ]] && ((BASH_REMATCH[1] > ${SLURM_RESTART_COUNT:-0})); then
     say "Slurm ends this allocation, which lost a node or was preempted, and starts it again"
     requeued=1
+  elif [[ $told == *' Reason=NodeDown '* || $told =~ ' PreemptTime='[0-9] ]]; then
+    say "Slurm ends this allocation, which lost a node or was preempted"
   else
     say "cancelled"
     again=

@@ -36,6 +36,10 @@ NO_RAY = (
     "exec sleep infinity; }; export -f ray"
 )
 ENDS_EARLY = [NO_RAY, "ctd() { return 75; }"]
+WAITS = [
+    NO_RAY,
+    'ctd() { touch "$home/runs"; trap "exit 75" TERM USR1; while :; do sleep 0.2; done; }',
+]
 # In the place of Slurm's commands: a busy controller that has queued the job when its answer comes
 # too late (the next driver outlasts the pause before Slurm is asked for it), and one that does nothing the first time.
 _FIRST = '[ -e "$home/asked" ] || { touch "$home/asked"; return 1; }'
@@ -277,6 +281,24 @@ def cancelled_between(lab, go_on, busy):
         return SimpleNamespace(sent=sent, history=sent.history(), said=said)
 
 
+def ended_by_slurm(lab, how):
+    """Slurm ends an allocation of a chain without the signal before: another job preempts it, or it loses a node."""
+    where = on(8, 9) if how == "lost" else {**on(3), "partition": "low", "memory_gb": 5}
+    where["sbatch"] += ["--signal=B:URG@30"]
+    with Sent(lab, job(lab, f"{how}-chain"), go_on="chain", setup=WAITS, **where) as sent:
+        sent.until((sent.home / "runs").exists, "the driver runs", PATIENCE_S)
+        if how == "lost":
+            lab.kill_node(9)
+        else:
+            lab.run(
+                "sbatch", "--partition=urgent", "--nodelist=n3", "--mem=5000M",
+                "--output=/dev/null", "--wrap", "sleep 5",
+            )  # fmt: skip
+        over = lambda: {"chained", "cancelled"} & set(sent.history())
+        sent.until(over, "the allocation ends", PATIENCE_S)
+        return SimpleNamespace(sent=sent, history=sent.history())
+
+
 def _step(lab, sent, name):
     """The step of an allocation that has this name."""
     told = lab.run("squeue", "--steps", "-h", f"--jobs={sent.number}", "--format=%i %j")
@@ -348,6 +370,8 @@ STORIES = {
     "test_cancel_between_two_allocations[requeue]": partial(
         cancelled_between, go_on="requeue", busy=CANCELLED_NO_REQUEUE
     ),
+    "test_a_chain_goes_on_after_slurm_ends_it[preempted]": partial(ended_by_slurm, how="preempted"),
+    "test_a_chain_goes_on_after_slurm_ends_it[lost]": partial(ended_by_slurm, how="lost"),
     "test_part_of_it_ends[head]": partial(head_ended, times=1),
     "test_part_of_it_ends[head told often]": partial(head_ended, times=5),
     "test_part_of_it_ends[step]": step_killed,

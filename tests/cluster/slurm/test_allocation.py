@@ -26,9 +26,9 @@ AT_ONCE = 4
 
 @pytest.fixture(scope="module")
 def n_nodes(request):
-    """Those that the stories name: three, and five more for the long ones."""
+    """Those that the stories name: three, and six more for the long ones."""
     asked = (item for item in request.session.items if item.path == request.path)
-    return 8 if any(item.get_closest_marker("endurance") for item in asked) else 3
+    return 9 if any(item.get_closest_marker("endurance") for item in asked) else 3
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +252,11 @@ def test_cancel_between_two_allocations(end, noted):
     assert any(f"allocation {end.sent.number}: {word}" in end.said for word in words)
     assert end.history == noted, end.sent.log()
     end.sent.assert_nothing_left()
+
+
+@pytest.mark.parametrize("how", ["preempted", pytest.param("lost", marks=pytest.mark.endurance)])
+def test_a_chain_goes_on_after_slurm_ends_it(end, how):
+    assert end.history[:3] == ["started", "ended", "chained"], end.sent.log()
 
 
 @pytest.mark.endurance  # with the signal by our hand: test_two_submissions_on_the_same_node; that allocations are chained is seen above, too
