@@ -92,7 +92,11 @@ def submit(
     with client(profile) as api:
         ready()
         sent = str(api.submit_job(entrypoint=command, runtime_env=shipped, submission_id=number))
-        _await_versions(api, sent, where)
+        try:
+            _await_versions(api, sent, where)
+        except KeyboardInterrupt:  # no store records the job yet, so that `ctd cancel` would not find it
+            api.stop_job(sent)
+            raise
     return sent
 
 

@@ -401,6 +401,27 @@ def test_one_question_without_an_answer_fails_no_submission(monkeypatch):
     assert not answers
 
 
+def test_ctrl_c_while_versions_are_compared_stops_the_job(monkeypatch):
+    """No store records it yet, by which `ctd cancel` would find it."""
+    stopped = []
+
+    class Api:
+        def submit_job(self, submission_id, **_):
+            return submission_id
+
+        def get_job_info(self, number):
+            raise KeyboardInterrupt
+
+        def stop_job(self, number):
+            stopped.append(number)
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda url: Api())
+    profile = RayProfile(kind="ray", address="h:6379", installed=True)
+    with pytest.raises(KeyboardInterrupt):
+        rayjobs.submit("/tmp", profile, "x", "ctd-9", "cluster dept", lambda: None)
+    assert stopped == ["ctd-9"]
+
+
 @pytest.fixture
 def listener():
     """A port that notes whoever connects."""
