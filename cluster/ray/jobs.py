@@ -26,8 +26,8 @@ from jobs.errors import JobError
 EXCLUDED = ["*.zarr", ".git", ".venv", "__pycache__", "*.png"]
 """Results and environments, which are never shipped."""
 
-NO_ANSWER = (ConnectionError, RuntimeError)
-"""Errors of the client of the Jobs API."""
+NO_ANSWER = (OSError, RuntimeError)
+"""Errors of the client of the Jobs API. Those of `requests`, where the dashboard ends in mid-answer, are OSErrors alone."""
 START_S = 120.0
 """Longest wait (s) for the cluster to compare its versions with ours; the job is sent all the same."""
 
@@ -89,13 +89,15 @@ def submit(
     }
     if not profile.installed:
         shipped["py_modules"] = modules()
+    with client(profile):
+        pass  # it answers
+    ready()  # outside: an error of its store is not one of the Jobs API
     with client(profile) as api:
-        ready()
         sent = str(api.submit_job(entrypoint=command, runtime_env=shipped, submission_id=number))
         try:
             _await_versions(api, sent, where)
-        except KeyboardInterrupt:  # no store records the job yet, so that `ctd cancel` would not find it
-            api.stop_job(sent)
+        except KeyboardInterrupt:
+            api.stop_job(sent)  # no store records it yet, by which `ctd cancel` would find it
             raise
     return sent
 
@@ -132,7 +134,13 @@ def state(profile: RayProfile, number: str) -> tuple[str, bool]:
     """Return the state of a job in words, and whether it has ended; raise JobError as `client` does."""
     with client(profile) as api:
         info = api.get_job_info(number)
-    return f"{info.status.value.lower()}: {info.message}", info.status.is_terminal()
+    # Behind what it says of a job that failed, Ray repeats up to 20,000 characters of the output.
+    said, *output = str(info.message).splitlines() or [""]
+    errors = [line for line in output if line.startswith("error: ")][-1:]
+    text = ": ".join(
+        [info.status.value.lower(), said.partition(", last available logs")[0], *errors]
+    )
+    return text, info.status.is_terminal()
 
 
 def cancel(profile: RayProfile, number: str) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 from stores import JOB, make, run
 
 from cluster.api.job import Job
@@ -420,6 +421,38 @@ def test_ctrl_c_while_versions_are_compared_stops_the_job(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         rayjobs.submit("/tmp", profile, "x", "ctd-9", "cluster dept", lambda: None)
     assert stopped == ["ctd-9"]
+
+
+def failed(message):
+    return SimpleNamespace(
+        status=SimpleNamespace(value="FAILED", is_terminal=lambda: True), message=message
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (failed("exit code 2, last available logs (truncated):\nplanning\nerror: no disk\n"), "failed: exit code 2: error: no disk"),
+        (failed(""), "failed: "),
+        (requests.ConnectionError("Connection aborted."), "the Jobs API of Ray: Connection aborted."),
+    ],
+)  # fmt: skip
+def test_state_of_a_ray_job_is_one_line(monkeypatch, answer, said):
+    """Of what the job has printed, its error at most. A dashboard may end in mid-answer."""
+
+    class Api:
+        def get_job_info(self, number):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda url: Api())
+    profile = RayProfile(kind="ray", address="h:6379")
+    try:
+        found = rayjobs.state(profile, "ctd-9")[0]
+    except JobError as error:
+        found = str(error).removeprefix("http://h:8265: ")
+    assert found == said
 
 
 @pytest.fixture
