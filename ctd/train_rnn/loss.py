@@ -62,7 +62,10 @@ class Scores(NamedTuple):
         total = jnp.maximum(jnp.sum(weight, axis=(0, 1)), jnp.finfo(weight.dtype).tiny)
         mean = jnp.sum(weight * trials.targets, axis=(0, 1)) / total
         spread = jnp.sum(weight * (trials.targets - mean) ** 2)
-        return jnp.where(spread > 0, 1 - self.loss / jnp.where(spread > 0, spread, 1), jnp.nan)
+        # The mean of equal numbers is rounded: their spread need not be 0.
+        seen = lambda none: jnp.where(weight > 0, trials.targets, none)
+        moves = jnp.any(seen(jnp.inf).min((0, 1)) < seen(-jnp.inf).max((0, 1))) & (spread > 0)
+        return jnp.where(moves, 1 - self.loss / jnp.where(moves, spread, 1), jnp.nan)
 
 
 def condition_values(task: tasks.Task, shared: Shared) -> Array:

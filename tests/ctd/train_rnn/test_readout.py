@@ -1,6 +1,7 @@
 """Networks fitted to rates: the readout stays what it is, outputs are rates, and R2 is scikit-learn's."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,8 +10,10 @@ from ctd.cells import FirstUnits
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.late import Late
+from ctd.tasks import Trial
 from ctd.train_rnn import Network, kernel
 from ctd.train_rnn.connections import Connections
+from ctd.train_rnn.loss import Scores
 from ctd.train_rnn.parameters import divided, initial
 
 metrics = Late("sklearn.metrics")
@@ -69,6 +72,15 @@ def test_r2_is_that_of_scikit_learn(fitted, recorded):
     expected = np.average([metrics.r2_score(y, z) for y, z in units], weights=spread)
     assert fitted["r2"] == pytest.approx(expected, abs=1e-5)
     assert expected > 0.95, "the rates are fitted, in trials that were not trained on"
+
+
+def test_r2_of_constant_targets_is_nan():
+    # The mean of 36 times 0.1 is not 0.1 in float32.
+    targets = jnp.full((2, 9, 2), 0.1)
+    trials = Trial(jnp.zeros((2, 9, 1)), targets, jnp.ones((2, 9)))
+    scores = Scores(jnp.asarray(0.01), jnp.asarray(36.0), jnp.zeros(0), jnp.zeros(0))
+    assert np.isnan(scores.r2(trials))
+    assert np.isfinite(scores.r2(trials._replace(targets=targets.at[0, 0, 0].set(1))))
 
 
 def test_readout_kept_from_training():
