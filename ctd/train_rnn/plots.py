@@ -153,14 +153,14 @@ def _accuracies(group: Group) -> Plot:
 
 
 def _counts(shared: Shared, n: int) -> np.ndarray:
-    """Which steps of the first n evaluation trials count in the loss: bool (n, time)."""
-    return np.asarray(shared.evaluation.weights)[:n, :, 0] > 0
+    """Which steps of the first n evaluation trials count in the loss: bool (n, time, output), the last axis 1 if all count alike."""
+    return np.asarray(shared.evaluation.weights)[:n] > 0
 
 
 def _outputs(shared: Shared, outputs: np.ndarray, item: int) -> Plot:
     """Targets and outputs of one network on its first saved trials, one trial below the other."""
     outputs = np.asarray(outputs, float)[:N_OUTPUTS, :, 0]
-    mask = _counts(shared, len(outputs))
+    mask = _counts(shared, len(outputs))[..., 0]
     targets = np.asarray(shared.evaluation.targets, float)[: len(outputs), :, 0]
     targets = np.where(mask, targets, np.nan)
     time = np.arange(outputs.shape[1])
@@ -192,7 +192,8 @@ def _space(group: Group, states: np.ndarray, item: int) -> Plot:
     shared, values = group.shared, condition_values(group.inputs.task, group.shared)
     states = np.asarray(states, float)[:N_PATHS]
     # A trial may end before its arrays; the states after its end are not drawn.
-    ends = states.shape[1] - np.argmax(_counts(shared, len(states))[:, ::-1], axis=1)
+    counts = _counts(shared, len(states)).any(axis=-1)
+    ends = states.shape[1] - np.argmax(counts[:, ::-1], axis=1)
     running = np.arange(states.shape[1]) < ends[:, None]
     project, share = principal(states[running], 2)
     path = np.where(running[..., None], project(states), np.nan)

@@ -147,6 +147,21 @@ def test_a_target_of_one_step_is_drawn():
     np.testing.assert_allclose(points.y, targets / step + [1, 0], rtol=1e-6)
 
 
+def test_states_are_drawn_to_the_last_step_of_any_output():
+    task = tasks.FlipFlop(n_bits=2, n_steps=6)
+    params = Network(**SMALL | {"task": task, "n_batches": 5, "n_saved": 2})
+    shared = kernel.load(inputs_of(params))
+    # As of a unit that was recorded for three steps alone.
+    trials = shared.evaluation._replace(mask=np.ones((32, 6, 2)))
+    trials.mask[:, 3:, 0] = 0
+    results = ONE_NETWORK | {"outputs": np.zeros((1, 2, 6, 2))}
+    results |= {"states": np.random.default_rng(0).normal(size=(1, 2, 6, 8))}
+    columns, shared = {"item": np.arange(1)}, shared._replace(evaluation=trials)
+    plots = kernel.plots(inputs_of(params), shared, columns, results, {})
+    (space,) = (p for p in plots if p.title.startswith("State space"))
+    assert np.isfinite(space.layers[0].x).all()
+
+
 def test_weights_are_drawn_by_area_and_type():
     """Two areas of three units, of which two excite; in each of the three, weights grow with the unit."""
     dale = {"dale": True, "areas": 2, "mask": "random", "excitatory": 2 / 3, "n": 6}
