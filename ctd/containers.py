@@ -118,10 +118,21 @@ def read_datasets(where: str | Path, file: h5py.File) -> dict[str, np.ndarray]:
     return {name: read_dataset(where, file, name) for name in names}
 
 
+def as_text(value: object) -> str | None:
+    """One text, also as bytes or in an array, as MATLAB, R and `numpy.savez(path, cell=b"gru")` write it; None for anything else.
+
+    >>> as_text(np.array([b"leaky"])), as_text(3)
+    ('leaky', None)
+    """
+    values = np.asarray(value).ravel()
+    one = values[0] if values.size == 1 else None
+    text = one.decode(errors="replace") if isinstance(one, bytes) else one
+    return str(text) if isinstance(text, str) else None
+
+
 def text_attribute(file: h5py.File, name: str) -> str | None:
     """An attribute that is a text; None if it is anything else, or not there."""
-    value = file.attrs.get(name)
-    return value if isinstance(value, str) else None
+    return as_text(file.attrs.get(name))
 
 
 def check_hdf5(path: str | Path) -> None:

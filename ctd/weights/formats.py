@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from ctd.containers import explained, opened_hdf5, text_attribute
+from ctd.containers import as_text, explained, opened_hdf5, text_attribute
 from ctd.data import fill_hdf5, hdf5_writer, read_npz
 from ctd.replacing import replacing
 from ctd.weights import jax_files, keras_file, torch_zip
@@ -41,9 +41,9 @@ def read_hdf5(path: Path) -> Tensors:
 def read_numpy(path: Path) -> Tensors:
     """Read the arrays of an .npz file; a text `cell` among them names the cell."""
     arrays = read_npz(path)
-    cell = arrays.pop("cell", None)
-    written = str(cell) if cell is not None and cell.dtype.kind == "U" else None
-    return of_tree(str(path), arrays, written)
+    if (cell := as_text(arrays.get("cell"))) is not None:
+        del arrays["cell"]
+    return of_tree(str(path), arrays, cell)
 
 
 def write_numpy(path: Path, arrays: Mapping[str, Array], about: Mapping[str, object]) -> None:

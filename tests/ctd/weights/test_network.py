@@ -222,6 +222,17 @@ def test_names_of_several_cells_of_ctd(tmp_path):
     assert of(drawn("gru"), cell="gru_candidate_bias").cell == "gru_candidate_bias"
 
 
+@pytest.mark.parametrize("text", [np.bytes_("leaky_rates"), np.array([b"leaky_rates"])])
+def test_a_cell_that_is_told_in_bytes(tmp_path, text):
+    """As MATLAB and R write attributes of HDF5 files; leaky has the same names."""
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        file.update(drawn("leaky_rates"))
+        file.attrs["cell"] = text
+    np.savez(tmp_path / "net.npz", cell=text, **drawn("leaky_rates"))
+    for name in ("net.h5", "net.npz"):
+        assert read_weights(tmp_path / name).cell == "leaky_rates"
+
+
 def test_the_users_cell_is_looked_up_first():
     with pytest.raises(ValueError, match=r"^cell: 'grru' is unknown; did you mean 'gru'\?"):
         understand(Tensors("net.h5", drawn("gru")), "grru")
