@@ -273,3 +273,19 @@ def test_a_print_is_light_and_has_its_own_width(page, scheme):
     until(page, f"JSON.stringify({drawn}) === '[\"#1b1f27\",true]'")
     assert not page.locator(".tools, .figure .over").locator("visible=true").count()
     page.emulate_media(media="screen")
+
+
+KERNELS = """
+const table = itemTable(), ids = idsOf(table), norm = columnOf(table, "norm"), rate = columnOf(table, "rate");
+table.columns.push(column("kernel", norm.values.map((_, row) => Number(row > 3)), { kind: "text", labels: ["other", "toy"] }));
+for (const c of [norm, rate]) c.values = c.values.map((v, row) => (row > 3 ? v : null));
+show(content);
+location.hash = `#item=${ids[2]}`;
+showItem();
+const terms = [...document.querySelectorAll("dialog dt")].map((term) => term.textContent);
+return [ITEMS.told(ids[2]).includes("rate"), terms.includes("norm"), terms.includes("steps"), terms.includes("push")];
+"""
+
+
+def test_an_item_is_told_what_its_own_kernel_has(evaluate):
+    assert evaluate(KERNELS) == [False, False, True, True]

@@ -22,8 +22,8 @@ const ITEMS = {
     return column && valueOf(column, row);
   },
 
-  // "rate: 0.1", one line for each swept column.
-  told(id) { return this.names.map((name) => [name, this.value(id, name)]).filter(([, v]) => v !== undefined).map(([name, v]) => `${name}: ${fmt(v)}`).join("\n"); },
+  // "rate: 0.1", one line for each swept column that the item has.
+  told(id) { return this.names.map((name) => [name, this.value(id, name)]).filter(([, v]) => ![undefined, null, ""].includes(v)).map(([name, v]) => `${name}: ${fmt(v)}`).join("\n"); },
 
   isKept(id) { return this.kept === null || this.kept.has(id) || !this.rows.has(id); },
 
@@ -108,7 +108,8 @@ function showItem() {
 
 function itemParts(id) {
   const [table, row] = ITEMS.rows.get(id), own = id % OFFSET, store = (STATE.content.stores || [STATE.content.store])[Math.floor(id / OFFSET)], quoted = shellQuoted(store);
-  const swept = table.columns.filter((c) => ITEMS.names.includes(c.name)), rest = table.columns.filter((c) => !ITEMS.names.includes(c.name) && c.name !== "item");
+  const names = new Set(ofKernel(table, ITEMS.value(id, "kernel")).columns.map((c) => c.name)), columns = table.columns.filter((c) => names.has(c.name));
+  const swept = columns.filter((c) => ITEMS.names.includes(c.name)), rest = columns.filter((c) => !ITEMS.names.includes(c.name) && c.name !== "item");
   const told = (columns) => listed(columns.map((c) => [c.name, fmt(valueOf(c, row)), c.title]));
   const mine = STATE.content.failures.filter((f) => f.what === "item" && f.ids.includes(own) && (f.store || 0) === Math.floor(id / OFFSET));
   const ids = [...ITEMS.rows.keys()].sort((a, b) => a - b), at = ids.indexOf(id), link = (to, text) => el("a", { href: `#item=${to}` }, text);

@@ -20,9 +20,12 @@ function showSweep(content) {
   showMap(box.scatter, sweep, items);
 }
 
-// The table of the items that the sweep is about: of several kernels those of one, with the columns that they have.
-function sweptItems() {
-  const table = itemTable(), { kernel } = STATE.content.sweep, of = kernel && table && columnOf(table, "kernel");
+// The table of the items that the sweep is about: of several kernels those of one.
+const sweptItems = () => ofKernel(itemTable(), STATE.content.sweep.kernel);
+
+// A table's items of one kernel, with the columns that they have.
+function ofKernel(table, kernel) {
+  const of = kernel && table && columnOf(table, "kernel");
   if (!of) return table;
   const rows = of.values.map((_, row) => row).filter((row) => valueOf(of, row) === kernel), some = (values) => rows.map((row) => values[row]);
   const mine = (c) => {

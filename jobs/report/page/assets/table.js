@@ -31,7 +31,7 @@ class Table {
     // A column with one value says it once, below, unless the kernel sums up by it; the row of a group says nothing to a reader.
     const same = (c) => this.n > 1 && c.name !== "item" && !c.stays && c.values.every((v) => v === c.values[0]);
     this.shown = this.columns.filter((c) => !same(c) && !(this.name === "items" && c.name === "row"));
-    const constant = this.columns.filter(same).map((c) => `${c.name} = ${fmt(valueOf(c, 0))}`);
+    const constant = this.columns.filter((c) => same(c) && valueOf(c, 0) !== "").map((c) => `${c.name} = ${fmt(valueOf(c, 0))}`);
     this.note.textContent = [table.note, table.without, constant.length && `In all ${this.n < table.n ? "of these " : ""}rows: ${constant.join(", ")}.`].filter(Boolean).join(" ");
     this.note.hidden = !this.note.textContent;
     if (this.sort && !columnOf(table, this.sort.name)) this.sort = null;
