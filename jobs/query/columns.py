@@ -54,8 +54,8 @@ class Text:
         return np.asarray([function(label) for label in self.labels])[self.codes]
 
     def ranks(self) -> np.ndarray:
-        """An integer for each row, in the order of the texts (`_in_order`)."""
-        return _in_order(self.labels)[1][self.codes]
+        """An integer for each row, in the order of the texts (`in_order`)."""
+        return in_order(self.labels)[1][self.codes]
 
 
 Column = np.ndarray | Text
@@ -117,16 +117,16 @@ def categories(column: Column) -> "np.ndarray | pd.Categorical":
 
     if not isinstance(column, Text):
         return column
-    labels, place = _in_order(column.labels)
+    labels, place = in_order(column.labels)
     return pd.Categorical.from_codes(place[column.codes], labels)
 
 
-def _in_order(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def in_order(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(The distinct labels in order, the place of each label (k,) in it): alphabetical, and numbers in texts by their values.
 
-    >>> _in_order(np.array(["net10", "net9"]))
+    >>> in_order(np.array(["net10", "net9"]))
     (array(['net9', 'net10'], dtype='<U5'), array([1, 0]))
-    >>> _in_order(np.array(["[0.05]", "[-1e-05, 2]", "[0]"]))[0].tolist()
+    >>> in_order(np.array(["[0.05]", "[-1e-05, 2]", "[0]"]))[0].tolist()
     ['[-1e-05, 2]', '[0]', '[0.05]']
     """
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ctd.plots import Image, Layer, Lines, Plot, spread
+from jobs.query.columns import in_order
 from jobs.query.query import described
 from jobs.report.effects import has_value
 from jobs.store.store import Store
@@ -208,7 +209,7 @@ def _some_columns(frame: pd.DataFrame) -> list[Any]:
 
 
 def _column(values: pd.Series) -> dict[str, Any]:
-    """A column as JSON: `values` are numbers, or codes into `labels` for a column of texts."""
+    """A column as JSON: `values` are numbers, or codes into `labels`, which are in the order of a query, for a column of texts."""
     array = values.to_numpy()
     kind = array.dtype.kind
     if kind in "iuf":
@@ -221,7 +222,8 @@ def _column(values: pd.Series) -> dict[str, Any]:
     elif kind == "b":
         array = np.where(array, "yes", "no")
     labels, codes = np.unique(array.astype(str), return_inverse=True)
-    return {"kind": "text", "labels": labels.tolist(), "values": codes.tolist()}
+    labels, place = in_order(labels)
+    return {"kind": "text", "labels": labels.tolist(), "values": place[codes].tolist()}
 
 
 OF_ITEMS = ("y", "item", "text", "colour")

@@ -115,6 +115,11 @@ def test_tables_keep_infinity_and_text():
     assert columns["c"]["labels"][columns["c"]["values"][1]] == "no"
 
 
+def test_texts_of_tables_are_in_the_order_of_a_query():
+    [column] = table_json("t", pd.DataFrame({"push": ["[-0.5]", "[10]", "[-1]"]}), {})["columns"]
+    assert (column["labels"], column["values"]) == (["[-1]", "[-0.5]", "[10]"], [1, 2, 0])
+
+
 @pytest.mark.parametrize(("n", "most"), [(0, 5), (1, 5), (5, 5), (1000, 7)])
 def test_spread_has_both_ends(n, most):
     found = spread(n, most)

@@ -64,13 +64,23 @@ return seen;
         (LEGEND, [["a", "true"], ["c", "true"], ["b", "false"]]),
         # The reader's view stays while the axis is the same, also with further categories.
         (VIEW, [False, False, False, False, True, False]),
+        # Ticks of large numbers that are close, of far ones, and of small ones.
+        (
+            "return [[150001, 1], [1000000.1, 0.1], [1200000, 200000], [0.00012, 0.00001]].map(([v, step]) => label(v, step));",
+            ["150001", "1000000.1", "1.2e6", "1.20e−4"],
+        ),
+        # An image without a row.
+        (
+            "return new Figure(plotOf([{ kind: 'image', z: [] }])).home",
+            [-0.525, -0.475, -0.525, -0.475],
+        ),
         # A line without a point.
         (
             "return new Figure(plotOf([line('', { x: [], y: [[]] })])).home",
             [-0.03, 1.03, -0.06, 1.06],
         ),
     ],
-    ids=["legend", "view", "empty line"],
+    ids=["legend", "view", "ticks", "empty image", "empty line"],
 )
 def test_figure(evaluate, script, expected):
     assert evaluate(script) == expected
@@ -193,14 +203,23 @@ return ["-0.5", "−0.5", "1024", "1,024", "1e-5", "a == inf", "a > -inf", "a < 
 """
 
 
+ORDER = """
+table.sort = { name: "c", falling: false };
+table.update({ n: 2, note: "", columns: [column("c", [1, 0], { kind: "text", labels: ["[-1]", "[-0.5]"] })] });
+return [...table.body.rows].map((row) => row.textContent);
+"""
+
+
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
         (FILTERS, [1, 1, 1, 1, 1, 1, 4, 3, 0]),
         # The page has four of nine rows.
         ("return table.note.textContent;", "In all of these rows: b = 1."),
+        # Texts in the order of a query.
+        (ORDER, ["[-1]", "[-0.5]"]),
     ],
-    ids=["filters", "some rows"],
+    ids=["filters", "some rows", "order"],
 )
 def test_table(evaluate, script, expected):
     assert evaluate(TABLE + script) == expected

@@ -135,7 +135,7 @@ class Layers {
       else if (layer.kind === "band") { layer.X.forEach(x); layer.L.forEach(y); layer.H.forEach(y); }
       else if (layer.kind === "bars") { layer.A.forEach(x); layer.B.forEach(x); layer.Y.forEach(y); y(0); floor = true; }
       else if (layer.kind === "spans") { layer.A.forEach(x); layer.B.forEach(x); layer.Y.forEach((v) => { y(v - 0.6); y(v + 0.6); }); }
-      else { x(-0.5); x(layer.z[0].length - 0.5); y(-0.5); y(layer.z.length - 0.5); tight = true; }
+      else { x(-0.5); x((layer.z[0] || []).length - 0.5); y(-0.5); y(layer.z.length - 0.5); tight = true; }
     }
     if (box[0] > box[1]) [box[0], box[1]] = [0, 1];
     if (box[2] > box[3]) [box[2], box[3]] = [0, 1];
@@ -315,7 +315,9 @@ function wrap(c, text, width) {
 function label(v, step) {
   const size = Math.max(Math.abs(v), step);
   if (v === 0) return "0";
-  if (size >= 1e5 || size < 1e-3) return v.toExponential(Math.max(0, Math.min(4, Math.ceil(Math.log10(Math.abs(v) / step) - 1e-9)))).replace("e+", "e").replace("-", "−").replace("e-", "e−");
+  // With the digits that tell it from the next tick; many of a large number are written out, as of item 150,001 beside 150,002.
+  const digits = Math.max(0, Math.ceil(Math.log10(Math.abs(v) / step) - 1e-9));
+  if ((size >= 1e5 && digits <= 4) || size < 1e-3) return v.toExponential(Math.min(10, digits)).replace("e+", "e").replace("-", "−").replace("e-", "e−");
   return v.toFixed(Math.max(0, Math.min(8, -Math.floor(Math.log10(step) + 1e-9)))).replace("-", "−");
 }
 

@@ -80,9 +80,9 @@ class Table {
     if (!this.sort) return rows;
     const column = columnOf(this.table, this.sort.name), sign = this.sort.falling ? -1 : 1;
     const compare = (a, b) => {
-      const [x, y] = [valueOf(column, a), valueOf(column, b)];
+      const [x, y] = [column.values[a], column.values[b]]; // texts have their codes in their order
       if (x === null || y === null) return (x === null) - (y === null); // what is missing comes last
-      return (column.kind === "text" ? x.localeCompare(y, undefined, { numeric: true }) : x - y) * sign || a - b;
+      return (x - y) * sign || a - b;
     };
     return [...rows].sort(compare);
   }
