@@ -26,7 +26,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.redact import redact
 from jobs.report.page import EMPTY, Content, render
-from jobs.storage.objects import read_range
+from jobs.storage.objects import read
 from jobs.store.store import Store
 
 LOOK_S = 1.0
@@ -105,12 +105,15 @@ class Maker:
     """Keeps the page's content. Each look reads the facts; results are read only after a commit or a change of the job's state."""
 
     def __init__(self, store: Store) -> None:
-        self._page, self._store = Content(store), store
-        self._results: dict[str, Any] = dict(EMPTY)
-        self._made_of: Any = None
+        self._show(store)
         self._lock = threading.Lock()
         self.latest: tuple[str, dict[str, Any]] = ("0", self._page.facts() | self._results)
         """(version, content); the version changes when anything but the time `made` has changed."""
+
+    def _show(self, store: Store) -> None:
+        self._page, self._store, self._job = Content(store), store, _job_of(store)
+        self._results: dict[str, Any] = dict(EMPTY)
+        self._made_of: Any = None
 
     def look(self) -> None:
         """Update the content; if the store cannot be read just now, keep the old one and say so in it."""
@@ -118,9 +121,10 @@ class Maker:
             version, content = self.latest
             try:
                 # A folder that is gone, or not mounted, would read as a store of which nothing is computed.
-                places = (keys.JOB, keys.JOB_COPY)
-                if not any(read_range(self._store.objects, key, 0, 1) for key in places):
+                if not (job := _job_of(self._store)):
                     raise JobError(f"there is no store at {self._store.address}")
+                if job != self._job:  # another one was made in its place
+                    self._show(Store.open(self._store.address))
                 facts = self._page.facts()
                 made_of = self._store.committed.stamp(), facts["status"]["word"]
                 if made_of != self._made_of:
@@ -177,6 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing, because request paths hold the token."""
+
+
+def _job_of(store: Store) -> bytes | None:
+    return read(store.objects, keys.JOB) or read(store.objects, keys.JOB_COPY)
 
 
 def _is_loopback(name: str) -> bool:

@@ -14,6 +14,7 @@ import urllib.request
 import pytest
 from page_stores import CHROMIUM, browser, create, until
 from places import ROOT
+from stores import copied_run, make
 
 from cluster.record import Submission
 from cluster.watch import Maker, Watch
@@ -213,6 +214,20 @@ def test_watch_says_that_the_store_is_gone(store):
     shutil.move(f"{store.address}.moved", store.address)
     maker.look()
     assert maker.latest[1]["trouble"] == ""
+
+
+def test_watch_shows_the_store_that_was_made_in_place_of_another(tmp_path):
+    """Whoever changes the job deletes the store and runs again."""
+    maker = Maker(copied_run(tmp_path / "s.zarr"))
+    shutil.rmtree(tmp_path / "s.zarr")
+    store = make(tmp_path / "s.zarr", {"kernel": "toy", "sweep": {"grid": {"rate": [0.1, 0.2]}}})
+    maker.look()
+    found = maker.latest[1]
+    assert [found["progress"][name] for name in ("items", "items_done")] == [2, 0]
+    assert (found["swept"], found["groups"], found["trouble"]) == (["rate"], [], "")
+    run_shards(store, SerialExecutor(1))
+    maker.look()
+    assert maker.latest[1]["progress"]["items_done"] == 2
 
 
 @pytest.mark.slow
