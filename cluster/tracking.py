@@ -166,7 +166,9 @@ def cancel(address: str) -> list[str]:
         first = not (home / "cancelled").exists()
         if home.is_dir():  # stops the chain of allocations, even if Slurm cannot be asked from here
             (home / "cancelled").touch()
-        for number, state in states.items():
+        # Tasks of an array that wait come first. While there are any, Slurm answers a signal to one that runs with "try again later",
+        # and scancel does so, up to 16 times: the driver would take the second signal for an order to stop at once.
+        for number, state in sorted(states.items(), key=lambda each: each[1].word == "RUNNING"):
             if state.is_over:
                 continue
             if state.word:

@@ -329,7 +329,8 @@ def _label(job: Mapping[str, object]) -> str:
     task = job.get("array_task_id")
     if isinstance(task, Mapping) and task.get("set"):
         return f"{_number(job.get('array_job_id'))}_{task['number']}"
-    waiting = job.get("array_task_string")
+    # scancel takes no %, behind which is how many may run at a time.
+    waiting = str(job.get("array_task_string") or "").partition("%")[0]
     return f"{job['job_id']}_[{waiting}]" if waiting else str(job["job_id"])
 
 

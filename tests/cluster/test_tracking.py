@@ -379,6 +379,17 @@ def test_a_ray_that_is_gone_keeps_nothing_else_from_being_cancelled(sent, monkey
     assert "is not known" in log_tail(address)
 
 
+def test_waiting_tasks_of_an_array_are_cancelled_before_those_that_run(sent, monkeypatch):
+    """While a task waits, scancel sends its signal to a running one again and again."""
+    waits = slurm.Allocation("7_[2-3]", "PENDING", "waiting")
+    known = {"7_1": replace(RUNS, number="7_1"), waits.number: waits}
+    address = sent(("7", [["1", "7_1", "started", "n1"]]), known=known)
+    asked = []
+    monkeypatch.setattr(slurm, "command", lambda *words: asked.append(words[-1]) or "")
+    cancel(address)
+    assert asked == ["7_[2-3]", "7_1"]
+
+
 def test_one_question_without_an_answer_fails_no_submission(monkeypatch):
     """The job is sent: it is asked again for the versions that it compares."""
     answers = [RuntimeError("502: Bad Gateway"), SimpleNamespace(status=None)]

@@ -120,6 +120,12 @@ def test_nodes_that_are_busy_are_no_refusal(tmp_path, monkeypatch):
     slurm.try_out("#!/bin/bash\n", SlurmProfile(kind="slurm", memory_gb=1, time=60), "x")
 
 
+def test_waiting_tasks_have_a_label_that_scancel_takes():
+    """Without the number that may run at a time."""
+    job = {"job_id": 8, "array_task_string": "1-3%2", "job_state": ["PENDING"], "partition": "p"}
+    assert slurm.translate(job).number == "8_[1-3]"
+
+
 def partition(name, minutes=None, accounts="", nodes=2):
     limit = {"set": minutes is not None, "number": minutes or 0}
     return {"name": name, "maximums": {"time": limit}, "accounts": {"allowed": accounts},
