@@ -210,6 +210,9 @@ def hold(folder: str, cpus: int) -> None:
             print(json.dumps([address, lost]), flush=True)
             while not select.select([sys.stdin], [], [], LOOK_S)[0] and not is_dead():
                 pass
+    except Exception as error:  # said now: Python would say it after the end of this block, which kills the process
+        print(str(error) or repr(error), file=sys.stderr, flush=True)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         # The agent of a raylet that was killed would call a GCS that is gone for a minute. It is in this group, as this process is.

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -103,6 +105,16 @@ def test_ray_that_does_not_start_is_one_clear_error(helper, text, said):
     assert second == "`--executor serial` computes without Ray"
     ray.stop()
     assert not ray._folder.exists()
+
+
+@pytest.mark.ray
+def test_helper_says_why_ray_does_not_start():
+    """Although it kills its group, itself among it, at its end."""
+    command = [sys.executable, "-P", str(local.HELPER), "/proc/none", "1"]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True
+    )  # fmt: skip
+    assert "/proc/none" in done.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.ray
