@@ -105,7 +105,9 @@ def _on_slurm(
 def _in_words(told: slurm.Allocation, word: str, submission: Submission, address: str) -> str:
     """What Slurm says of an allocation, and what the allocation itself says."""
     number, text = told.number, told.text
-    if told.state == "FAILED" and word == "cancelled":  # it left its work at a checkpoint
+    if told.state == "FAILED" and word.startswith(
+        ("cancelled", "chained")
+    ):  # it left its work at a checkpoint
         return _plain(word)
     if told.state in RAN and submission.is_unseen(number):
         return f"{text}; {UNSEEN.format(submission.place())}"
@@ -120,7 +122,10 @@ def _in_words(told: slurm.Allocation, word: str, submission: Submission, address
 
 def _plain(word: str) -> str:
     """The last word of an allocation, for people."""
-    return slurm.STATES["CANCELLED"] if word == "cancelled" else word
+    what, _, detail = word.partition(" ")
+    if what == "chained":
+        return f"stopped in order; allocation {detail} goes on"
+    return slurm.STATES["CANCELLED"] if what == "cancelled" else word
 
 
 def own_ray(submission: Submission) -> RayProfile | None:

@@ -121,6 +121,14 @@ def test_status_says_that_a_job_was_cancelled(ctd, sent, known, why):
     assert [line.split(maxsplit=1)[1] for line in out.splitlines()] == told
 
 
+@pytest.mark.parametrize("known", [{"4711": FAILED}, {}])
+def test_status_says_that_a_chained_allocation_goes_on(sent, known):
+    """Slurm takes its exit code, 75, for a failure."""
+    lines = [*ENDED[1], ["2", "4711", "chained", "4712"]]
+    states = Submitted.of(sent(("4711", lines), known=known)).allocations()
+    assert states["4711"].startswith("stopped in order; allocation 4712 goes on")
+
+
 def test_status_shows_the_newest_submission_and_a_silent_slurm_once(ctd, sent):
     tasks = [["1", f"7_{k}", "started", "n1"] for k in range(3)]
     run(address := sent(LIMIT, ("7", tasks)), {**JOB, "sweep": {"seeds": 2}})
