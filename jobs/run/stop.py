@@ -29,7 +29,8 @@ class Interrupted(BaseException):
 def block_signals() -> int:
     """Block the signals that ask for a stop, also across `exec`, until `signals` handles them; return what `blocked_signal` reads."""
     # Blocking holds for this thread alone. Another thread may still receive a signal, and `exec` would come before Python
-    # calls its handler. The pipe, to which Python writes the number at once, survives the `exec`.
+    # calls its handler. The pipe, to which Python writes the number at once, survives the `exec`. A signal is still lost if
+    # `exec` ends the thread that has just received it, before it writes: some microseconds, in which only a test sends one.
     come, go = os.pipe()
     os.set_blocking(go, False)
     signal.set_wakeup_fd(go, warn_on_full_buffer=False)
