@@ -16,7 +16,7 @@ def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[s
     if others are left, or if the layer could also come before the cell.
     """
     left = {name: value for name, value in tensors.arrays.items() if name not in found.used}
-    n, n_in = found.gates.weight_hh.shape[1], found.gates.weight_ih.shape[1]
+    n = found.gates.weight_hh.shape[1]
     # An LSTM's state is h and c.
     state = 2 * n if found.gates.kind == "lstm" else n
     params: dict[str, Array] = {}
@@ -37,7 +37,7 @@ def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[s
     if extra or len(layers) > 1:
         raise ValueError(_too_much(tensors, found, list(left) if len(layers) > 1 else extra))
     for layer in layers:
-        params |= _readout(tensors, layer, left.get(_bias(layer)), n, n_in)
+        params |= _readout(tensors, found, layer, left.get(_bias(layer)))
         told.append(f"readout: {_at(layer) or layer}{_activation(tensors)}")
     return params, tuple(told)
 
@@ -55,10 +55,9 @@ def _longer(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size > 1)
 
 
-def _readout(
-    tensors: Tensors, name: str, bias: Array | None, n: int, n_in: int
-) -> dict[str, Array]:
+def _readout(tensors: Tensors, found: Found, name: str, bias: Array | None) -> dict[str, Array]:
     where, weight = tensors.where, tensors.arrays[name]
+    n, n_in = found.gates.weight_hh.shape[1], found.gates.weight_ih.shape[1]
     # Flax and Keras store (n, n_out).
     flipped = name.endswith("kernel")
     check_axis(where, name, weight, 0 if flipped else 1, n, f"a readout of {n} units")
@@ -68,7 +67,7 @@ def _readout(
     if n_out == n_in == n:
         raise ValueError(
             f"{where}: {name} {weight.shape} may come before or after the cell, since that has {count(n, 'input')} and "
-            f"{n} units; write a file without it: {_without(tensors, _at(name))}"
+            f"{count(n, 'unit')}; write a file without it: {_without(tensors, found)}"
         )
     bias = np.zeros(n_out, weight.dtype) if bias is None else bias
     check_shape(where, _bias(name), bias, (n_out,), f"{name} {weight.shape}")
@@ -90,6 +89,9 @@ def _too_much(tensors: Tensors, found: Found, names: list[str]) -> str:
     )
 
 
-def _without(tensors: Tensors, at: str) -> str:
-    kept = sorted({name.split(".")[0] for name in tensors.arrays if not name.startswith(f"{at}.")})
+def _without(tensors: Tensors, found: Found) -> str:
+    """The command that writes the cell and its initial state alone."""
+    states = {name for name in tensors.arrays if name.rpartition(".")[2] == "h0"}
+    # With the dot: `rnn` is also the beginning of rnn_out.
+    kept = sorted({name[: name.rfind(".") + 1] or name for name in found.used} | states)
     return f"ctd weights {tensors.where} {' '.join(f'--only {name}' for name in kept)} --to net.h5"

@@ -160,8 +160,9 @@ REFUSED = {
     "one name of ctd": ({"W": np.ones((4, 4)), "b": np.ones(4)}, r"has no recurrent cell .*; write its step as F\(weights, h, x\)"),
     "most names of ctd": ({"wR": np.ones((4, 4)), "wI": np.ones((4, 1)), "b": np.ones(4)}, "cell vanilla lacks bR and does not know b"),
     "before or after": (
-        torch_names(3, **{"net.rnn.weight_ih_l0": (3 * N, N), "out.weight": (N, N), "out.bias": (N,)}),
-        r"out.weight \(4, 4\) may come before or after the cell, .*ctd weights net.pt --only net --to net.h5",
+        torch_names(3, **{"net.rnn.weight_ih_l0": (3 * N, N), "out.weight": None, "out.bias": None})
+        | {"net.rnn_out.weight": np.ones((N, N)), "h0": np.ones(N)},
+        r"net.rnn_out.weight \(4, 4\) may come before or after the cell, .*weights net.pt --only h0 --only net.rnn. --to net.h5",
     ),
 }  # fmt: skip
 
