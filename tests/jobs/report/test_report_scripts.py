@@ -57,6 +57,17 @@ return seen;
 """
 
 
+STEPS = """
+const figure = new Figure(plotOf([{ kind: "points", name: "", x: [null, 1, 2, 3], y: [1, 1, null, 3] }])), at = (by) => { figure.step(by); return figure.hit.i; };
+document.body.append(figure.node);
+figure.draw();
+const last = at(-1);
+figure.hit = null;
+return [last, at(1), at(1)];
+"""
+"""Marks that are not drawn are passed over; the first step back is to the last one."""
+
+
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
@@ -69,6 +80,7 @@ return seen;
             "return [[150001, 1], [1000000.1, 0.1], [1200000, 200000], [0.00012, 0.00001]].map(([v, step]) => label(v, step));",
             ["150001", "1000000.1", "1.2e6", "1.20e−4"],
         ),
+        (STEPS, [3, 1, 3]),
         # An image without a row.
         (
             "return new Figure(plotOf([{ kind: 'image', z: [] }])).home",
@@ -80,7 +92,7 @@ return seen;
             [-0.03, 1.03, -0.06, 1.06],
         ),
     ],
-    ids=["legend", "view", "ticks", "empty image", "empty line"],
+    ids=["legend", "view", "ticks", "steps", "empty image", "empty line"],
 )
 def test_figure(evaluate, script, expected):
     assert evaluate(script) == expected
@@ -105,6 +117,11 @@ node("#failures details").open = true;
 const failures = [{ ...content.failures[0], error: "another" }, ...content.failures];
 show({ ...content, failures });
 return [...document.querySelectorAll("#failures details")].map((details) => details.open);
+"""
+NAV = """
+node("nav a").focus();
+show({ ...content, made: "later" });
+return document.activeElement === node("nav a");
 """
 EMPTY = """
 STATE.parts.delete("tables");
@@ -141,10 +158,11 @@ return [...frames, plot.at];
         (SCATTERS, 0),
         (OPENED, [False, True, False]),
         (EMPTY, True),
+        (NAV, True),
         # Both ends of the second range lie between texts; its last end goes with the axis.
         (RANGES, ["0011", "00111", "01110", 0]),
     ],
-    ids=["group", "scatters", "opened", "empty table", "ranges"],
+    ids=["group", "scatters", "opened", "empty table", "nav", "ranges"],
 )
 def test_newer_content_leaves_what_the_reader_chose(evaluate, script, expected):
     assert evaluate(script) == expected

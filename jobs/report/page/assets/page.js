@@ -48,8 +48,9 @@ function showTop(content) {
 }
 
 function showNav() {
-  const links = [...document.querySelectorAll("section:not([hidden])")].map((s) => el("a", { href: `#${s.id}` }, s.querySelector("h2").textContent));
-  STATE.parts.get("top").nav.replaceChildren(...links);
+  const sections = [...document.querySelectorAll("section:not([hidden])")];
+  if (!isNew("nav", sections.map((s) => s.id))) return; // else a link would lose the focus each second
+  STATE.parts.get("top").nav.replaceChildren(...sections.map((s) => el("a", { href: `#${s.id}` }, s.querySelector("h2").textContent)));
 }
 
 // --- pictures -------------------------------------------------------------------------------------

@@ -209,10 +209,10 @@ class Figure extends Layers {
     const marks = [];
     for (const layer of this.layers) {
       if (this.isHidden(layer) || !["points", "bars", "spans"].includes(layer.kind)) continue;
-      (layer.X || layer.A).forEach((_, i) => marks.push({ layer, i }));
+      (layer.X || layer.A).forEach((x, i) => { if (Number.isFinite(x + layer.Y[i])) marks.push({ layer, i }); });
     }
     if (!marks.length) return;
-    const now = this.hit ? marks.findIndex((m) => m.layer === this.hit.layer && m.i === this.hit.i) : -1;
+    const now = this.hit ? marks.findIndex((m) => m.layer === this.hit.layer && m.i === this.hit.i) : by > 0 ? -1 : 0;
     const hit = marks[(now + by + marks.length) % marks.length];
     const [a, t, w] = hit.layer.kind === "points" ? [this.px(hit.layer.X[hit.i]), this.py(hit.layer.Y[hit.i]), 0] : this.rect(hit.layer, hit.i);
     this.point(hit, a + w / 2, t);
