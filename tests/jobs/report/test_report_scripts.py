@@ -221,6 +221,10 @@ return ["-0.5", "−0.5", "1024", "1,024", "1e-5", "a == inf", "a > -inf", "a < 
 """
 
 
+REFUSED = """
+const isRefused = (text) => { table.filter.value = text; table.show(); return table.status.textContent.startsWith("this filter has"); };
+return ["not a == 1", "a == 1 or b == 1", "a in [1, 2]", "a > 0 and b not in [1]", "not in order", "a == 'x or b == 1'", "in [1]"].map(isRefused);
+"""
 ORDER = """
 table.sort = { name: "c", falling: false };
 table.update({ n: 2, note: "", columns: [column("c", [1, 0], { kind: "text", labels: ["[-1]", "[-0.5]"] })] });
@@ -234,10 +238,11 @@ return [...table.body.rows].map((row) => row.textContent);
         (FILTERS, [1, 1, 1, 1, 1, 1, 4, 3, 0]),
         # The page has four of nine rows.
         ("return table.note.textContent;", "In all of these rows: b = 1."),
+        (REFUSED, [True] * 4 + [False] * 3),
         # Texts in the order of a query.
         (ORDER, ["[-1]", "[-0.5]"]),
     ],
-    ids=["filters", "some rows", "order"],
+    ids=["filters", "some rows", "refused", "order"],
 )
 def test_table(evaluate, script, expected):
     assert evaluate(TABLE + script) == expected

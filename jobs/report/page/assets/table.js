@@ -3,6 +3,8 @@
 const PAGE_ROWS = 25;
 const AND = /(?:\s+and\s+|\s*&&\s*)(?=(?:[^'"]|'[^']*'|"[^"]*")*$)/i; // not one inside quotes
 const CONDITION = /^\s*([\w.]+)\s*(<=|>=|==|!=|=|<|>|~)\s*(.*?)\s*$/;
+// What a query takes and this filter does not: as a text no row would have it.
+const OF_A_QUERY = /^not\s+[\w.]+\s*[<>=!]|\sor\s+[\w.]+\s*[<>=!]|^[\w.]+\s+(?:not\s+)?in\s*\[/i;
 
 class Table {
   // sort: { name, falling } or null.
@@ -49,6 +51,7 @@ class Table {
   }
 
   test(part) {
+    if (OF_A_QUERY.test(part.replace(/'[^']*'|"[^"]*"/g, "''"))) throw new Error("this filter has conditions joined by `and` alone; ctd query takes or, not and in");
     const match = CONDITION.exec(part);
     if (!match) {
       // Numbers as they are shown, 1,024, and as they are typed, 1024; either way with the minus of a keyboard.
