@@ -54,16 +54,18 @@ def learning_rate(static: View[Network], traced: Values[Network]) -> Callable[[A
     """The schedule: steps taken -> learning rate. Over the first `warmup` steps the rate grows linearly from 0."""
     peak, n = traced.learning_rate, static.n_batches
     schedules: dict[ScheduleName, Callable[[Array], Array]] = {
-        "exponential": lambda count: peak * traced.decay ** count.astype(traced.decay.dtype),
+        "exponential": lambda count: peak * traced.decay**count,
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, n),
         "linear": optax.linear_schedule(peak, jnp.zeros_like(peak), n),
     }
 
     def rate(count: Array) -> Array:
-        # count + 1: the first step of a warmup must not have a rate of 0.
-        share = jnp.minimum(1, (count + 1) / jnp.maximum(traced.warmup, 1))
-        return schedules[static.schedule](count) * share.astype(peak.dtype)
+        # Whole numbers divide in float32, also in a job of float64.
+        steps = count.astype(peak.dtype)
+        # steps + 1: the first step of a warmup must not have a rate of 0.
+        share = jnp.minimum(1, (steps + 1) / jnp.maximum(traced.warmup, 1).astype(peak.dtype))
+        return schedules[static.schedule](steps) * share
 
     return rate
 
