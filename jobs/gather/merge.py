@@ -29,6 +29,7 @@ from jobs.storage import connect
 from jobs.storage.lease import Lease
 from jobs.store.arrays import FAILED, attributes, plain
 from jobs.store.creation import Outputs, create_store
+from jobs.store.finding import made_from
 from jobs.store.manifest import Job, origin, provenance
 from jobs.store.marker import Marker
 from jobs.store.store import Store, resume_command
@@ -103,16 +104,19 @@ def _refuse(store: Store, first: Store) -> None:
 def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
     """The job whose items are those of the stores, in order."""
     base = stores[0].job.base
-    specs: list[JobSpec] = []
+    specs, known = list[JobSpec](), set[tuple[Any, Any]]()
     for store in stores:
         spec = store.job.spec
+        own = _jobs_of(store)
         if store.job.base != base:  # relative files start at its own folder
             absolute = with_files_from(_dumped(spec), kernel, store.job.base)
             spec = JobSpec.model_validate(absolute)
-        if spec.digest() in [one.digest() for one in specs]:
+        if own & known or spec.digest() in [one.digest() for one in specs]:
             raise _unfit(
-                store, "has the same job, and so the same items, as another of these stores"
+                store,
+                "has items of another of these stores: it has its job, or one is made of the other",
             )
+        known |= own
         specs.append(spec)
     given = [spec.params for spec in specs]
     swept = [set(spec.swept()) for spec in specs]
@@ -155,6 +159,13 @@ def _listed(parts: list[Sweep], seed: int, store: Store) -> list[Sweep]:
     listed = lambda columns: Sweep(zip={name: values(one) for name, one in columns.items()})
     drawn = columns_of(parts, seed)
     return [listed(c) if part.random else part for part, c in zip(parts, drawn, strict=True)]
+
+
+def _jobs_of(store: Store) -> set[tuple[Any, Any]]:
+    """(Digest, base) of the jobs that computed a store's items, so far as its provenance tells."""
+    made_of = made_from(store.job.provenance)
+    jobs = {(part.get("spec_sha256"), part.get("base")) for part in made_of}
+    return {*jobs, (store.job.spec.digest(), store.job.base)}
 
 
 def _about(store: Store, start: np.integer[Any]) -> dict[str, Any]:

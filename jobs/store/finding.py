@@ -100,12 +100,8 @@ def _look(address: str, read: Read) -> Found | None:
         job = verified(copy) or parsed(data) or parsed(copy)
     if not job:
         return Found(None, lacks=keys.JOB)
-    waiting, parts = [job], dict[str | None, str]()
-    while waiting:
-        about = waiting.pop().get("provenance")
-        inside = [*merged_parts(about), *_forked(about)]
-        parts |= {_identity(part, "spec_sha256"): str(part.get("store")) for part in inside}
-        waiting += inside
+    made_of = made_from(job.get("provenance"))
+    parts = {_identity(part, "spec_sha256"): str(part.get("store")) for part in made_of}
     lacks = next((key for key in METADATA if parsed(read(key)) is None), "")
     return Found(_identity(job, "digest"), parts, lacks, _is_named(job, address))
 
@@ -140,6 +136,12 @@ def merged_parts(provenance: object) -> list[dict[str, Any]]:
     """Return the entries of the stores that a store was merged from, by its provenance; none if it was computed, or is damaged."""
     parts = provenance.get("merged") if isinstance(provenance, dict) else None
     return [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
+
+
+def made_from(provenance: object) -> list[dict[str, Any]]:
+    """Return the entries of all stores whose items a store has: it was merged or forked from them, or from stores made of them."""
+    inside = [*merged_parts(provenance), *_forked(provenance)]
+    return [one for part in inside for one in (part, *made_from(part.get("provenance")))]
 
 
 def _copies(found: Mapping[str, Found], named: Collection[str]) -> dict[str, str]:

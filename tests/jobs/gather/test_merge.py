@@ -130,7 +130,10 @@ def test_jobs_that_differ_in_their_seed_are_told_apart(tmp_path):
     """Also those of a merged store that is merged again: its own job has the seed of the first."""
     job = {"kernel": "toy", "sweep": {"grid": {"rate": [0.1, 0.2]}, "seeds": 2}, "run": RUN}
     a, b, c = (run(tmp_path / f"{seed}.zarr", {**job, "seed": seed})[0] for seed in (0, 7, 9))
-    twice = merge([a, merge([b, c], str(tmp_path / "bc.zarr"))], str(tmp_path / "m.zarr"))
+    both = merge([b, c], str(tmp_path / "bc.zarr"))
+    with pytest.raises(JobError, match=r"bc.zarr: cannot be merged: has items of another"):
+        merge([b, both], str(tmp_path / "x.zarr"))
+    twice = merge([a, both], str(tmp_path / "m.zarr"))
     gather(twice)
     found = query(twice)
     assert found.job_seed.tolist() == [0] * 4 + [7] * 4 + [9] * 4
@@ -149,7 +152,7 @@ def test_jobs_that_differ_in_their_seed_are_told_apart(tmp_path):
     ("job", "said"),
     [
         (HALVING, "its kernel is hill, but that of .* is toy"),
-        (JOB, "has the same job, and so the same items, as another"),
+        (JOB, "has items of another of these stores"),
         ({**OTHER, "keep_bits": {"x": 8}}, "rounds other results"),
     ],
 )
