@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import suppress
+from typing import NamedTuple
 
 from cluster.cache import gpus_here
 from ctd.late import jax
@@ -14,8 +15,18 @@ from jobs.store.events import read_events, unended
 from jobs.store.store import Store
 
 
-def choose_executor(run: RunSettings, store: str, address: str | None) -> tuple[str, str]:
-    """The executor of `--executor auto`, and why, for a job whose store, at `store`, may not exist yet."""
+class Choice(NamedTuple):
+    """An executor, and why it was chosen."""
+
+    name: str
+    """ray or serial."""
+    why: str
+    run: RunSettings
+    """The settings that it takes."""
+
+
+def choose_executor(run: RunSettings, store: str, address: str | None) -> Choice:
+    """The executor of `--executor auto` for a job whose store, at `store`, may not exist yet."""
     ray = sys.modules.get("ray")
     reasons = {
         "--address was given": address,
@@ -26,12 +37,15 @@ def choose_executor(run: RunSettings, store: str, address: str | None) -> tuple[
         "this machine has GPUs": gpus_here(),
     }
     if why := next((text for text, holds in reasons.items() if holds), ""):
-        return "ray", why
+        return Choice("ray", why, run)
     if Store.exists(store) and _may_die(Store.open(store)):
-        return "ray", "a process of this job died before, and Ray replaces a worker that dies"
+        why = "a process of this job died before, and Ray replaces a worker that dies; --executor serial starts sooner"
+        # One worker of all cores, as before: `asha` and `optuna` decide by the order in which workers report.
+        cores = float(len(os.sched_getaffinity(0)))
+        return Choice("ray", why, run.model_copy(update={"workers": 1, "cpus_per_worker": cores}))
     # Here, so that `plan` lays shards out for the devices that `run` will have.
     take_cores()
-    return "serial", "in this process, as there is no GPU and the job sets no workers"
+    return Choice("serial", "in this process, as there is no GPU and the job sets no workers", run)
 
 
 def workers_here(run: RunSettings, executor: str) -> int:

@@ -185,8 +185,10 @@ def plan(
             continue
         spec = stage.spec(before)
         with told_if_slow("planning", as_json or not err.is_terminal):
-            name = "ray" if workers else choose_executor(spec.run, stage.address, None)[0]
-            n = workers or workers_here(spec.run, name)
+            name, run = "ray", spec.run
+            if not workers:
+                name, _, run = choose_executor(run, stage.address, None)
+            n = workers or workers_here(run, name)
             ready = prepare_here(spec, stage.base, stage.where, n)
         rows, total = plan_rows(ready, stage.address, n)
         total["planned_for"] = f"{name}, {count(n, 'worker')}"

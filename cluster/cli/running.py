@@ -62,16 +62,16 @@ class Request:
             held = last_seen(Store.open(self.store).objects)
             if held is not None and held.is_running and self.parts is None:
                 raise held_by(self.store, held)
-        name = self.executor
+        name, run = self.executor, self.spec.run
         if name == "auto":
-            name, why = choose_executor(self.spec.run, self.store, self.address)
+            name, why, run = choose_executor(run, self.store, self.address)
             if not (self.as_json or self.address):
                 err.print(f"{name}: {why}")
         if name == "ray" and not self.as_json:
             err.print(
                 f"connecting to the Ray at {self.address}" if self.address else "starting Ray"
             )
-        return make_executor(name, self.spec.run, self.address)
+        return make_executor(name, run, self.address)
 
     def again(self) -> str:
         """Return the command, for messages, that goes on with the run."""

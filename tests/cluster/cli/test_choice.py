@@ -51,13 +51,15 @@ HERE = "in this process, as there is no GPU and the job sets no workers"
     ],
 )
 def test_choose_executor_of_a_new_job(tmp_path, run, address, expected):
-    assert choose_executor(spec_of(run=run).run, str(tmp_path / "none.zarr"), address) == expected
+    settings = spec_of(run=run).run
+    choice = choose_executor(settings, str(tmp_path / "none.zarr"), address)
+    assert choice == (*expected, settings)
 
 
 def test_choose_executor_takes_a_ray_that_is_there(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
     choice = choose_executor(spec_of().run, str(tmp_path / "none.zarr"), None)
-    assert choice == ("ray", "this process is connected to a Ray")
+    assert choice[:2] == ("ray", "this process is connected to a Ray")
 
 
 def test_nothing_is_said_of_the_choice_where_an_address_is_given(monkeypatch, capsys):
@@ -73,7 +75,7 @@ def test_nothing_is_said_of_the_choice_where_an_address_is_given(monkeypatch, ca
 )
 def test_workers_of_a_run_here(tmp_path, run, n):
     settings = spec_of(run=run).run
-    executor = choose_executor(settings, str(tmp_path / "none.zarr"), None)[0]
+    executor = choose_executor(settings, str(tmp_path / "none.zarr"), None).name
     assert workers_here(settings, executor) == n
 
 
@@ -86,7 +88,7 @@ def test_choose_executor_of_a_store(tmp_path):
     """Ray, whose workers may die, takes a job of which one died, unless all of it is computed since; some walks end badly."""
     sweep = {"grid": {"rate": [0.1, 7.0]}}
     store = make(tmp_path / "s.zarr", {**JOB, "params": {"n_steps": 100}, "sweep": sweep})
-    choose = lambda: choose_executor(store.job.spec.run, store.address, None)[0]
+    choose = lambda: choose_executor(store.job.spec.run, store.address, None).name
     events = Events(store)
     events.note("error", shard=0, attempt=1, error="ValueError", fault="error")
     events.flush()
@@ -94,6 +96,10 @@ def test_choose_executor_of_a_store(tmp_path):
     events.note("error", shard=0, attempt=1, error="died", fault="death")
     events.close()
     assert choose() == "ray"
+    taken = choose_executor(store.job.spec.run, store.address, None).run
+    assert (taken.workers, taken.cpus_per_worker) == (1, 2), (
+        "as before: asha and optuna decide by the order of reports"
+    )
     run_shards(store, SerialExecutor(1))
     assert choose() == "serial"
     assert sum(marker.n_failed for marker in store.committed.markers()) == 1
