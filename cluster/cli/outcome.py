@@ -86,12 +86,22 @@ def draw(store: Store, as_json: bool = False) -> list[Path]:
         try:
             if local_path(store.address) is not None:
                 paths = save_figures(store, beside(store.address))
+                if not paths and not as_json:
+                    err.print(no_picture(store))
         except JobError as error:
             faults.append(f"no picture: {error}")
         faults.append(keep_pictures(store))
     # `figure` and `plots` are mostly one function: both would say the same.
     warn([fault for fault in faults if fault][:1])
     return paths
+
+
+def no_picture(store: Store) -> str:
+    """Say why `save_figures` left no PNG of a store, and what shows its results."""
+    metric = metric_of(store)
+    over = f", and {metric.name} is not drawn over what was swept" if metric else ""
+    shows = advised("ctd", "report", store.address)
+    return f"no picture: the kernel's figure has nothing to show{over}; {shows} shows the results"
 
 
 def keep_pictures(store: Store) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.query.tables import replicates, shown_for
+from jobs.query.tables import replicates, shown_for, varied
 from jobs.store.store import Store
 
 MAX_KINDS = 8
@@ -70,9 +70,9 @@ def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[
 
 
 def with_places(store: Store, fine: Mapping[str, np.ndarray], combined: Iterable[str]) -> list[str]:
-    """The swept parameters that can be an axis: each item has a value there. combined: factors of `zipped`."""
-    varied = [name for name in store.swept if name not in replicates(store)]
-    names = [c for name in varied for c in shown_for(name, fine)]
+    """The swept and searched parameters that can be an axis: each item has a value there. combined: factors of `zipped`."""
+    names = [name for name in varied(store) if name not in replicates(store)]
+    names = [c for name in names for c in shown_for(name, fine)]
     names = with_factors(names, combined)
     # Items of a mapping without such a field have none.
     missing = lambda values: values.dtype.kind == "f" and np.isnan(values).any()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from jobs.report.effects import LEAST_ITEMS, by_importance, effects
 from jobs.report.factors import MAX_KINDS, is_replicate, with_factors, with_places, zipped
 from jobs.report.search_plots import best_so_far, ends
 from jobs.spec.search import SEARCH_TABLE
+from jobs.spec.sweep import Distribution, Loguniform
 from jobs.store.store import Store, metric_of
 
 MAX_RESULTS = 12
@@ -35,10 +36,10 @@ MAX_MEDIANS = 40
 
 
 def overview(store: Store, metric: str) -> Plot | None:
-    """Plot the done items by the two swept parameters that explain most of the metric.
+    """Plot the done items by the two swept or searched parameters that explain most of the metric.
 
     A kernel's figure shows one group, so that a sweep over a static field needs this one to compare its values.
-    None without a swept parameter, or with more than MAX_ITEMS items.
+    None without such a parameter, or with more than MAX_ITEMS items.
     """
     if store.job.plan.n_items > MAX_ITEMS:
         return None
@@ -59,13 +60,13 @@ def overview(store: Store, metric: str) -> Plot | None:
     first, *others = _numbers_before_words(fine, names)
     told = store.description.fields.get(first, "")  # it has the unit
     label = f"{first}, {told}" if 0 < len(told) <= MAX_DESCRIPTION else first
-    x, axis = _places(label, fine[first])
+    x, axis = _places(label, fine[first], _is_log(fine[first], _laws(store, first)))
     y, ids = fine[metric].astype(float), fine["item"]
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
     medians = "strokes" if axis.ticks else "lines"
     alone = all(len(np.unique(x[here])) == here.sum() for *_, here in series)
-    if alone and any(first in one.random for one in store.job.spec.sweeps()):
+    if alone and _laws(store, first):
         medians = ""  # a line would join draws that have nothing to do with each other
     layers: list[Layer] = []
     for hue, (name, shade, here) in enumerate(series):
@@ -135,11 +136,11 @@ def _numbers_before_words(fine: Mapping[str, np.ndarray], names: list[str]) -> l
     return [names[1], names[0], *names[2:]]
 
 
-def _places(label: str, column: np.ndarray) -> tuple[np.ndarray, Axis]:
+def _places(label: str, column: np.ndarray, log: bool) -> tuple[np.ndarray, Axis]:
     """Place the values of a column on an axis: (positions, the axis, on which few numbers have a tick each)."""
     if column.dtype.kind in "iuf":
         at = np.unique(x := column.astype(float)).tolist()
-        return x, Axis(label, log=_is_log(x), at=at if len(at) <= MAX_KINDS else None)
+        return x, Axis(label, log=log, at=at if len(at) <= MAX_KINDS else None)
     kinds, first, codes = np.unique(column.astype(str), return_index=True, return_inverse=True)
     # In the order of the job file: that of texts would put "100, 10" before "50, 5".
     order = np.argsort(first)
@@ -211,7 +212,7 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {
         "parameters": parameters,
         "replicates": repeating,
-        "log": [name for name in parameters if number(name) and _is_log(columns[name])],
+        "log": [name for name in parameters if _is_log(columns[name], _laws(store, name))],
         "results": results,
         "metric": metric,
         "falling": bool(judged and judged.more_is_better),
@@ -257,6 +258,16 @@ def _unmeasured(n: int) -> str:
     )
 
 
-def _is_log(values: np.ndarray) -> bool:
-    """Whether a parameter was swept geometrically, or over so much that it needs a logarithmic axis."""
-    return is_geometric(values) or is_wide(values)
+def _laws(store: Store, name: str) -> list[Distribution]:
+    """The laws by which the values of a column were drawn, or proposed by a search; none of a grid's."""
+    spec, field = store.job.spec, name.removeprefix("final_")
+    laws = [*(part.random for part in spec.sweeps()), getattr(spec.search, "params", {})]
+    return [of[field] for of in laws if field in of]
+
+
+def _is_log(values: np.ndarray, laws: Collection[Distribution] = ()) -> bool:
+    """Whether a parameter was swept geometrically, or over so much that it needs a logarithmic axis. laws: see `_laws`."""
+    if values.dtype.kind not in "iuf":
+        return False
+    in_log = any(isinstance(law, Loguniform) for law in laws) and not (values <= 0).any()
+    return in_log or is_geometric(values) or is_wide(values)

@@ -7,7 +7,7 @@ import pytest
 from disks import full_disk
 from failing import Failing, holds
 from page_stores import finished
-from search_jobs import results, whole_store
+from search_jobs import HALVING, results, whole_store
 from stores import JOB, make, run
 
 import jobs
@@ -273,6 +273,20 @@ def test_draws_are_joined_by_no_line(tmp_path):
     plot = overview(made, "norm")
     assert [type(layer) for layer in plot.layers] == [Points, Points]
     assert plot.title == "norm against rate"
+
+
+@pytest.mark.parametrize(("law", "log"), [("loguniform", True), ("uniform", False)])
+def test_what_optuna_proposes_is_drawn_as_what_was_swept(tmp_path, law, log):
+    params = {"rate": {law: [0.1, 0.9]}}
+    search = {"method": "optuna", "metric": "loss", "trials": 6, "together": 3, "params": params}
+    made, _ = run(
+        tmp_path / "o.zarr", {k: v for k, v in HALVING.items() if k != "sweep"} | {"search": search}
+    )
+    made.kernel = replace(made.kernel, figure=lambda *given: Figure([]))
+    assert [path.name for path in save_figures(made, tmp_path / "o")] == ["o.png"]
+    plot = overview(made, "loss")
+    assert (plot.title, plot.x.log) == ("loss against rate", log)
+    assert [type(layer) for layer in plot.layers] == [Points]
 
 
 def test_no_medians_are_told_of_where_none_are_drawn(store, monkeypatch):
