@@ -12,6 +12,7 @@ from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_wide, spread
 from jobs.query.columns import rows_of_items
 from jobs.spec.search import Search
 from jobs.spec.sweep import Loguniform
+from jobs.store.rounds import read_decisions
 from jobs.store.store import Store
 
 N_ITEMS = 100
@@ -23,12 +24,24 @@ N_PARAMS = 8
 
 
 def ends(store: Store, group: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """When the shard of each item was committed (seconds since 1970), (n,). group, row: (n,) the item's group and row there."""
-    first = np.cumsum([0, *store.job.plan.group_sizes])
+    """When each item ended (seconds since 1970), (n,): when a search heard of it last, else when its shard was committed.
+
+    group, row: (n,) the item's group and row there.
+    """
+    plan = store.job.plan
+    first = np.cumsum([0, *plan.group_sizes])
     found = np.zeros(first[-1])
     for marker in store.committed.markers():
         shard = marker.shard
         found[first[shard.group] + shard.start : first[shard.group] + shard.stop] = marker.ended
+    # A shard is committed once the last of its items has ended.
+    for searched in range(0, len(plan.group_sizes) if store.job.spec.search else 0, plan.ways):
+        at, heard = first[plan.together(searched)][:, None], 0.0
+        for decision in read_decisions(store, searched):
+            for _, told, cost in decision.told:
+                # In the order of the reports, whatever the clocks of their workers say.
+                heard = max(float(np.nextafter(heard, np.inf)), cost.started + cost.seconds)
+                found[at + np.array([*told.rows, *told.failed], int)] = heard
     return found[first[group] + row]
 
 

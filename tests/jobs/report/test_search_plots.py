@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from search_jobs import HALVING, POPULATION, changed, results
+from search_jobs import HALVING, POPULATION, RATE, changed, results
 from stores import run
 
 from jobs.query.columns import rows_of_items
@@ -24,6 +24,7 @@ from jobs.report.search_plots import (
     search_plots,
 )
 from jobs.spec.search import Halving, Population
+from jobs.store.rounds import read_decisions
 from jobs.store.store import Store
 
 PARENTS = [[10, 10, 20, 10], [20, 10, 20, 20], [30, 30, 30, -1]]
@@ -168,9 +169,11 @@ def test_best_so_far_of_items_that_all_failed():
 
 
 def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
-    """Of two populations of four, the second ends first."""
-    job = changed(changed(POPULATION, "search.size", 4), "run.shard_items", 4)
-    store, _ = run(tmp_path / "p.zarr", job)
+    """Of two shards of four, the second ends first."""
+    store, _ = run(
+        tmp_path / "p.zarr", changed(changed(POPULATION, "search", None), "run.shard_items", 4)
+    )
+    store.description = replace(store.description, metric="loss")
     first = store.committed.markers()[0]
     store.committed.write(replace(first, end=first.end + 1000).to_json())
     frame = table(store, "items")
@@ -180,6 +183,21 @@ def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
     failed = set(frame["item"][frame["status"] == "failed"])
     order = [item for item in (4, 5, 6, 7, 0, 1, 2, 3) if item not in failed]
     assert plot["layers"][0]["item"] == order
+
+
+def test_best_so_far_of_a_search_is_in_the_order_of_its_reports(tmp_path):
+    """One shard holds all trials, and is committed once the last one has ended."""
+    params = {"rate": RATE, "n": {"choice": [3, 4]}}
+    search = {"method": "optuna", "metric": "loss", "trials": 8, "together": 4, "params": params}
+    job = changed(HALVING | {"sweep": {}}, "search", search | {"prune": {"min_advances": 2}})
+    store, _ = run(tmp_path / "o.zarr", job)
+    told = [one for made in read_decisions(store, 0) for _, one, _ in made.told]
+    last = {row: k for k, one in enumerate(told) for row in (*one.rows.tolist(), *one.failed)}
+    frame = table(store, "items")
+    assert set(frame["status"]) == {"done", "dropped"}
+    ended = ends(store, frame["group"].to_numpy(), frame["row"].to_numpy())
+    order = sorted(range(8), key=lambda item: (last[item], item))
+    assert np.lexsort((frame["item"], ended)).tolist() == order != sorted(order)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +225,12 @@ def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
         told = {(effect["result"], effect["n"]) for effect in sweep["effects"]}
         assert told - {("failed", len(frame))} == {("loss at the first rung", n)}
     fine = np.flatnonzero((frame["status"] != "failed") & np.isfinite(frame["loss"]))
-    expected = np.maximum.accumulate(frame["loss"].to_numpy()[fine])
+    ended = ends(store, frame["group"].to_numpy(), frame["row"].to_numpy())
+    order = np.lexsort((frame["item"], ended))
+    places = np.flatnonzero(np.isin(order, fine))
+    expected = np.maximum.accumulate(frame["loss"].to_numpy()[order[places]])
     # The page has five digits.
-    np.testing.assert_allclose(stairs(plot)[fine - fine[0]], expected, rtol=1e-4)
+    np.testing.assert_allclose(stairs(plot)[places - places[0]], expected, rtol=1e-4)
     other = Store.open(str(shutil.copytree(store.address, tmp_path / "other.zarr")))
     joined = several([content, Content(other).all()], Shelf([store, other]))["sweep"]
     assert [one["title"] for one in joined["plots"]] == [f"{n}: {plot['title']}" for n in ("p", "other")]  # fmt: skip
