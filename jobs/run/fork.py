@@ -28,6 +28,11 @@ def fork(
     has changed, or if the search compares all items of a group.
     """
     kernel = find_kernel(spec.kernel, base)
+    if spec.search != old.job.spec.search:
+        raise JobError(
+            f"--fork {old.address}: the search differs, and another search, or one of more trials, decides from its first item on; "
+            f"run it without --fork\n{difference(old.job.spec, spec)}"
+        )
     if not has_grown(old.job.spec, spec, kernel):
         raise JobError(
             f"--fork {old.address}: its items can be kept only if you add sweeps at the end of the list, "

@@ -244,6 +244,11 @@ def test_fork_keeps_whole_studies(tmp_path):
     before, after = by_item(old), open_store(store.address).table()
     np.testing.assert_array_equal(after.loss[:9], [before[k]["loss"] for k in range(9)])
     assert len(after) == 18
+    more = parse_job(changed(job, "search.trials", 12), "job")
+    with pytest.raises(
+        JobError, match=r"run it without --fork\n  search.trials: 9 in the store, 12"
+    ):
+        fork(more, BASE, "job", str(tmp_path / "c.zarr"), old, SerialExecutor(1))
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.endurance)])
