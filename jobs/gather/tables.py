@@ -9,21 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd.kernel import Var
+from ctd.late import scipy
 from ctd.rows import combinations
 from jobs.late import zarr
 from jobs.plan.items import text_of
-from jobs.spec.reductions import ALWAYS, Best, Counts, Histogram, Seeds
+from jobs.spec.reductions import ALWAYS, JOB_SEED, Best, Counts, Histogram, Seeds
 from jobs.storage import objects
 from jobs.store.arrays import DONE, Lazy, attributes, flags, put_array
 from jobs.store.finding import merged_parts
 from jobs.store.marker import Marker
 from jobs.store.store import Store, rows_of, table_group
-
-DRAWN = 1 << 24
-"""Most numbers that a bootstrap holds at a time."""
-
-JOB_SEED = "job_seed"
-"""Column of items merged from jobs of several seeds."""
 
 NO_ROWS = np.zeros(0, bool)
 """Marks no row: what is read has the axes and the dtype of a column alone."""
@@ -92,6 +87,8 @@ def open_columns(store: Store) -> dict[str, bool]:
     scalar = lambda name, g: store.array(g, name) if _has(store, name, g) else np.full(0, np.nan)
     found: dict[str, Any] = {name: [column(name, g) for g in groups] for name in store.swept}
     found |= {name: [scalar(name, g) for g in groups] for name in ("item", *_scalars(store))}
+    if len({*(seeds := job_seeds(store)).values()}) > 1:
+        found[JOB_SEED] = [np.array([*seeds.values()])]
     is_number = lambda values: values.dtype.kind in "iufb" and len(values.shape) == 1
     return {name: all(map(is_number, of)) for name, of in found.items() if name not in ALWAYS}
 
@@ -166,7 +163,7 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     assert isinstance(table, zarr.Group)
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
     columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
-    items = Items(columns, labels, store.swept)
+    items = Items(columns, labels, [*store.swept, *[JOB_SEED] * (JOB_SEED in columns)])
     for one in reductions:
         made = MAKERS[type(one)](one, items)
         first = [name for name in made if name in ("rank", "item", *items.swept)]
@@ -205,7 +202,7 @@ class Items(NamedTuple):
     labels: Mapping[str, Sequence[str]]
     """Column -> the text of each code, from 0 on; none of a column of values."""
     swept: Sequence[str]
-    """The columns that were swept."""
+    """The columns that were swept, and the seeds of merged jobs."""
 
     def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Some rows of a column, with texts in place of codes; the code -1 of an item that failed becomes ""."""
@@ -260,11 +257,19 @@ def _seeds(asked: Seeds, items: Items) -> Table:
     for q in asked.quantiles:
         label = f"p{100 * q:g}".replace(".", "_")
         table[label] = Column(column(of_setting.quantile(q)), f"quantile {q:g} of {asked.of}")
-    if asked.bootstrap:
-        low, high = _intervals(values[np.argsort(of, kind="stable")], count, asked)
-        text = f"end of the {asked.confidence:.0%} bootstrap interval of the mean"
-        table["low"], table["high"] = Column(low, f"lower {text}"), Column(high, f"upper {text}")
-    return table
+    # Student's t, which holds for a few values near a normal distribution; of one value there is no interval.
+    freedom = np.where(count > 1, count - 1.0, np.nan)
+    half = (
+        scipy.special.stdtrit(freedom, (1 + asked.confidence) / 2)
+        * table["sd"].values
+        / np.sqrt(count)
+    )
+    text = f"end of the {asked.confidence:.4g} confidence interval of the mean, by Student's t"
+    mean = table["mean"].values
+    return table | {
+        "low": Column(mean - half, f"lower {text}"),
+        "high": Column(mean + half, f"upper {text}"),
+    }
 
 
 def _counts(asked: Counts, items: Items) -> Table:
@@ -313,38 +318,3 @@ def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
     values = items.columns[name].astype(float)
     rows = np.flatnonzero((items.columns["status"] == DONE) & np.isfinite(values))
     return values[rows], rows
-
-
-def _intervals(values: np.ndarray, count: np.ndarray, asked: Seeds) -> np.ndarray:
-    """The bootstrap intervals (2, settings) of the means; NaN where a setting has no value.
-
-    values: of the first setting, then of the second, ...; count: number of values of each setting.
-    """
-    ends, start = np.full((2, len(count)), np.nan), np.cumsum(count) - count
-    # Settings with equally many values make a rectangle, which NumPy takes in one call.
-    for size in np.unique(count[count > 0]):
-        same = np.flatnonzero(count == size)
-        samples = values[start[same][:, None] + np.arange(size)]
-        ends[:, same] = bootstrap_means(samples, asked.bootstrap, asked.confidence).T
-    return ends
-
-
-def bootstrap_means(samples: np.ndarray, n_resamples: int, confidence: float) -> np.ndarray:
-    """Percentile intervals (k, 2) of the means of k samples (k, n) (Efron & Tibshirani 1993, ch. 13).
-
-    A resample of n values is a multinomial count of how often each is drawn, so that the means of all resamples
-    of all samples are one matrix product. The samples share their draws.
-
-    >>> bootstrap_means(np.ones((2, 5)), 100, 0.9).round(6).tolist()
-    [[1.0, 1.0], [1.0, 1.0]]
-    """
-    size = samples.shape[1]
-    # Seeded by the size alone, so that gathering twice gives the same bytes.
-    rng = np.random.default_rng(size)
-    weights = rng.multinomial(size, np.full(size, 1 / size), n_resamples) / size
-    tail, step = (1 - confidence) / 2, max(1, DRAWN // n_resamples)
-    ends = [
-        np.quantile(samples[k : k + step] @ weights.T, [tail, 1 - tail], axis=1).T
-        for k in range(0, len(samples), step)
-    ]
-    return np.concatenate(ends)

@@ -16,12 +16,13 @@ import pandas as pd
 
 from ctd.words import count, left_out
 from jobs.errors import JobError
-from jobs.gather.tables import JOB_SEED, job_seeds
+from jobs.gather.tables import job_seeds
 from jobs.query.columns import Column, Text, as_array, as_column, as_text, concat, literal, sort_key
 from jobs.query.table import Table
 from jobs.query.tables import ask, nothing_yet
 from jobs.run.prepare import NOT_GIVEN, differing
 from jobs.spec.job import inner
+from jobs.spec.reductions import JOB_SEED
 from jobs.store.arrays import attributes
 from jobs.store.finding import merged_parts
 from jobs.store.store import Store

@@ -18,7 +18,7 @@ import numpy as np
 from obstore.exceptions import BaseError
 
 from jobs.errors import JobError, nearest
-from jobs.gather.tables import JOB_SEED, job_seeds
+from jobs.gather.tables import job_seeds
 from jobs.query import query as questions
 from jobs.query.columns import as_array, as_column, as_text, brief, labelled
 from jobs.query.expression import Expression
@@ -26,6 +26,7 @@ from jobs.query.sql import sql
 from jobs.query.table import Read, Table, end_to_end
 from jobs.query.tables import Source, Tables, ask, ended_with, tables_of
 from jobs.spec.job import leaves
+from jobs.spec.reductions import JOB_SEED
 from jobs.storage import objects
 from jobs.storage.addresses import without_ending
 from jobs.store.arrays import attributes

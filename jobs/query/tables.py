@@ -20,10 +20,11 @@ import obstore
 from jobs import keys
 from jobs.errors import JobError, advised, count, nearest
 from jobs.gather.gather import require_rows
-from jobs.gather.tables import JOB_SEED, job_seeds, reduction_tables
+from jobs.gather.tables import job_seeds, reduction_tables
 from jobs.late import zarr
 from jobs.query.readers import child, join_items, reduced, search_table, stored
 from jobs.query.table import Table
+from jobs.spec.reductions import JOB_SEED
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.lease import drivers

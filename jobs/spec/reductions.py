@@ -3,7 +3,7 @@
 gather:
   reductions:
     - {name: best, by: eval_loss, k: 5}                                   the items with the lowest value
-    - {name: seeds, of: eval_loss, quantiles: [0.05, 0.95], bootstrap: 1000}   statistics over the seeds
+    - {name: seeds, of: eval_loss, quantiles: [0.05, 0.95]}   statistics over the seeds
     - {name: counts, by: [n]}                                             number of items by outcome
     - {name: histogram, of: q, bins: 50, log: true}                       the distribution of a value
 
@@ -22,6 +22,9 @@ from jobs.spec.description import Description
 from jobs.spec.job import JobSpec
 from jobs.spec.search import SEARCH_TABLE, kind_by
 from jobs.spec.text import SECTION
+
+JOB_SEED = "job_seed"
+"""Column of items merged from jobs of several seeds."""
 
 
 class _Reduction(BaseModel):
@@ -61,21 +64,19 @@ class Best(_Reduction):
 
 
 class Seeds(_Reduction):
-    """Mean, sd, quantiles and a bootstrap interval of a column over the seeds of every other setting."""
+    """Mean with a t interval, sd and quantiles of a column over the seeds of every other setting."""
 
     numbers: ClassVar[tuple[str, ...]] = ("of",)
     columns: ClassVar[tuple[str, ...]] = ("over",)
     name: Literal["seeds"]
     of: str
     """the column"""
-    over: tuple[str, ...] = ("seed",)
-    """swept columns that tell replicates of one setting apart; all other swept columns make the setting"""
+    over: tuple[str, ...] = ("seed", JOB_SEED)
+    """swept columns that tell replicates of one setting apart; all other swept columns make the setting; `job_seed`: of merged jobs"""
     quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.05, 0.5, 0.95)
     """probabilities of the quantiles"""
-    bootstrap: int = Field(0, ge=0)
-    """resamples for an interval of the mean; 0: no interval"""
     confidence: float = Field(0.95, gt=0, lt=1)
-    """confidence of that interval"""
+    """confidence of Student's t interval of the mean, from `low` to `high`"""
 
 
 class Counts(_Reduction):
@@ -156,7 +157,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
         }
         raise explain(error, "gather", known) from None
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
-    columns = {name: name != "outcome" for name in (*spec.swept(), *scalars)}
+    columns = {name: name != "outcome" for name in (*spec.swept(), JOB_SEED, *scalars)}
     check_reductions(found, columns)
     taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
     taken |= {SEARCH_TABLE} if spec.search else set()
@@ -180,7 +181,8 @@ def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) ->
             known = [name for name, is_number in columns.items() if is_number]
             if field not in one.numbers:
                 known = [*columns, *ALWAYS]
-            if column not in known:
+            # Of items of one job nothing has to be told apart.
+            if column not in known and (field, column) != ("over", JOB_SEED):
                 what = f"unknown column {column!r}"
                 if column in columns:
                     what = f"{column!r} does not hold one number an item"

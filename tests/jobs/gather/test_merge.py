@@ -22,7 +22,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.gather import merge as merging
 from jobs.gather.check import check
-from jobs.gather.gather import gather
+from jobs.gather.gather import gather, set_gather
 from jobs.gather.merge import merge
 from jobs.query.best import best
 from jobs.query.compare import compare
@@ -140,6 +140,14 @@ def test_jobs_that_differ_in_their_seed_are_told_apart(tmp_path):
     assert not found.duplicated(["rate", "seed", "job_seed"]).any()
     assert "job_seed" in jobs.open_store(twice.address)["items"].coords
     assert "job_seed" not in query(a)
+    seeds = "{name: seeds, of: norm}, {name: seeds, of: norm, over: [seed], table: apart}"
+    set_gather(twice, [f"reductions=[{seeds}, {{name: counts, by: [job_seed]}}]"])
+    gather(twice)
+    assert query(twice, table="seeds")["count"].tolist() == [6, 6]
+    assert query(twice, table="apart").job_seed.tolist() == [0, 0, 7, 7, 9, 9]
+    assert query(twice, table="counts")["count"].tolist() == [4, 4, 4]
+    with pytest.raises(JobError, match="unknown column 'job_seed'"):
+        set_gather(a, ["reductions=[{name: counts, by: [job_seed]}]"])
     found = best(twice, Metric("rate"))
     assert (found.seeds.n, found.replicates) == (6, ("seed", "job_seed"))
     assert [dict(facts(store)["facts"])["seed"] for store in (twice, a)] == ["0, 7, 9", "0"]

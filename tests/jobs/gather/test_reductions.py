@@ -12,7 +12,7 @@ from ctd.rows import combinations
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
-from jobs.gather.tables import MAKERS, Items, bootstrap_means, reduction_tables
+from jobs.gather.tables import MAKERS, Items, reduction_tables
 from jobs.query.query import query
 from jobs.run.prepare import prepare
 from jobs.spec.job import parse_job
@@ -22,7 +22,7 @@ from jobs.store.arrays import attributes
 ASKED = [
     {"name": "best", "by": "norm", "k": 4},
     {"name": "best", "by": "rate", "k": 3, "largest": True, "table": "fastest"},
-    {"name": "seeds", "of": "norm", "quantiles": [0.05, 0.5, 0.975], "bootstrap": 500},
+    {"name": "seeds", "of": "norm", "quantiles": [0.05, 0.5, 0.975], "confidence": 0.9},
     {"name": "seeds", "of": "norm", "over": ["seed", "n"], "table": "both"},
     {"name": "counts", "by": ["n"]},
     {"name": "histogram", "of": "norm", "bins": 7},
@@ -109,28 +109,17 @@ def test_seeds_are_those_of_pandas(store, items, name, over):
             np.testing.assert_allclose(found[column], groups.quantile(q), rtol=1e-13)
 
 
-def test_bootstrap_is_that_of_scipy():
-    """Two Monte Carlo estimates of one interval: with 20,000 resamples the ends of the 95 % interval have a
-    standard error of about 0.02 standard errors of the mean."""
-    rng = np.random.default_rng(3)
-    samples = rng.exponential(size=(4, 25))
-    found = bootstrap_means(samples, 20_000, 0.95)
-    for sample, ends in zip(samples, found, strict=True):
-        expected = scipy.stats.bootstrap(
-            (sample,), np.mean, n_resamples=20_000, method="percentile", rng=1
-        ).confidence_interval
-        error = sample.std() / np.sqrt(len(sample))
-        np.testing.assert_allclose(ends, expected, atol=0.1 * error)
-
-
-def test_bootstrap_in_the_store_is_around_the_mean(store):
+def test_the_interval_of_the_mean_is_that_of_scipy(store, items):
     found, _ = table(store, "seeds")
-    some = found["count"] > 1
-    assert (found["low"][some] < found["mean"][some]).all()
-    assert (found["mean"][some] < found["high"][some]).all()
-    assert np.isnan(found["low"][found["count"] == 0]).all()
-    wide = (found["high"] - found["low"])[some]
-    assert (wide < 4 * found["sd"][some]).all()
+    value = items.norm.where((items.status == 1) & np.isfinite(items.norm))
+    groups = items.assign(value=value).groupby(["n", "rate", "push"], sort=False).value
+    assert {*groups.count()} == {0, 5}
+    for values, *ends in zip([v for _, v in groups], found["low"], found["high"], strict=True):
+        some = values.dropna()
+        expected = (np.nan, np.nan)
+        if len(some):
+            expected = scipy.stats.t.interval(0.9, len(some) - 1, some.mean(), some.sem())
+        np.testing.assert_allclose(ends, expected, rtol=1e-12)
 
 
 def test_counts_are_those_of_pandas(store, items):
