@@ -255,8 +255,9 @@ class Submitted:
     submission: Submission
 
     @staticmethod
-    def of(store: str) -> "Submitted":
+    def of(store: str | Path) -> "Submitted":
         """The latest submission of a store. Raises JobError if there is none, or no store."""
+        store = os.path.expanduser(store)
         connect.open_objects(store)
         if not (found := submissions(store)):
             raise JobError(f"{store}: nothing was submitted for it; give a store that was")

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from jobs.query.tree import StoreTree
 
 
-def open_store(address: str) -> "StoreTree":
+def open_store(address: "str | os.PathLike[str]") -> "StoreTree":
     """The store as a lazy xarray DataTree that can be asked: .query, .select, .table, .weights, .sql."""
     from jobs.query.tree import StoreTree  # here: xarray takes a second to import
 
-    return StoreTree.of(Store.open(str(address)))
+    return StoreTree.of(Store.open(os.path.expanduser(address)))
 
 
-def open_stores(addresses: "Iterable[str] | str") -> "Shelf":
+def open_stores(addresses: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]") -> "Shelf":
     """Several stores that answer as one: .query, .table, .sql, with a column `store` and every parameter that differs.
 
     addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store. Of a folder, an
@@ -35,10 +35,10 @@ def open_stores(addresses: "Iterable[str] | str") -> "Shelf":
     from jobs.store.finding import find_stores
 
     given = [addresses] if isinstance(addresses, str | os.PathLike) else addresses
-    return Shelf([Store.open(address) for address in find_stores(map(str, given))])
+    return Shelf([Store.open(address) for address in find_stores(map(os.path.expanduser, given))])
 
 
-def figure(store: "StoreTree | str", group: int | None = None) -> "Figure":
+def figure(store: "StoreTree | str | os.PathLike[str]", group: int | None = None) -> "Figure":
     """The picture that `ctd run` saves as a PNG, as a figure of matplotlib: the kernel's, else its results as they are.
 
     store: an opened store, or its address. group: of items with one program (`group` in the table `items`); by default
@@ -47,5 +47,5 @@ def figure(store: "StoreTree | str", group: int | None = None) -> "Figure":
     from jobs.query.tree import StoreTree
     from jobs.report.figures import figure as draw
 
-    opened = store.store if isinstance(store, StoreTree) else Store.open(str(store))
+    opened = store.store if isinstance(store, StoreTree) else Store.open(os.path.expanduser(store))
     return draw(opened, group)

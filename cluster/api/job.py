@@ -142,8 +142,8 @@ class Job:
     <BLANKLINE>
     """
 
-    def __init__(self, kernel: Any, base: str = ".", **fields: Unpack[Fields]) -> None:
-        self.base = absolute(base)
+    def __init__(self, kernel: Any, base: str | Path = ".", **fields: Unpack[Fields]) -> None:
+        self.base = absolute(os.path.expanduser(base))
         self._typed = kernel if isinstance(kernel, Kernel) and is_typed(kernel) else None
         named = kernel.name if self._typed else kernel_name(kernel).rpartition(".")[2]
         self.name = str(fields.get("name") or named)

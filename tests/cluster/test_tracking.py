@@ -98,7 +98,7 @@ def test_nothing_is_given_up_that_is_done(ctd, sent, tmp_path):
     """As after `ctd resume` without the cluster. Nor does one wait for what nobody can be asked about."""
     address = sent(LIMIT, ("4712", [["1", "4712", "started", "n1"]]))
     run(address, {**JOB, "sweep": {"seeds": 2}})
-    assert Submitted.of(address).wait(0, every_s=0).store.address == address
+    assert Submitted.of(Path(address)).wait(0, every_s=0).store.address == address
     shutil.rmtree(f"{address}/run/submit/1")
     assert "given up" not in ctd("status", address)[1]
 

@@ -158,8 +158,10 @@ def test_file_with_what_is_no_field_is_refused(tmp_path, line, said):
         Job.read(tmp_path / "job.yaml")
 
 
-def test_base_may_be_an_address():
-    assert Job("esn", base="file:///a%20b").base == "/a b"
+@pytest.mark.parametrize("base", ["file:///a%20b", Path("/a b"), "~/a b"])
+def test_base_may_be_an_address_a_path_or_at_home(base, monkeypatch):
+    monkeypatch.setenv("HOME", "/")
+    assert Job("esn", base=base).base == "/a b"
 
 
 SCRIPT = """import numpy as np

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,17 @@ def test_texts_of_a_table_without_rows_are_none():
     """A network without unstable points, or a distance without its like, leaves such tables."""
     empty = xr.Dataset({"name": ("row", np.zeros(0, int), {"flag_values": [], "labels": []})})
     assert spelt(empty)["name"].shape == (0,)
+
+
+def test_a_store_may_be_given_as_a_path_or_at_home(tree, monkeypatch):
+    """As to `Job.run`."""
+    path = Path(tree.store.address)
+    monkeypatch.setenv("HOME", str(path.parent))
+    for address in (path, f"~/{path.name}", Path("~", path.name)):
+        assert jobs.open_store(address).store.address == str(path)
+        assert jobs.open_stores(address).stores[0].address == str(path)
+        assert jobs.open_stores([address]).stores[0].address == str(path)
+        assert jobs.figure(address).axes
 
 
 def test_open_reads_no_results(tree):
