@@ -15,6 +15,7 @@ from ctd.plots import Image, Layer, Lines, Plot, spread
 from jobs.query.columns import in_order
 from jobs.query.query import described
 from jobs.report.effects import has_value
+from jobs.spec.reductions import JOB_SEED
 from jobs.store.store import Store
 
 MAX_LINES, MAX_VERTICES = 400, 60_000
@@ -169,7 +170,8 @@ def table_json(
         "without": without,
         "columns": [
             {"name": str(column), "title": titles.get(str(column), ""), "stays": column in stay}
-            | _column(part[column])
+            # A number without an order: two seeds are as far apart as any.
+            | _column(part[column].astype(str) if column == JOB_SEED else part[column])
             for column in names
         ],
     }

@@ -59,6 +59,7 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "note": "",
         "tags": "",
         "differing": [{"name": name, "values": values} for name, values in _overview(contents, shelf).items()],
+        "between": [*shelf.differing],
         "swept": list(dict.fromkeys(["store", *shelf.differing, *all_of("swept")])),
         "status": _status([content["status"] for content in contents], names),
         "trouble": " ".join(content["trouble"] for content in contents if content["trouble"]),

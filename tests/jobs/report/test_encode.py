@@ -135,3 +135,8 @@ def test_a_thinned_image_names_the_cells_that_it_shows():
     assert [float(tick) for tick in out["x"]["ticks"]] == out["layers"][0]["z"][0]
     assert (out["y"]["ticks"][-1], len(out["y"]["ticks"])) == ("u299", 256)
     assert out["layers"][0].keys() == {"kind", "z"}
+
+
+def test_the_seeds_of_jobs_are_categories():
+    (column,) = table_json("items", pd.DataFrame({"job_seed": [10, 0, 7]}), {})["columns"]
+    assert (column["kind"], column["labels"]) == ("text", ["0", "7", "10"])

@@ -25,7 +25,7 @@ class Traces {
     this.ids = [...new Set(plot.layers.flatMap((l) => l.item || []))];
     const swept = ITEMS.names.filter((name) => new Set(this.ids.map((id) => ITEMS.value(id, name))).size > 1);
     this.by.set(["as drawn", ...swept]);
-    if (!this.chosen && swept.length) this.by.value = swept[0];
+    if (!this.chosen && swept.length) this.by.value = swept.find((name) => this.isBetween(name)) ?? swept[0];
     const lines = plot.layers.filter((l) => l.kind === "lines" && l.item), most = Math.max(0, ...lines.map((l) => l.item.length));
     const values = this.by.value === "as drawn" ? 0 : new Set(this.ids.map((id) => ITEMS.value(id, this.by.value))).size;
     this.canGroup = lines.length > 0 && lines.every((l) => !Array.isArray(l.x[0]));
@@ -37,6 +37,11 @@ class Traces {
     this.by.node.hidden = !swept.length;
     this.controls.hidden = [...this.controls.children].every((node) => node.hidden);
     this.show();
+  }
+
+  // Whether stores of this page differ in a parameter, with few enough values for a colour each.
+  isBetween(name) {
+    return (STATE.content.between || []).includes(name) && new Set(this.ids.map((id) => ITEMS.value(id, name))).size <= 8;
   }
 
   show() {
