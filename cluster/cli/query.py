@@ -120,7 +120,7 @@ def _default_columns(
     table: str, found: dict[str, np.ndarray], store: Store | Shelf, sorted_by: list[str]
 ) -> dict[str, np.ndarray]:
     """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
-    differs between stores; what the rows are sorted by; others as they come.
+    differs between stores; what the rows are sorted by; others as they come, entries of the weights last.
 
     Left out are an item's place, its group if there is one, its status if all are done, columns of kernels without rows, and
     a swept text that has one value, which a line tells.
@@ -147,7 +147,8 @@ def _default_columns(
         err.print(f"in all rows: {', '.join(f'{name} {found[name][0]}' for name in same)}")
     hidden |= {*same}
     hidden -= set(sorted_by)
-    order = dict.fromkeys([*first, *inputs, *sorted_by, *known])
+    others = sorted(known, key=lambda name: kind(name) == "weights")  # few ask for these
+    order = dict.fromkeys([*first, *inputs, *sorted_by, *others])
     return {name: found[name] for name in order if name in known and name not in hidden}
 
 

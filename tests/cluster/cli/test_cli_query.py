@@ -14,6 +14,7 @@ from stores import JOB, make, run
 
 from cluster.cli import display
 from cluster.cli.outcome import no_rows
+from cluster.cli.query import _default_columns
 from jobs.gather.gather import gather
 from jobs.query.query import tables
 from jobs.run.task import Task
@@ -183,6 +184,12 @@ def test_report_on_a_full_disk_leaves_the_old_page(command_line, folder, tmp_pat
         code, _, err = command_line("report", folder / "whole.zarr", "--to", page)
     assert (code, "page.html: cannot be written: File too large" in err) == (2, True)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"page.html": "old"}
+
+
+def test_entries_of_the_weights_stand_behind_the_results(folder):
+    store, names = Store.open(str(folder / "whole.zarr")), ["item", "weights.tau", "norm", "rate"]
+    rows = {name: np.zeros(1) for name in names}
+    assert [*_default_columns("items", rows, store, [])] == ["item", "rate", "norm", "weights.tau"]
 
 
 def test_query_of_a_store_being_written_says_how_much_is_there(ctd):
