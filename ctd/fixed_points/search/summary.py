@@ -43,7 +43,7 @@ REDUCED = {
     "q": Var(_P, "1", "q = |F(h) - h|^2 / 2; of a flow |dh/dt|^2 / 2"),
     "residual": Var(_P, "1", "|F(h) - h|; of a flow |dh/dt|"),
     "error": Var(_P, "1", "how far off a fixed point is, to first order: the length of Newton's step; NaN for slow points"),
-    "count": Var(_P, "1", "searches that ended here"),
+    "count": Var(_P, "1", "searches that ended here; 0: `origin` says what led here"),
     "search_share": Var(_P, "1", "share of all searches with this input that ended here"),
     "stability": Var(_P, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"),
     "stable": Var(_P, "1", "all modes decay, |eigenvalue| < 1 - 1e-6; of a flow, real part < -1e-6"),
