@@ -29,13 +29,16 @@ def open_stores(addresses: "Iterable[str | os.PathLike[str]] | str | os.PathLike
     """Several stores that answer as one: .query, .table, .sql, with a column `store` and every parameter that differs.
 
     addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store. Of a folder, an
-    archive beside its store is left out, and what a merged store there was made of; a warning names them.
+    archive beside its store is left out, and what a merged store there was made of; a warning names them. Raises JobError if
+    there is none.
     """
     from jobs.query.shelf import Shelf
     from jobs.store.finding import find_stores
 
     given = [addresses] if isinstance(addresses, str | os.PathLike) else addresses
-    return Shelf([Store.open(address) for address in find_stores(map(os.path.expanduser, given))])
+    if not (found := find_stores(map(os.path.expanduser, given))):
+        raise JobError("addresses: none given; expected stores, folders of stores, or patterns")
+    return Shelf([Store.open(address) for address in found])
 
 
 def figure(store: "StoreTree | str | os.PathLike[str]", group: int | None = None) -> "Figure":

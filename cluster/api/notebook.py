@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
@@ -302,7 +303,9 @@ def plain(value: object, where: str, module: str, typed: set[str]) -> Any:
     """
     # First, since np.float64 is a float and np.str_ a str.
     if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+        value = value.tolist()
+    if isinstance(value, Enum):
+        value = value.value
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Path):
@@ -316,8 +319,8 @@ def plain(value: object, where: str, module: str, typed: set[str]) -> Any:
             return f"{_home(value)}.{value.__qualname__}"
         typed.add(name := name_of(value))
         return f"{module}.{name}"
-    if hasattr(value, "__array__"):  # of JAX, pandas, xarray
-        return np.asarray(value).tolist()
+    if hasattr(value, "__array__") and not isinstance(value, np.generic):  # of JAX, pandas, xarray
+        return plain(np.asarray(value), where, module, typed)
     raise JobError(
         f"{where}: {value!r:.60} given; expected numbers, texts, lists, arrays, mappings, classes or functions"
     )

@@ -106,6 +106,8 @@ def _statements(cells: Sequence[str], line: int | None) -> list[Statement]:
     for number, cell in enumerate(cells, start=1):
         try:
             body = ast.parse(cell).body
+            # Some faults are found only now: such a cell was not executed.
+            compile(cell, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         except SyntaxError:
             # IPython's magic, or a cell that failed.
             continue
@@ -119,7 +121,8 @@ def _statement(node: ast.stmt, cell: str) -> Statement:
     # ast's segment tells `a = 1; b = 2` apart, but leaves decorators out.
     text = ast.get_source_segment(cell, node) or ""
     if decorators := getattr(node, "decorator_list", []):
-        text = "\n".join(cell.splitlines()[decorators[0].lineno - 1 : node.end_lineno])
+        # `splitlines` would also split at a form feed, which ends no line of Python.
+        text = "\n".join(cell.split("\n")[decorators[0].lineno - 1 : node.end_lineno])
     binds, changes, calls = set[str](), set[str](), set[str]()
     for part in _at_top(node):
         match part:

@@ -29,9 +29,11 @@ def require_metric(
 ) -> Metric:
     """The metric of a store (`metric_of`), which must be a stored result of one real number an item.
 
-    option: the option that gives `by`, named in errors. Raises JobError if the metric is not such a result; the text lists
-    those that are.
+    option: the option that gives `by`, named in errors. Raises JobError if the metric is not such a result, and lists those
+    that are; or if there is no such mode.
     """
+    if mode not in (None, "min", "max"):
+        raise JobError(f"mode: {mode!r} given; expected 'min' or 'max'")
     dims, stored = store.description.dims, store.names(0)
     real = lambda name: dims[name].axes == () and store.array(0, name).dtype.kind in "iuf"
     known = [name for name in stored if name != "outcome" and real(name)]

@@ -188,7 +188,9 @@ def find(
 def select(
     table: Table, test: Expression | None, sort: str | None = None, limit: int | None = None
 ) -> Rows:
-    """The rows of a table that satisfy `test`, sorted and limited. Raises JobError for an unknown column."""
+    """The rows of a table that satisfy `test`, sorted and limited. Raises JobError for an unknown column or a limit below 0."""
+    if limit is not None and limit < 0:
+        raise JobError(f"limit: {limit} given; expected at least 0, or None for all rows")
     keys = sort_keys(sort)
     table.prefetch([*keys, *(test.names if test else ())])
     rows: Rows = slice(None)

@@ -20,7 +20,7 @@ from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points, is_wide, spread
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
-from jobs.errors import left_out, within, writing
+from jobs.errors import JobError, left_out, within, writing
 from jobs.inputs.measure import load_group
 from jobs.query.columns import as_array, decode
 from jobs.query.readers import child
@@ -166,7 +166,10 @@ def _by_swept(
 
 def figure(store: Store, group: int | None = None) -> Canvas:
     """Draw a group, or all items: the kernel's figure of a single group, else the metric over the sweep, else the kernel's
-    figure of the first group, else the results (`default_plots`)."""
+    figure of the first group, else the results (`default_plots`). Raises JobError if there is no such group."""
+    groups = range(len(store.job.plan.group_sizes))
+    if group is not None and group not in groups:
+        raise JobError(f"group: {group} given; the store has the groups 0 to {groups[-1]}")
     if (told := _telling(store, group)) is not None:
         return told
     made = Figure(default_plots(store, group))

@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 import types
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import toy
 import yaml
@@ -58,6 +60,14 @@ def test_fields_are_written_as_in_a_file():
     # Of NumPy, float64 and str_ are floats and texts of Python, too, but YAML writes them as neither.
     numpys = Job("esn", params={"g": np.float64(0.9), "precision": np.str_("x"), "n": np.int64(5)})
     assert yaml.safe_load(numpys.to_yaml())["params"] == {"g": 0.9, "precision": "x", "n": 5}
+    # Arrays of objects, as pandas has in a column of several types, and the members of an Enum.
+    mixed = pd.Series([np.float32(1.5), 2], dtype=object)
+    tasks = np.array([FlipFlop, StrEnum("Own", "decision").decision], object)
+    swept = Job("train_rnn", sweep={"zip": {"learning_rate": mixed, "task": tasks}})
+    assert yaml.safe_load(swept.to_yaml())["sweep"]["zip"] == {
+        "learning_rate": [1.5, 2],
+        "task": ["ctd.tasks.FlipFlop", "decision"],
+    }
     assert job.content == {
         "kernel": "fixed_points",
         "params": {"weights": "a.h5", "task": "ctd.tasks.FlipFlop", "learning_rate": 0.5},
@@ -117,6 +127,8 @@ def test_a_job_that_was_stopped_says_what_goes_on(tmp_path, monkeypatch, source,
     [
         (lambda: Job("toy", parms={}), "parms: .* did you mean 'params'"),
         (lambda: Job("toy", params={"n": object()}), "params.n: .* given; expected numbers, texts"),
+        (lambda: Job("toy", params={"n": np.complex64(1j)}), "params.n: 1j given; expected"),
+        (lambda: Job("toy", params={"n": np.longdouble(1)}), "params.n: .* given; expected"),
         (lambda: Job(3), "kernel: 3 given; expected a name, a module or a Kernel"),
         (lambda: Job("toy", base=str(SUPPORT), params={"m": 1}).plan(), "job toy: params: m"),
         (lambda: Job("fixed_point").plan(), "did you mean 'fixed_points'"),

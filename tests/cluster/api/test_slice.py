@@ -55,6 +55,18 @@ CASES = {
         "g = 3.0\n\ndebug = False\n\nif debug:\n    g = 1.0\n\ndef f(): return g\n",
     ),
     "magics and cells that failed": (["%matplotlib inline", "def f(:", "f = 1"], "f = 1\n"),
+    "cells that failed before they were executed": (
+        ["f = 1", "def g(a, a): return a", "f = 2\nreturn f", "nonlocal f"],
+        "f = 1\n",
+    ),
+    "cells that wait at the top": (
+        ["g = 1", "x = await g", "def f(): return g"],
+        "g = 1\n\ndef f(): return g\n",
+    ),
+    "form feeds": (
+        ["d = str\n\f\n@d\ndef f(): return 1\n"],
+        "d = str\n\n@d\ndef f(): return 1\n",
+    ),
     "blocks, unpacking and aliases": (
         [
             "import numpy.linalg as la, os.path",

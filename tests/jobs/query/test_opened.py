@@ -76,6 +76,22 @@ def test_a_store_may_be_given_as_a_path_or_at_home(tree, monkeypatch):
         assert jobs.figure(address).axes
 
 
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda tree: tree.query(sort="norm", limit=-1), "limit: -1 given; expected at least 0"),
+        (lambda tree: tree.select("norm > 0", limit=-1), "limit: -1 given; expected at least 0"),
+        (lambda tree: tree.best("norm", "maximum"), "mode: 'maximum' given; expected 'min' or"),
+        (lambda tree: jobs.figure(tree, 2), "group: 2 given; the store has the groups 0 to 1"),
+        (lambda tree: jobs.figure(tree, -1), "group: -1 given; the store has the groups 0 to 1"),
+        (lambda _: jobs.open_stores([]), "addresses: none given; expected stores"),
+    ],
+)
+def test_arguments_without_a_meaning_are_refused(tree, ask, said):
+    with pytest.raises(JobError, match=said):
+        ask(tree)
+
+
 def test_open_reads_no_results(tree):
     for node in jobs.open_store(tree.store.address).subtree:
         for name, variable in node.data_vars.items():
