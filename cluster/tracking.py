@@ -105,9 +105,8 @@ def _on_slurm(
 def _in_words(told: slurm.Allocation, word: str, submission: Submission, address: str) -> str:
     """What Slurm says of an allocation, and what the allocation itself says."""
     number, text = told.number, told.text
-    if told.state == "FAILED" and word.startswith(
-        ("cancelled", "chained")
-    ):  # it left its work at a checkpoint
+    # It left its work at a checkpoint.
+    if told.state == "FAILED" and word.startswith(("cancelled", "chained")):
         return _plain(word)
     if told.state in RAN and submission.is_unseen(number):
         return f"{text}; {UNSEEN.format(submission.place())}"

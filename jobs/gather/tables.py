@@ -52,20 +52,24 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
         read = partial(_column, store, name)
         axes = ("item", f"{name}_index")[: read(0, NO_ROWS).ndim]
         put(name, read, Var(axes, "1", name))
-    seeds = job_seeds(store)
-    differ = len({*seeds.values()}) > 1
-    if differ:  # one seed draws other numbers than another: nothing else may tell two items apart
+    if of_jobs := seed_column(store):
+        seeds = job_seeds(store)
         first, own = np.array([*seeds]), np.array([*seeds.values()], np.uint32)
         which = lambda g, r: first.searchsorted(scalar("item", g, r), "right") - 1
         put(JOB_SEED, lambda g, r: own[which(g, r)], Var(("item",), "1", "seed of the job"))
     for name, var in scalars.items():
         put(name, partial(scalar, name), var._replace(axes=("item",)))
-    out.attrs.put({"coordinates": " ".join([*store.swept, *[JOB_SEED] * differ])})
+    out.attrs.put({"coordinates": " ".join([*store.swept, *of_jobs])})
 
 
 def job_seeds(store: Store) -> dict[int, int]:
     """First item -> seed of its job, of the stores that a store was merged from; of one that was computed, its own."""
     return dict(_job_seeds(0, store.job.spec.seed, store.job.provenance))
+
+
+def seed_column(store: Store) -> list[str]:
+    """The column `job_seed`, in a list, of items of jobs of several seeds: nothing else may tell two of them apart; else an empty list."""
+    return [JOB_SEED] if len({*job_seeds(store).values()}) > 1 else []
 
 
 def _job_seeds(start: int, seed: int, about: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
@@ -87,8 +91,7 @@ def open_columns(store: Store) -> dict[str, bool]:
     scalar = lambda name, g: store.array(g, name) if _has(store, name, g) else np.full(0, np.nan)
     found: dict[str, Any] = {name: [column(name, g) for g in groups] for name in store.swept}
     found |= {name: [scalar(name, g) for g in groups] for name in ("item", *_scalars(store))}
-    if len({*(seeds := job_seeds(store)).values()}) > 1:
-        found[JOB_SEED] = [np.array([*seeds.values()])]
+    found |= {name: [np.array([store.job.spec.seed])] for name in seed_column(store)}
     is_number = lambda values: values.dtype.kind in "iufb" and len(values.shape) == 1
     return {name: all(map(is_number, of)) for name, of in found.items() if name not in ALWAYS}
 

@@ -20,7 +20,7 @@ import obstore
 from jobs import keys
 from jobs.errors import JobError, advised, count, nearest
 from jobs.gather.gather import require_rows
-from jobs.gather.tables import job_seeds, reduction_tables
+from jobs.gather.tables import reduction_tables, seed_column
 from jobs.late import zarr
 from jobs.query.readers import child, join_items, reduced, search_table, stored
 from jobs.query.table import Table
@@ -48,8 +48,7 @@ def varied(store: Store) -> list[str]:
     ended, dims = ended_with(store), store.description.dims
     final = [f"final_{name}" for name in searched(store) if f"final_{name}" in dims]
     swept = [name for name in store.swept if f"final_{name}" not in final]
-    merged = [JOB_SEED] * (len({*job_seeds(store).values()}) > 1)
-    return [*(ended.get(name, name) for name in final), *swept, *merged]
+    return [*(ended.get(name, name) for name in final), *swept, *seed_column(store)]
 
 
 def ended_with(store: Store) -> dict[str, str]:
