@@ -29,7 +29,7 @@ def open_stores(addresses: "Iterable[str | os.PathLike[str]] | str | os.PathLike
     """Several stores that answer as one: .query, .table, .sql, with a column `store` and every parameter that differs.
 
     addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store. Of a folder, an
-    archive beside its store is left out, and what a merged store there was made of; a warning names them. Raises JobError if
+    archive beside its store is left out, and a store that another there was forked from; a warning names them. Raises JobError if
     there is none.
     """
     from jobs.query.shelf import Shelf

@@ -133,7 +133,7 @@ def _default_columns(
         n_first, differing, stores = 2, set(shelf.differing), shelf.stores
         there = {*shelf[table].names, *sorted_by}
         known = [name for name in found if name in there]
-    swept = differing.union(["job_seed"], *([*one.swept, *varied(one)] for one in stores))
+    swept = differing.union(*([*one.swept, *varied(one)] for one in stores))
     kind = lambda name: name.partition(".")[0].partition("[")[0]
     is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
     first = [name for name in known if name in known[:n_first] or name == table]

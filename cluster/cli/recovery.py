@@ -169,7 +169,6 @@ def cancel(store: options.StorePath) -> None:
         out.print(line)
     if sent and not Store.exists(store):
         return
-    # Not Store.open: a merge holds the lease before its store exists.
     place = connect.open_objects(store)
     try:
         stopped = ask_to_stop(place)

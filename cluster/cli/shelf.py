@@ -1,4 +1,4 @@
-"""The commands ls, note, merge and archive, which list and keep stores."""
+"""The commands ls, note and archive, which list and keep stores."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 
 from cluster.cli import options
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table, write_table
-from jobs.errors import JobError, advised, count
+from jobs.errors import advised, count
 from jobs.storage.connect import refuse_taken
 from jobs.store.store import Store
 
@@ -110,35 +110,6 @@ def note(
     gone = {*options.words_of(untag), *(untag or ())}
     kept = tuple(name for name in tags if name not in gone)
     write_note(opened, Note(note=before.note if text is None else text, tags=kept))
-
-
-def merge(
-    to: Annotated[str, typer.Argument(help="the new store", show_default=False)],
-    stores: options.StorePaths,
-    trust: options.Trust = False,
-) -> None:
-    """Copy the items of several finished stores of one kernel into a new store, and check it. Items get
-    new numbers; the new store says where each comes from."""
-    from cluster.cli.running import open_to_compute
-    from jobs.gather.check import check
-    from jobs.gather.gather import gather
-    from jobs.gather.merge import merge as merge_stores
-    from jobs.store.finding import find_stores
-
-    found = find_stores(stores, err.print)
-    if len(found) == 1 and len(stores) > 1:
-        raise JobError(f"{found[0]} is given twice; give two or more stores")
-    if len(found) < 2:
-        raise JobError(
-            f"{', '.join(stores)}: {count(len(found), 'store')} given; two or more expected"
-        )
-    merged = merge_stores([open_to_compute(address, trust) for address in found], to)
-    n = gather(merged)
-    if wrong := check(to):
-        raise JobError(f"{to}: {wrong[0].key} is {wrong[0].what}; delete it and merge again")
-    out.print(
-        f"merged {count(n, 'item')} of {count(len(found), 'store')}; {advised('ctd', 'query', to)}"
-    )
 
 
 def archive(

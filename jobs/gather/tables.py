@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -13,10 +13,9 @@ from ctd.late import scipy
 from ctd.rows import combinations
 from jobs.late import zarr
 from jobs.plan.items import text_of
-from jobs.spec.reductions import ALWAYS, JOB_SEED, Best, Counts, Histogram, Seeds
+from jobs.spec.reductions import ALWAYS, Best, Counts, Histogram, Seeds
 from jobs.storage import objects
 from jobs.store.arrays import DONE, Lazy, attributes, flags, put_array
-from jobs.store.finding import merged_parts
 from jobs.store.marker import Marker
 from jobs.store.store import Store, rows_of, table_group
 
@@ -52,36 +51,9 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
         read = partial(_column, store, name)
         axes = ("item", f"{name}_index")[: read(0, NO_ROWS).ndim]
         put(name, read, Var(axes, "1", name))
-    if of_jobs := seed_column(store):
-        seeds = job_seeds(store)
-        first, own = np.array([*seeds]), np.array([*seeds.values()], np.uint32)
-        which = lambda g, r: first.searchsorted(scalar("item", g, r), "right") - 1
-        put(JOB_SEED, lambda g, r: own[which(g, r)], Var(("item",), "1", "seed of the job"))
     for name, var in scalars.items():
         put(name, partial(scalar, name), var._replace(axes=("item",)))
-    out.attrs.put({"coordinates": " ".join([*store.swept, *of_jobs])})
-
-
-def job_seeds(store: Store) -> dict[int, int]:
-    """First item -> seed of its job, of the stores that a store was merged from; of one that was computed, its own."""
-    return dict(_job_seeds(0, store.job.spec.seed, store.job.provenance))
-
-
-def seed_column(store: Store) -> list[str]:
-    """The column `job_seed`, in a list, of items of jobs of several seeds: nothing else may tell two of them apart; else an empty list."""
-    return [JOB_SEED] if len({*job_seeds(store).values()}) > 1 else []
-
-
-def _job_seeds(start: int, seed: int, about: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    """Yield (first item, seed of the job) of the stores that a store was merged from; of one that was computed, its own.
-
-    start: its first item. about: its provenance.
-    """
-    for part in (parts := merged_parts(about)):
-        first, spec = start + part["first_item"], part["spec"]
-        yield from _job_seeds(first, spec.get("seed", 0), part["provenance"])
-    if not parts:
-        yield start, seed
+    out.attrs.put({"coordinates": " ".join(store.swept)})
 
 
 def open_columns(store: Store) -> dict[str, bool]:
@@ -91,7 +63,6 @@ def open_columns(store: Store) -> dict[str, bool]:
     scalar = lambda name, g: store.array(g, name) if _has(store, name, g) else np.full(0, np.nan)
     found: dict[str, Any] = {name: [column(name, g) for g in groups] for name in store.swept}
     found |= {name: [scalar(name, g) for g in groups] for name in ("item", *_scalars(store))}
-    found |= {name: [np.array([store.job.spec.seed])] for name in seed_column(store)}
     is_number = lambda values: values.dtype.kind in "iufb" and len(values.shape) == 1
     return {name: all(map(is_number, of)) for name, of in found.items() if name not in ALWAYS}
 
@@ -166,7 +137,7 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     assert isinstance(table, zarr.Group)
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
     columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
-    items = Items(columns, labels, [*store.swept, *[JOB_SEED] * (JOB_SEED in columns)])
+    items = Items(columns, labels, store.swept)
     for one in reductions:
         made = MAKERS[type(one)](one, items)
         first = [name for name in made if name in ("rank", "item", *items.swept)]
@@ -205,7 +176,7 @@ class Items(NamedTuple):
     labels: Mapping[str, Sequence[str]]
     """Column -> the text of each code, from 0 on; none of a column of values."""
     swept: Sequence[str]
-    """The columns that were swept, and the seeds of merged jobs."""
+    """The columns that were swept."""
 
     def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Some rows of a column, with texts in place of codes; the code -1 of an item that failed becomes ""."""

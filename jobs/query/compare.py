@@ -16,15 +16,12 @@ import pandas as pd
 
 from ctd.words import count, left_out
 from jobs.errors import JobError
-from jobs.gather.tables import job_seeds
 from jobs.query.columns import Column, Text, as_array, as_column, as_text, concat, literal, sort_key
 from jobs.query.table import Table
 from jobs.query.tables import ask, nothing_yet
 from jobs.run.prepare import NOT_GIVEN, differing
 from jobs.spec.job import inner
-from jobs.spec.reductions import JOB_SEED
 from jobs.store.arrays import attributes
-from jobs.store.finding import merged_parts
 from jobs.store.store import Store
 
 BLOCK_BYTES = 64 << 20
@@ -82,10 +79,6 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
         return Comparison(_specs(*stores), [], {"both": 0, **alone}, *none)
     keys: dict[str, list[Column]] = {}
     swept = dict.fromkeys(name for store in stores for name in store.swept)
-    a, b = ({*job_seeds(store).values()} for store in stores)
-    # Of a store merged from jobs of several seeds, those of the other's.
-    if len(a | b) > 1 and a & b:
-        swept[JOB_SEED] = None
     for name in swept:
         values = [_key(store, table, name) for store, table in zip(stores, tables, strict=True)]
         found = [value for value in values if value is not None]
@@ -121,9 +114,7 @@ def _draws(stores: Sequence[Store], both: pd.DataFrame) -> list[str]:
     """A sentence if items in both have other numbers in b, and so other random draws, also with one seed."""
     described = stores[0].description
     is_drawn = described.draws or "seed" in described.fields
-    # A merged item keeps the draws of its old number.
-    unmerged = not any(merged_parts(store.job.provenance) for store in stores)
-    moved = int((both["item a"] != both["item b"]).sum()) if is_drawn and unmerged else 0
+    moved = int((both["item a"] != both["item b"]).sum()) if is_drawn else 0
     said = f"{count(moved, 'pair')} of other item numbers: their random draws differ, also with one seed"
     return [said] * bool(moved)
 
@@ -183,7 +174,7 @@ def _key(store: Store, table: Table, name: str) -> Column | None:
     """The value of a field for each item; None if the store's kernel has no such field."""
     if name in table.names:
         return _alike(table.read(name))
-    value = store.job.spec.seed if name == JOB_SEED else _of_all(store, name)
+    value = _of_all(store, name)
     if value is NOT_GIVEN:
         # A replicate number is not a field: without replicates every item is the first one.
         return np.zeros(table.n) if name == "seed" else None

@@ -18,15 +18,13 @@ import numpy as np
 from obstore.exceptions import BaseError
 
 from jobs.errors import JobError, nearest
-from jobs.gather.tables import job_seeds
 from jobs.query import query as questions
 from jobs.query.columns import as_array, as_column, as_text, brief, labelled
 from jobs.query.expression import Expression
 from jobs.query.sql import sql
 from jobs.query.table import Read, Table, end_to_end
-from jobs.query.tables import Source, Tables, ask, ended_with, tables_of
+from jobs.query.tables import JOB_SEED, Source, Tables, ask, ended_with, tables_of
 from jobs.spec.job import leaves
-from jobs.spec.reductions import JOB_SEED
 from jobs.storage import objects
 from jobs.storage.addresses import without_ending
 from jobs.store.arrays import attributes
@@ -70,8 +68,7 @@ class Shelf(Source):
         """What any of the stores sweeps or searches."""
         swept = [name for store in self.stores for name in store.swept]
         ended = [name for store in self.stores for name in ended_with(store).values()]
-        merged = [JOB_SEED for own in self._fixed if JOB_SEED not in own]
-        return list(dict.fromkeys(swept + merged + ended))
+        return list(dict.fromkeys(swept + ended))
 
     @cached_property
     def differing(self) -> dict[str, list[Any]]:
@@ -166,16 +163,13 @@ def _constant(value: object, n: int) -> Read:
 
 
 def fixed(store: Store) -> dict[str, Any]:
-    """The parameters that all items of a store share, by dotted path, defaults included; `kernel`, and `job_seed` unless it was
-    merged from jobs of several."""
+    """The parameters that all items of a store share, by dotted path, defaults included; `kernel` and `job_seed`."""
     spec = store.job.spec
     varied = [*spec.swept(), *searched(store)]
     is_varied = lambda path: any(path == name or path.startswith(f"{name}.") for name in varied)
     params = leaves(attributes(store.results(0))["params"])
     found = {path: value for path, value in params.items() if not is_varied(path)}
-    seeds = {*job_seeds(store).values()}
-    one = {JOB_SEED: spec.seed} if len(seeds) == 1 else {}
-    return {"kernel": spec.kernel, **one, **found}
+    return {"kernel": spec.kernel, JOB_SEED: spec.seed, **found}
 
 
 def short_names(addresses: Sequence[str]) -> list[str]:

@@ -20,11 +20,10 @@ import obstore
 from jobs import keys
 from jobs.errors import JobError, advised, count, nearest
 from jobs.gather.gather import require_rows
-from jobs.gather.tables import reduction_tables, seed_column
+from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
 from jobs.query.readers import child, join_items, reduced, search_table, stored
 from jobs.query.table import Table
-from jobs.spec.reductions import JOB_SEED
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.lease import drivers
@@ -36,19 +35,21 @@ from jobs.store.store import Store, going_on
 
 SEED = "seed"
 """The swept field that repeats an item of any kernel."""
+JOB_SEED = "job_seed"
+"""The column of the jobs' seeds, where they differ between stores."""
 
 
 def replicates(store: Store) -> tuple[str, ...]:
-    """The columns that only repeat an item: the seed, that of a merged job, and the fields that the kernel names."""
+    """The columns that only repeat an item: the seed, that of the job, and the fields that the kernel names."""
     return SEED, JOB_SEED, *store.description.replicates
 
 
 def varied(store: Store) -> list[str]:
-    """The columns of swept and searched fields, and of the seeds of merged jobs; a field that a population changes has its final values."""
+    """The columns of swept and searched fields; a field that a population changes has its final values."""
     ended, dims = ended_with(store), store.description.dims
     final = [f"final_{name}" for name in searched(store) if f"final_{name}" in dims]
     swept = [name for name in store.swept if f"final_{name}" not in final]
-    return [*(ended.get(name, name) for name in final), *swept, *seed_column(store)]
+    return [*(ended.get(name, name) for name in final), *swept]
 
 
 def ended_with(store: Store) -> dict[str, str]:

@@ -18,7 +18,6 @@ from jobs.storage.lease import LeaseRecord, describe, drivers
 from jobs.store import checkpoint
 from jobs.store.card import n_dropped, read_note
 from jobs.store.events import Event, planned_warnings, read_events, unended
-from jobs.store.finding import merged_parts
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
@@ -67,7 +66,7 @@ def state(
         "running": "; ".join(map(describe, living[:3])) or None,
         "progress": _reported(living, plan.n_items, n_items),
         "runs": len([e for e in events if e.kind == "run"]),
-        **_origin(store, markers),
+        **_origin(markers),
         "stopped": stopped,
         "unfinished": _unfinished(store, markers, events) if stopped else None,
         "attempts_failed": sum(event.kind == "error" for event in events),
@@ -107,14 +106,13 @@ def is_open(event: Event, plan: Plan, done: set[int]) -> bool:
     return event.shard not in done
 
 
-def _origin(store: Store, markers: Sequence[Marker]) -> dict[str, Any]:
-    """The addresses of the stores that were merged into this one; address -> number of items that a fork copied from there."""
-    merged = [str(part.get("store", "?")) for part in merged_parts(store.job.provenance)]
+def _origin(markers: Sequence[Marker]) -> dict[str, Any]:
+    """The store that a fork copied items from -> their number."""
     forked: Counter[str] = Counter()
-    for marker in [] if merged else markers:
+    for marker in markers:
         if marker.copied_from is not None:
             forked[marker.copied_from] += marker.n_items
-    return {"merged_from": merged, "forked_from": dict(forked)}
+    return {"forked_from": dict(forked)}
 
 
 def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict[str, Any] | None:
@@ -198,9 +196,8 @@ def facts(found: Mapping[str, Any], submitted: str = "", resumes: str = "") -> d
         "next": resumes,
         "warnings": joined(found["warnings"]),
         "computed on": ", ".join([*found["hosts"], *found["devices"]]),
-        "merged from": ", ".join(found["merged_from"]),
         "forked from": forked_from(found),
-        "runs": "" if found["merged_from"] else runs,
+        "runs": runs,
         "decided": joined(found["learned"]),
     }
 

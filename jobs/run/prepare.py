@@ -188,8 +188,7 @@ def create(ready: Prepared, address: str, about: dict[str, Any] | None = None) -
         if Store.exists(address):
             return reopen(ready.spec, address, ready.kernel)
         # Before the store is there: what was silent for long may have been taken for dead.
-        look = lambda _: lease.check()
-        store = create_store(address, job, ready.items, ready.outputs, look)
+        store = create_store(address, job, ready.items, ready.outputs, lease.check)
         if ready.warnings:
             with closing(Events(store)) as events:
                 for text in ready.warnings:

@@ -16,7 +16,7 @@ from itertools import chain
 from obstore.store import ObjectStore
 
 from jobs import keys
-from jobs.errors import JobError, count
+from jobs.errors import count
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
 from jobs.run.ledger import Ledger
@@ -81,11 +81,6 @@ def run_shards(
     # Nothing to do needs no lease, and so no right to write.
     if len(store.committed.numbers()) == store.job.plan.n_shards:
         return progress_of(store, store.committed.markers(), store.failed.items())
-    if store.job.provenance.get("merged"):
-        raise JobError(
-            f"{store.address}: was merged: its items have the random numbers of the stores that they came from, and cannot be computed again "
-            "here; repair those stores, and merge them again"
-        )
     with claim(store, part).held(stop) as lease:
         # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)

@@ -23,9 +23,6 @@ from jobs.spec.job import JobSpec
 from jobs.spec.search import SEARCH_TABLE, kind_by
 from jobs.spec.text import SECTION
 
-JOB_SEED = "job_seed"
-"""Column of items merged from jobs of several seeds."""
-
 
 class _Reduction(BaseModel):
     model_config = SECTION
@@ -71,8 +68,8 @@ class Seeds(_Reduction):
     name: Literal["seeds"]
     of: str
     """the column"""
-    over: tuple[str, ...] = ("seed", JOB_SEED)
-    """swept columns that tell replicates of one setting apart; all other swept columns make the setting; `job_seed`: of merged jobs"""
+    over: tuple[str, ...] = ("seed",)
+    """swept columns that tell replicates of one setting apart; all other swept columns make the setting"""
     quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.05, 0.5, 0.95)
     """probabilities of the quantiles"""
     confidence: float = Field(0.95, gt=0, lt=1)
@@ -157,7 +154,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
         }
         raise explain(error, "gather", known) from None
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
-    columns = {name: name != "outcome" for name in (*spec.swept(), JOB_SEED, *scalars)}
+    columns = {name: name != "outcome" for name in (*spec.swept(), *scalars)}
     check_reductions(found, columns)
     taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
     taken |= {SEARCH_TABLE} if spec.search else set()
@@ -181,8 +178,7 @@ def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) ->
             known = [name for name, is_number in columns.items() if is_number]
             if field not in one.numbers:
                 known = [*columns, *ALWAYS]
-            # Of items of one job nothing has to be told apart.
-            if column not in known and (field, column) != ("over", JOB_SEED):
+            if column not in known:
                 what = f"unknown column {column!r}"
                 if column in columns:
                     what = f"{column!r} does not hold one number an item"

@@ -43,15 +43,15 @@ def create_store(
     job: Job,
     items: Items,
     outputs: Sequence[Outputs],
-    fill: Callable[[Store], None] = lambda store: None,
+    check: Callable[[], None],
 ) -> Store:
     """Create an empty store at `address`, which must hold none, and return it.
 
-    outputs: the results of each group's items. fill: writes shards before the store counts as complete; a merged store is never
-    there without its rows.
+    outputs: the results of each group's items. check: called before the store counts as complete; it raises Held if another
+    process creates one there.
 
-    Raises JobError if the store cannot be written. What was written to a local folder is removed again, unless `fill` raised
-    Held: then another process creates a store there.
+    Raises JobError if the store cannot be written. What was written to a local folder is removed again, unless `check`
+    raised Held.
     """
     path = addresses.local_path(address)
     made = path is not None and not Store.exists(address)
@@ -63,7 +63,7 @@ def create_store(
         _lay_out(store, items, outputs)
         write_sums(store.objects, "created", keys_outside_run(store))
         objects.write(store.objects, keys.KERNEL, description_of(store))
-        fill(store)
+        check()
         write_job(store.objects, store.job)
         # A kill before this line leaves a complete store: run/creating.json means nothing beside run/job.json.
         objects.delete(store.objects, keys.CREATING)

@@ -36,12 +36,12 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     """Return the addresses of stores, each once, in the order in which they are named.
 
     A store in a folder is left out if another one there has its items, so that no item counts twice: archives beside their
-    store, copies, and the stores that a merged or forked one was made of. So is a damaged store, unless all are.
+    store, copies, and the store that a forked one grew from. So is a damaged store, unless all are.
 
     given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are patterns.
     So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr. An address where nothing is, is returned as it is.
     tell: called with a line if stores are left out, and with one for each set of stores whose items count twice all the same,
-    because they were named or merged.
+    because they were named.
 
     Raises JobError if a pattern matches no store, or a folder has none.
     """
@@ -83,7 +83,7 @@ class Found(NamedTuple):
     id: str | None
     """The identity of the store; None if it is not known."""
     parts: Mapping[str | None, str] = {}
-    """Identity -> address at that time, of the stores that it was merged or forked from, and of those that these were made from."""
+    """Identity -> address at that time, of the store that it was forked from, and of those that this one grew from."""
     lacks: str = ""
     """The key of a damaged or missing object without which nobody can ask the store; "" if there is none."""
     is_original: bool = False
@@ -100,8 +100,8 @@ def _look(address: str, read: Read) -> Found | None:
         job = verified(copy) or parsed(data) or parsed(copy)
     if not job:
         return Found(None, lacks=keys.JOB)
-    made_of = made_from(job.get("provenance"))
-    parts = {_identity(part, "spec_sha256"): str(part.get("store")) for part in made_of}
+    ancestors = _ancestors(job.get("provenance"))
+    parts = {_identity(part, "spec_sha256"): str(part.get("store")) for part in ancestors}
     lacks = next((key for key in METADATA if parsed(read(key)) is None), "")
     return Found(_identity(job, "digest"), parts, lacks, _is_named(job, address))
 
@@ -118,7 +118,7 @@ def _is_named(job: Mapping[str, Any], address: str) -> bool:
 
 def _identity(job: Mapping[str, object], digest: str) -> str | None:
     """Return the identity of a store: its job, and when, where and by which command it was created; None if the job does not
-    say so. Archives of the store keep it, and so does the provenance of a store that is merged from it.
+    say so. Archives of the store keep it, and so does the provenance of a store that is forked from it.
 
     digest: the key of the job's digest.
     """
@@ -126,22 +126,10 @@ def _identity(job: Mapping[str, object], digest: str) -> str | None:
     return None if None in about else json.dumps(about, sort_keys=True)
 
 
-def _forked(provenance: object) -> list[dict[str, Any]]:
-    """Return the entry of the store that a store was forked from, if it was."""
-    found = provenance.get("forked") if isinstance(provenance, dict) else None
-    return [found] if isinstance(found, dict) else []
-
-
-def merged_parts(provenance: object) -> list[dict[str, Any]]:
-    """Return the entries of the stores that a store was merged from, by its provenance; none if it was computed, or is damaged."""
-    parts = provenance.get("merged") if isinstance(provenance, dict) else None
-    return [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
-
-
-def made_from(provenance: object) -> list[dict[str, Any]]:
-    """Return the entries of all stores whose items a store has: it was merged or forked from them, or from stores made of them."""
-    inside = [*merged_parts(provenance), *_forked(provenance)]
-    return [one for part in inside for one in (part, *made_from(part.get("provenance")))]
+def _ancestors(provenance: object) -> list[dict[str, Any]]:
+    """Return the entries of the store that a store was forked from, of the one that this was forked from, and so on."""
+    parent = provenance.get("forked") if isinstance(provenance, dict) else None
+    return [parent, *_ancestors(parent.get("provenance"))] if isinstance(parent, dict) else []
 
 
 def _copies(found: Mapping[str, Found], named: Collection[str]) -> dict[str, str]:
@@ -150,7 +138,7 @@ def _copies(found: Mapping[str, Found], named: Collection[str]) -> dict[str, str
     is_begun = lambda where: (
         n_of[found[where].id] > 1 and _read(_bucket(where), where, keys.CARD) is None
     )
-    # A merged store before its parts. Of several copies one that is named, then a store before its archives, then a finished one,
+    # A forked store before the one that it grew from. Of several copies one that is named, then a store before its archives, then a finished one,
     # then the original.
     rank = lambda where: (
         -len(found[where].parts), where not in named, _is_archive(where), is_begun(where),

@@ -12,7 +12,6 @@ import yaml
 from ctd.kernel import Outcome
 from ctd.plots import Axis, Lines, Plot, Spans, spread
 from jobs.errors import count, duration
-from jobs.gather.tables import job_seeds
 from jobs.plan.layout import Plan
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
@@ -153,7 +152,7 @@ def _listed(
         "kernel": store.job.spec.kernel,
         "groups": f"{len(store.job.plan.group_sizes):,}",
         "created": f"{made.get('created', '?')} on {made.get('host', '?')}",
-        "seed": ", ".join(dict.fromkeys(map(str, job_seeds(store).values()))),
+        "seed": str(store.job.spec.seed),
     }
     if markers:
         first, last = min(m.started for m in markers), max(m.ended for m in markers)
@@ -164,10 +163,10 @@ def _listed(
             "devices": ", ".join(found["devices"]),
             "hosts": ", ".join(hosts[:FEW_HOSTS]) + " ..." * (len(hosts) > FEW_HOSTS),
         }
-    out |= {"forked from": forked_from(found), "merged from": ", ".join(found["merged_from"])}
-    if not found["merged_from"]:
-        out |= {"runs": str(found["runs"]), "attempts that failed": str(found["attempts_failed"])}
     out |= {
+        "forked from": forked_from(found),
+        "runs": str(found["runs"]),
+        "attempts that failed": str(found["attempts_failed"]),
         "ctd commit": str(made.get("git_commit") or ""),
         "digest of the job": store.job.spec.digest(),
     }

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -63,9 +62,8 @@ ASKS = [
 
 WITH_A_JOB = {"run", "plan", "submit"}
 """They take the user's own job file, which may name a stranger's store."""
-BESIDES = {"watch", "weights", "merge"}
-"""watch serves until Ctrl-C: its pages are made in a test of the API, and looked at in Chromium. weights takes STORE::ITEM, merge
-the new store first."""
+BESIDES = {"watch", "weights"}
+"""watch serves until Ctrl-C: its pages are made in a test of the API, and looked at in Chromium. weights takes STORE::ITEM."""
 WITHOUT_A_STORE = {"schema", "kernels", "new", "clusters"}
 
 
@@ -139,13 +137,6 @@ def test_the_advised_command_has_trust_where_it_takes_it(ctd, hostile):
     lose(Store.open(str(hostile.path)), 0)
     assert f"`ctd resume {hostile.path} --trust` continues" in ctd("check", hostile.path)[1]
     assert not hostile.ran
-
-
-def test_merging_asks_for_trust(ctd, hostile):
-    other = shutil.copytree(hostile.path, hostile.path.with_name("other.zarr"))
-    refused(ctd("merge", "new.zarr", hostile.path, other), "inside of a store", "--trust")
-    assert not hostile.ran
-    assert not hostile.path.with_name("new.zarr").exists()
 
 
 def test_computing_by_the_api_asks_for_trust(hostile):

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 from obstore.exceptions import PermissionDeniedError
-from stores import JOB, make, run
+from stores import BASE, JOB, make, run
 
 import jobs
 from jobs import keys
 from jobs.errors import JobError
 from jobs.export.archive import write_archive
 from jobs.gather.gather import gather
-from jobs.gather.merge import merge
 from jobs.query.shelf import list_stores
+from jobs.run.fork import fork
+from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
+from jobs.spec.job import parse_job
 from jobs.storage import connect, objects
 from jobs.store.finding import find_stores
 from jobs.store.store import Store
@@ -83,31 +86,41 @@ def test_find_stores_in_a_bucket(s3, lab):
         find_stores(["s3://none/found/*"])
 
 
+def grown(old, address, *rates):
+    """A store that is forked from another, with a sweep for each rate more."""
+    spec = parse_job({**SMALL, "seed": old.job.spec.seed, "sweep": sweeps(*rates)}, "job")
+    executor = SerialExecutor(1)
+    store = fork(spec, BASE, "job", str(address), old, executor)
+    run_shards(store, executor)
+    return store
+
+
+def sweeps(*rates):
+    return [SMALL["sweep"], *({"grid": {"rate": [rate, 2 * rate]}} for rate in rates)]
+
+
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
-    """{a, b}.zarr, a.zip, all.zarr, merged from both, all.zip, and more/c.zarr, in which all.zarr and another job are merged."""
+    """{a, b}.zarr, a.zip, all.zarr, forked from a.zarr, all.zip, and more/c.zarr, forked from all.zarr."""
     folder = tmp_path_factory.mktemp("copies")
     path = lambda name: str(folder / name)
-    a, b, other = (
-        run(path(f"{n}.zarr"), {**SMALL, "seed": k})[0] for k, n in enumerate(("a", "b", "other"))
-    )
-    both = merge([a, b], path("all.zarr"))
-    merge([both, other], path("more/c.zarr"))
+    a, _ = (run(path(f"{n}.zarr"), {**SMALL, "seed": k})[0] for k, n in enumerate("ab"))
+    both = grown(a, path("all.zarr"), 0.3)
+    grown(both, path("more/c.zarr"), 0.3, 0.5)
     for store in (a, both):
         gather(store)
         write_archive(store, folder / store.address.replace(".zarr", ".zip"))
-    shutil.rmtree(other.address)
     return folder
 
 
 @pytest.mark.parametrize(
     ("gone", "given", "found", "told"),
     [
-        (["more"], ["."], ["all.zarr"],
-         "a.zarr (part of all.zarr), a.zip (part of all.zarr), all.zip (an archive of all.zarr), b.zarr (part of all.zarr)"),
+        (["more"], ["."], ["all.zarr", "b.zarr"],
+         "a.zarr (part of all.zarr), a.zip (part of all.zarr), all.zip (an archive of all.zarr)"),
         (["more", "all.zarr", "all.zip"], ["."], ["a.zarr", "b.zarr"], "a.zip (an archive of a.zarr)"),
         (["more", "all.zarr", "all.zip", "a.zarr"], ["."], ["a.zip", "b.zarr"], ""),
-        (["more"], ["."  , "b.zarr"], ["all.zarr", "b.zarr"], "a.zarr (part of all.zarr), a.zip (part of all.zarr), all.zip (an archive of all.zarr)"),
+        (["more"], [".", "a.zarr"], ["a.zarr", "all.zarr", "b.zarr"], "a.zip (part of all.zarr), all.zip (an archive of all.zarr)"),
         (["more"], ["*a*.zarr", "a.zip"], ["a.zarr", "all.zarr", "a.zip"], ""),
         (["all.zarr", "all.zip", "b.zarr", "a.zip"], ["."], ["more/c.zarr"], "a.zarr (part of more/c.zarr)"),
     ],
@@ -126,26 +139,22 @@ def test_no_item_of_a_folder_counts_twice(copies, tmp_path, monkeypatch, gone, g
     assert lines[: bool(told)] == ([f"{begins}{told}{ends}"] if told else [])
     # What is named is taken all the same.
     assert lines[bool(told) :] == {
-        "b.zarr": ["all.zarr and b.zarr hold the same items, which count twice: those of b.zarr"],
+        "a.zarr": ["a.zarr and all.zarr hold the same items, which count twice: those of a.zarr"],
         "a.zip": [
             "a.zarr, all.zarr and a.zip hold the same items, which count 3 times: those of a.zarr"
         ],
     }.get(given[-1], [])
 
 
-def test_items_that_two_merged_stores_share_are_told(copies, tmp_path, monkeypatch):
-    for name in ("a.zarr", "b.zarr"):
-        shutil.copytree(copies / name, tmp_path / name)
+def test_items_that_two_forks_share_are_told(copies, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    c, d = (run(tmp_path / f"{n}.zarr", {**SMALL, "seed": k})[0] for k, n in enumerate("cd", 8))
-    a = Store.open("a.zarr")
-    for other in (c, d):
-        merge([a, other], other.address.replace(".zarr", "+a.zarr"))
+    a = Store.open(str(copies / "a.zarr"))
+    for name, rate in (("c.zarr", 0.6), ("d.zarr", 0.7)):
+        grown(a, name, rate)
     lines = []
-    assert find_stores(["."], lines.append) == ["b.zarr", "c+a.zarr", "d+a.zarr"]
-    assert lines[1:] == [
-        "c+a.zarr and d+a.zarr hold the same items, which count twice: those of a.zarr"
-    ]
+    assert find_stores(["."], lines.append) == ["c.zarr", "d.zarr"]
+    (line,) = lines
+    assert line.startswith("c.zarr and d.zarr hold the same items, which count twice: those of ")
 
 
 def test_a_copy_in_a_folder_is_left_out_and_a_finished_one_taken(copies, tmp_path, monkeypatch):
@@ -212,13 +221,16 @@ def test_archives_without_their_store_count_once(copies, tmp_path, monkeypatch):
     assert find_stores([".", "b.zip"], lines.append) == ["b.zip"]
 
 
-def test_items_of_a_folder_with_a_merged_store(copies, command_line, monkeypatch):
+def test_items_of_a_folder_with_a_fork(copies, command_line, monkeypatch):
     monkeypatch.chdir(copies)
     with pytest.warns(UserWarning, match="has their items: a.zarr"):
         shelf = jobs.open_stores(["."])
-    assert [(one.address, one.job.plan.n_items) for one in shelf.stores] == [("more/c.zarr", 6)]
+    assert [(one.address, one.job.plan.n_items) for one in shelf.stores] == [
+        ("b.zarr", 2),
+        ("more/c.zarr", 6),
+    ]
     code, out, err = command_line("query", ".", "--agg", "count")
-    assert (code, out.split()[-1], "left out, since" in err) == (0, "6", True)
+    assert (code, out.split()[-1], "left out, since" in err) == (0, "8", True)
     assert len(list_stores(["."])[0]["store"]) == 6, "a list has what lies there"
 
 
