@@ -13,7 +13,6 @@ store's files dropped from the page cache before:
     groups     the same question again, median of 5
 
     ctd        jobs.open_store, .query
-    sql        the same by jobs.open_store, .sql
     xarray     xr.open_zarr on the item table: a mask, isel, sortby
     pandas     the same table as a data frame: boolean indexing, sort_values, groupby
     duckdb     the same table in a database of DuckDB's own
@@ -118,16 +117,6 @@ class Ctd:
         return self.store.query(group_by=GROUP, agg=AGG)
 
 
-class Sql(Ctd):
-    """The same in SQL."""
-
-    def top(self, limit):
-        return self.store.sql(TOP_SQL.format(limit))
-
-    def group(self):
-        return self.store.sql(GROUP_SQL)
-
-
 class Xarray:
     """By xarray alone, as one would write it."""
 
@@ -193,7 +182,6 @@ class Duckdb(Pandas):
 
 KINDS: dict[str, Any] = {
     "ctd": Ctd,
-    "sql": Sql,
     "xarray": Xarray,
     "pandas": Pandas,
     "duckdb": Duckdb,

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def open_store(address: "str | os.PathLike[str]") -> "StoreTree":
-    """The store as a lazy xarray DataTree that can be asked: .query, .select, .table, .weights, .sql."""
+    """The store as a lazy xarray DataTree that can be asked: .query, .select, .table, .weights."""
     from jobs.query.tree import StoreTree  # here: xarray takes a second to import
 
     return StoreTree.of(Store.open(os.path.expanduser(address)))
 
 
 def open_stores(addresses: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]") -> "Shelf":
-    """Several stores that answer as one: .query, .table, .sql, with a column `store` and every parameter that differs.
+    """Several stores that answer as one: .query and .table, with a column `store` and every parameter that differs.
 
     addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store. Of a folder, an
     archive beside its store is left out, and a store that another there was forked from; a warning names them. Raises JobError if

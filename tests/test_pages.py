@@ -72,7 +72,6 @@ def test_first_job_of_the_readme_runs(tmp_path, monkeypatch, command_line, chang
 
 
 def test_snippets_of_the_answers_run(folder, monkeypatch):
-    pytest.importorskip("duckdb")
     monkeypatch.chdir(folder)
     space = {}
     for code in blocks(ANSWERS, "python"):

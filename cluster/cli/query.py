@@ -23,7 +23,6 @@ from cluster.cli.outcome import no_rows, say_warnings
 from jobs.errors import JobError, advised, count
 from jobs.query.query import Asked, answer, described, sort_keys
 from jobs.query.shelf import Shelf, open_all
-from jobs.query.sql import sql as ask_sql
 from jobs.query.tables import tables_of, varied
 from jobs.store.store import Mode, Store
 
@@ -35,12 +34,6 @@ Aggregates = Annotated[
     str | None,
     typer.Option(
         help='"median(q), mean(stable), count"; also std, sem, min, max, sum, quantile(q, 0.9), q90(q)'
-    ),
-]
-Sql = Annotated[
-    str | None,
-    typer.Option(
-        help='a query in SQL, such as "select max(q) from items"; "show tables" lists the tables; needs duckdb'
     ),
 ]
 
@@ -61,7 +54,6 @@ def query(
     group_by: options.ColumnNames = None,
     agg: Aggregates = None,
     table: Table = None,
-    sql: Sql = None,
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json, .parquet or .nc instead of showing")
     ] = None,
@@ -75,18 +67,13 @@ def query(
         "table": table, "sort": ",".join(sort or ()), "limit": limit, "agg": agg,
         "columns": ",".join(columns or ()), "group_by": ",".join(group_by or ()),
     }  # fmt: skip
-    is_default = not (columns or agg or sql or as_json or to)
-    if sql is not None:
-        why = "not with --sql, where the query itself says it; leave one out"
-        options.refuse(why, where=where, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg, table=table)  # fmt: skip
-        name, found = "", ask_sql(store, sql)
-    else:
-        name, found, notes = answer(store, options.all_of(where), **question)
-        for line in notes:
-            err.print(line)
-        if agg and to is None and not as_json:  # only what they are grouped by are texts
-            is_text = lambda column: column.dtype.kind == "O"
-            found = {n: np.where(v == "", "-", v) if is_text(v) else v for n, v in found.items()}
+    is_default = not (columns or agg or as_json or to)
+    name, found, notes = answer(store, options.all_of(where), **question)
+    for line in notes:
+        err.print(line)
+    if agg and to is None and not as_json:  # only what they are grouped by are texts
+        is_text = lambda column: column.dtype.kind == "O"
+        found = {n: np.where(v == "", "-", v) if is_text(v) else v for n, v in found.items()}
     if is_default:
         found = _default_columns(name, found, store, [*sort_keys(question["sort"])])
     if to is not None:
@@ -96,17 +83,17 @@ def query(
         say_infinite(found)
     else:
         most = 100 if limit is None else None
-        show_table(found, name or "sql", most, not is_default, "--json or --to FILE gives all")
+        show_table(found, name, most, not is_default, "--json or --to FILE gives all")
     if not n_rows(found) and limit != 0:
         _say_none(name, store, bool(where))
-    if isinstance(store, Shelf) and sql is None and "kernel" not in f"{where} {question}":
+    if isinstance(store, Shelf) and "kernel" not in f"{where} {question}":
         _say_kernels(_kernels_in(name, found, store))
     say_how_much(store)
 
 
 def _say_none(name: str, store: Store | Shelf, conditions: bool) -> None:
     """Say why an answer has no row."""
-    why = no_rows(name, _stores_of(store)[0]) if name else "the query found no row"
+    why = no_rows(name, _stores_of(store)[0])
     err.print(f"no row of table {name} meets the conditions" if conditions else why)
 
 

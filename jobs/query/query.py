@@ -1,4 +1,4 @@
-"""Query a store's tables: filter, sort and group rows by column names. jobs.query.sql asks them in SQL.
+"""Query a store's tables: filter, sort and group rows by column names.
 
 The arguments have the same names in Python and on the command line. See jobs.query.tables for the tables,
 jobs.query.expression for conditions, and jobs.query.aggregate for aggregates.

@@ -21,7 +21,6 @@ from jobs.errors import JobError, nearest
 from jobs.query import query as questions
 from jobs.query.columns import as_array, as_column, as_text, brief, labelled
 from jobs.query.expression import Expression
-from jobs.query.sql import sql
 from jobs.query.table import Read, Table, end_to_end
 from jobs.query.tables import JOB_SEED, Source, Tables, ask, ended_with, tables_of
 from jobs.spec.job import leaves
@@ -44,7 +43,7 @@ def open_all(given: Iterable[str], tell: Callable[[str], object]) -> Store | She
 
 
 class Shelf(Source):
-    """Several opened stores. `query`, `table` and `sql` are those of one store, over the rows of all.
+    """Several opened stores. `query` and `table` are those of one store, over the rows of all.
 
     >>> shelf = Shelf([Store.open("points.zarr")])
     >>> shelf.query(group_by="store", agg="count").store.tolist()
@@ -57,7 +56,7 @@ class Shelf(Source):
         """The value of the column `store` for each."""
         self._parts = [tables_of(store) for store in stores]
 
-    query, table, sql = questions.query, questions.table, sql
+    query, table = questions.query, questions.table
 
     @cached_property
     def _fixed(self) -> list[dict[str, Any]]:

@@ -22,7 +22,6 @@ from jobs.query.best import best as find_best
 from jobs.query.columns import as_array, decode
 from jobs.query.expression import Expression
 from jobs.query.query import Asked, find, query, table
-from jobs.query.sql import sql
 from jobs.query.tables import Source, ask
 from jobs.store.store import Mode, Store
 
@@ -137,10 +136,6 @@ class StoreTree(xr.DataTree):
         # Otherwise JAX would round a float64 network.
         with jax.enable_x64(True):
             return {name: jax.numpy.asarray(value) for name, value in arrays.items()}
-
-    def sql(self, text: str) -> pd.DataFrame:
-        """The answer to a SQL query over the store's tables, as a pandas frame (see `jobs.query.sql`)."""
-        return sql(self.store, text)
 
 
 def _zarr(store: Store) -> Any:

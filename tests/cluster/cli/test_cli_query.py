@@ -210,9 +210,6 @@ def test_query_of_several_stores_is_one_table(ctd, tmp_path):
         "whole": 44, "other": 2, "part": 6,
     }  # fmt: skip
     assert "52 of 134 items so far; `ctd status empty.zarr` shows more, and so for 1 other" in err
-    text = "select store, count(*) as n from items group by store order by store"
-    code, out, _ = ctd("whole.zarr", "other.zarr", "--sql", text, "--json")
-    assert json.loads(out) == [{"store": "other", "n": 2}, {"store": "whole", "n": 44}]
     assert ctd("whole.zarr", "other.zarr", "--to", tmp_path / "both.csv")[0] == 0
     assert pd.read_csv(tmp_path / "both.csv").store.value_counts().to_dict() == {
         "whole": 44, "other": 2,
@@ -237,14 +234,11 @@ def test_query_over_several_kernels_says_how_to_ask_one(ctd):
     assert ctd(*both, "--where", "norm >= 0")[2] == "", "only one has such rows"
 
 
-def test_sql_without_rows_says_so(ctd, tmp_path):
-    asked = ["whole.zarr", "--sql", "select * from items where n > 9"]
-    assert ctd(*asked) == (0, "", "the query found no row\n")
+def test_query_without_rows_says_so(ctd, tmp_path):
+    asked, none = ["whole.zarr", "--where", "n > 9"], "no row of table items meets the conditions\n"
+    assert ctd(*asked) == (0, "", none)
     err = ctd(*asked, "--to", tmp_path / "none.csv")[2]
-    assert err == f"wrote 0 rows to {tmp_path / 'none.csv'}\nthe query found no row\n"
-    assert (
-        ctd("whole.zarr", "--where", "n > 9")[2] == "no row of table items meets the conditions\n"
-    )
+    assert err == f"wrote 0 rows to {tmp_path / 'none.csv'}\n{none}"
 
 
 def test_compare_two_stores(command_line, monkeypatch, folder):
@@ -301,8 +295,6 @@ BAD = [
     (["none.zarr"], ["none.zarr: no such store"]),
     (["whole.zarr", "none.zarr"], ["none.zarr: no such store"]),
     (["none*.zarr"], ["none*.zarr: no store matches"]),
-    (["whole.zarr", "--sql", "select 1", "--where", "n == 3"], ["--where: not with --sql"]),
-    (["whole.zarr", "other.zarr", "--sql", "select nrm from items"], ['column "nrm" not found']),
 ]  # fmt: skip
 
 

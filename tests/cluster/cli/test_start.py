@@ -19,7 +19,7 @@ from jobs.spec.job import parse_job, read_content
 
 COMPUTES = {"jax", "jaxlib", "optax", "scipy", "ray", "matplotlib", "pynwb", "torch"}
 """What only a command that computes may import."""
-TABLES = COMPUTES | {"pandas", "xarray", "pyarrow", "duckdb"}
+TABLES = COMPUTES | {"pandas", "xarray", "pyarrow"}
 READS = TABLES | {"zarr", "numcodecs", "fsspec"}
 PARSES = READS | {"numpy", "pydantic", "yaml", "obstore", "h5py", "jobs", "ctd"}
 
@@ -35,7 +35,7 @@ LINES = [
         ["query STORE", "query STORE --where rate>0.2 --sort -norm --columns item,norm --json"],
         TABLES, 1000,
     ),
-    (["report STORE"], {"scipy", "matplotlib", "xarray", "duckdb"}, 2500),
+    (["report STORE"], {"scipy", "matplotlib", "xarray"}, 2500),
 ]  # fmt: skip
 """Commands, packages that none of them must import, modules that all of them together may load."""
 

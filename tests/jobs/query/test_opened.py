@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pytest
 import xarray as xr
 from page_stores import finished
@@ -140,74 +139,6 @@ def test_query_has_the_words_of_the_command(tree):
     found = tree.query("n == 3", group_by=["push"], agg="count", sort="-push")
     assert found.to_numpy().tolist() == [["[1, -1]", 11], ["[0, 0]", 11]]
     assert len(tree.table("place")) == 6
-
-
-def test_sql_is_answered_by_duckdb(tree):
-    found = tree.sql(
-        'select outcome, "push[0]" as push, count(*) as n, median(norm) as half from items '
-        "where n = 3 group by all order by push"
-    )
-    frame = tree.table()
-    for k, push in enumerate(("[0, 0]", "[1, -1]")):
-        norm = frame[(frame.n == 3) & (frame.push == push)].norm
-        assert found.iloc[k, :3].tolist() == ["stopped", k, 11]
-        assert found.half[k] == pytest.approx(np.median(norm), rel=1e-6)
-    joined = tree.sql(
-        "select i.norm, p.best_norm from items i join place p on i.item = p.best_item"
-    )
-    assert len(joined) == 6
-    assert (joined.norm == joined.best_norm).all()
-    # Texts are compared as texts, also with one that no row has; nothing is there for the next query.
-    assert tree.sql("create table t as select 1; select count(*) from t").iloc[0, 0] == 1
-    texts = "select distinct outcome from items where outcome >= 'stop' and outcome != 'none such'"
-    assert tree.sql(texts).outcome.tolist() == ["stopped"]
-    with pytest.raises(JobError, match="t does not exist"):
-        tree.sql("select * from t")
-
-
-def test_sql_without_names_of_columns_has_all(tree):
-    every = tree.sql("select * from items")
-    assert {"norm", "outcome", "push", "push[0]", "seconds"} - {*every.columns} == {"seconds"}
-    first = tree.sql("from items order by item limit 5")
-    pd.testing.assert_frame_equal(first, every.sort_values("item")[:5].reset_index(drop=True))
-    assert tree.sql("summarize items").column_name.tolist() == [*every.columns]
-    assert tree.sql(" SHOW tables;").name.tolist() == ["items", "place", "shards"]
-    assert tree.sql("describe items").column_name.tolist() == [*every.columns]
-    some = tree.sql("from items where norm in (select best_norm from place)")
-    assert [*some.columns] == [*every.columns]
-    wide = tree.sql("pivot (select item, n, norm from items) on n using max(norm) group by item")
-    assert [*wide.columns] == ["item", "3", "5"]
-    assert [*tree.sql("pivot items on n using count(*)").columns][-2:] == ["3", "5"]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("select nrm from items", 'column "nrm" not found'),
-        ("selec 1", "syntax error"),
-        ("select group from items", 'put a column that is a word of SQL in double quotes: "group"'),
-        ("select * from read_csv('/etc/passwd')", "Permission Error"),
-        ("copy items to '/tmp/x.csv'", "Permission Error"),
-        (
-            "select * from frame",
-            "table frame does not exist; known: items, place, shards",
-        ),  # nor variables of the caller
-        ("set enable_external_access = true", "SQL"),
-        ("-- nothing", "give a select"),
-        ("select cast(outcome as int) from items", "Could not convert"),
-    ],
-)
-def test_sql_refuses(tree, text, said):
-    frame = pd.DataFrame({"a": [1]})  # noqa: F841
-    with pytest.raises(JobError) as caught:
-        tree.sql(text)
-    assert said in str(caught.value)
-
-
-def test_sql_without_duckdb_says_what_to_install(tree, monkeypatch):
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(JobError, match=r"needs DuckDB; .*pip install .*'duckdb"):
-        tree.sql("select 1")
 
 
 NETWORKS = """

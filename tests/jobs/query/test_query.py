@@ -28,7 +28,6 @@ from jobs.query.columns import (
     sort_key,
 )
 from jobs.query.query import query, table, tables
-from jobs.query.sql import sql
 from jobs.query.tables import Tables, ask
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
@@ -521,15 +520,13 @@ def test_hints_at_what_a_table_lacks(mapped, name, said):
 
 
 def test_query_of_complex_numbers(mapped):
-    """They have a mean and no order; SQL has their parts."""
+    """They have a mean and no order."""
     (row,) = query(mapped, agg="mean(z)", table="items").to_dict("records")
     x = query(mapped, columns="x", table="items").x
     assert row["mean(z)"] == pytest.approx(x.mean() * (1 + 2j))
     for of in ("min(z)", "median(z)", "q95(z)", "std(z)"):
         with pytest.raises(JobError, match="its values are complex; aggregate abs"):
             query(mapped, agg=of, table="items")
-    found = sql(mapped, 'select count(*) n, max("z.imag") most from items')
-    assert (found.n[0], found.most[0]) == (len(x), pytest.approx(2 * x.max()))
 
 
 def test_query_list_is_text_and_elements(mapped):

@@ -77,17 +77,12 @@ def test_shelf_reads_any_rows_of_any_column(shelf, frames):
     assert len(shelf.query("n_steps == 5")) == len(frames["b"])
 
 
-def test_shelf_aggregates_and_answers_sql(shelf, frames):
+def test_shelf_aggregates(shelf, frames):
     found = shelf.query(group_by="store, n", agg="median(norm), count", sort="store,n")
     assert found.store.tolist() == ["a", "a", "b", "c"]
     assert found["count"].tolist() == [22, 22, 4, 3]
     halves = [frames["a"].query("n == 3"), frames["a"].query("n == 5"), frames["b"], frames["c"]]
     assert found["median(norm)"].to_numpy() == pytest.approx([f.norm.median() for f in halves])
-    answer = shelf.sql(
-        "select store, max(norm) as most, count(*) as n from items group by all order by store"
-    )
-    assert answer.n.tolist() == [44, 4, 3]
-    assert answer.most.to_numpy() == pytest.approx([f.norm.max() for f in frames.values()])
     shards = shelf.query(table="shards", group_by="store", agg="count")
     assert shards["count"].tolist() == [Store.job.plan.n_shards for Store in shelf.stores]
 
