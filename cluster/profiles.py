@@ -195,10 +195,7 @@ Profile = LocalProfile | RayProfile | SlurmProfile
 
 KINDS: dict[str, type[Profile]] = {"local": LocalProfile, "ray": RayProfile, "slurm": SlurmProfile}
 
-MAIL = (
-    "sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL] for mail from Slurm; for a command of your own at the end of a run "
-    "see `on_end` in docs/workflows.md"
-)
+MAIL = "sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL] for mail from Slurm"
 """What to write in place of an address for mail."""
 
 SECRET = re.compile(

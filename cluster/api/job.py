@@ -32,7 +32,6 @@ from cluster.api.notebook import (
 )
 from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.cli.display import warn
-from cluster.cli.on_end import calls_on_end, note_progress
 from cluster.cli.outcome import keep_pictures, say_warnings, say_what_failed
 from cluster.cli.running import Request, open_and_compute
 from cluster.submit import Order, default_store, read_profile
@@ -275,14 +274,8 @@ class Job:
             where, spec, executor, address, failed=failed, accept_changes=accept_changes
         )
         create = partial(open_or_create, spec, stage.base, stage.where, where)
-        with calls_on_end(where) as ending:
-            try:
-                with closing(request.make()) as runner:
-                    opened, progress = open_and_compute(create, runner, request, stop)
-            except Interrupted:
-                ending.ended = "stopped"
-                raise
-            note_progress(ending, progress)
+        with closing(request.make()) as runner:
+            opened, progress = open_and_compute(create, runner, request, stop)
         # The workers have left checkpoints; tell the caller as of a stop at any other moment.
         if progress.stopped is not None:
             raise Interrupted(progress.stopped)

@@ -13,7 +13,6 @@ import typer
 
 from cluster.cli.choice import choose_executor, make_executor
 from cluster.cli.display import err, live_progress, show_error, told_if_slow, warn
-from cluster.cli.on_end import calls_on_end, note_progress
 from cluster.cli.outcome import finish, say_not_repeated, say_warnings, say_what_failed
 from cluster.cli.restart import PROGRESS, RestartState, same_command
 from cluster.pace import remember_pace
@@ -98,13 +97,12 @@ def run_store(
     Raises typer.Exit with code 75 if the run was stopped early, 1 if a shard or an item failed; NoRay if there was none to begin on.
     """
     state = state or RestartState.received()
-    with calls_on_end(request.store) as ending, told_at_once(stop, request.again):
+    with told_at_once(stop, request.again):
         try:
             if asked := state.asked_to_stop:
                 stop.ask(asked)
             stop.check()
             store, progress = _run_store(open_store, request, state, stop)
-            note_progress(ending, progress)
             if progress.stopped is not None:
                 _leave(request, progress.stopped, progress.share)
             if _is_complete(progress, request):
@@ -116,7 +114,6 @@ def run_store(
                     f"{advised('ctd', 'gather', request.store)} reduces what there is"
                 )
         except Interrupted as interrupted:
-            ending.ended = "stopped"
             _leave(request, str(interrupted))
     say_what_failed(store, progress, request.more)
     say_warnings(store)

@@ -188,7 +188,6 @@ def _sentence(event: Event) -> str:
         "second": f"{shard} begun a second time: {text}",
         "superseded": f"{shard} {text}",
         "decision": ": ".join(filter(None, [shard, text])),
-        "on_end": error,
         WARNING: f"warning: {text}",
     }
     if event.kind in told:

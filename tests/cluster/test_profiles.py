@@ -126,7 +126,7 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
             "x: .*python: the container has",
         ),
         ({**SLURM, "bind": ["/data"]}, "x: .*bind, nv: are for a container; give its image"),
-        ({**SLURM, "email": "me@lab"}, r"x: email: .*sbatch: \[--mail-user=YOU@LAB, .*on_end"),
+        ({**SLURM, "email": "me@lab"}, r"x: email: .*sbatch: \[--mail-user=YOU@LAB"),
         ({"kind": "ray", "address": "head"}, "x: address: host:port expected, for example"),
         ({"kind": "ray"}, "x: address: required, but not given"),
     ],

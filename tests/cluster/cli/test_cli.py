@@ -132,32 +132,6 @@ def test_run_takes_overrides_among_the_files(ctd, job_file):
     assert ctd("run", path, "--executor", "serial")[0] == 2
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeypatch):
-    """However it ends; a command that fails, or settings that are not valid, are told."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    (tmp_path / "config" / "ctd").mkdir(parents=True)
-    settings, path = tmp_path / "config" / "ctd" / "settings.yaml", job_file(TOY)
-    store = path.with_suffix(".zarr")
-    settings.write_text("on_end: 'echo \"$CTD_STORE|$CTD_TOLD\" >> told; test $CTD_ENDED = done'")
-    code, _, err = ctd("run", path, "--store", store.name, "--executor", "serial")
-    assert (code, "on_end" in err) == (0, False)
-    code, _, err = ctd("run", path, "--store", "/proc/none/x.zarr", "--executor", "serial")
-    assert code == 2
-    assert "on_end: exit code 1" in err
-    settings.write_text("on_end: exit 5")
-    code, _, err = ctd("run", path, "--executor", "serial")
-    assert (code, "on_end: exit code 5" in err) == (0, True)
-    assert "  on_end: exit code 5: exit 5" in ctd("logs", store)[1]
-    told = (tmp_path / "told").read_text().splitlines()
-    assert told == [
-        f"{store}|job.zarr: done, 6 of 6 items computed: 6 stopped",
-        "/proc/none/x.zarr|/proc/none/x.zarr: error",
-    ]  # fmt: skip
-    settings.write_text("on_ends: x")
-    refused(ctd("run", path, "--executor", "serial"), "settings.yaml: on_ends: unknown field")
-
-
 def test_run_json_is_json_alone(ctd, job_file):
     """Its pictures have the whole name of a store without an ending."""
     run = ["run", job_file(TOY), "--executor", "serial", "--json", "--store"]
