@@ -63,8 +63,6 @@ class Order:
     failed: bool = False
     accept_changes: bool = False
     """What of an existing store to compute again: see `jobs.run.shards.reconsider`."""
-    sees: tuple[str, ...] = ()
-    """Further folders that a container must see: that of a notebook, where its file names begin."""
     words: tuple[str, ...] = ()
     """Those after `ctd submit` that send the job again, from any folder."""
     id: str = field(
@@ -198,7 +196,7 @@ def text_of(order: Order) -> str:
         return rayjobs.entrypoint(order.run_words())
     stores = (addresses.local_path(stage.address) for stage in order.stages)
     parents = (path.absolute().parent for path in stores if path)
-    folders = [Path(order.base), *map(Path, order.sees), *parents]
+    folders = [Path(order.base), *parents]
     driver, name = ["ctd", *order.run_words()], f"ctd-{order.path.stem}"
     return script(profile, name, order.home(), driver, order.array, folders)
 

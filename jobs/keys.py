@@ -22,8 +22,6 @@ SUBMIT, SUMS, PICTURES = "run/submit", "run/sums", "run/pictures"
 LIVE = "run/live"
 CARD, NOTE = "run/card.json", "run/note.json"
 """A finished store's entry in a list of stores; the user's note on it."""
-CODE, TYPED = "run/code", "notebook_"
-"""Source of a kernel that was typed into a notebook; how the name of its module begins."""
 
 
 def place(folder: str, group: int, number: int) -> str:

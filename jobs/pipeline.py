@@ -39,7 +39,6 @@ from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError, validated, within
 from jobs.plan.items import checked_job
 from jobs.query.query import rows
-from jobs.spec.files import of_each_sweep
 from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
 from jobs.spec.presets import expand_preset
 from jobs.spec.trust import allow_and_remember, modules_of
@@ -118,7 +117,11 @@ def resolve(
     crossed = _cross(axes, {name: found[name].selection() for name in axes})
     block = "grid" if crossed is axes else "zip"
     with within(where):
-        sweep = of_each_sweep(content.get("sweep") or {}, lambda part: _swept(part, block, crossed))
+        sweep = content.get("sweep") or {}
+        parts = [
+            _swept(part, block, crossed) for part in (sweep if isinstance(sweep, list) else [sweep])
+        ]
+        sweep = parts if isinstance(sweep, list) else parts[0]
     return {**content, "params": params, "sweep": sweep}
 
 

@@ -7,29 +7,17 @@ sent = job.submit("lab")          sends it to a cluster; see cluster.tracking
 """
 
 import os
-import sys
-import tempfile
 import types
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import yaml
 
-from cluster.api.notebook import (
-    code_folder,
-    home_of,
-    is_typed,
-    module_kept,
-    module_name,
-    name_of,
-    plain,
-    text_of,
-    write_module,
-)
+from cluster.api.fields import module_of, plain
 from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.cli.display import warn
 from cluster.cli.outcome import keep_pictures, say_warnings, say_what_failed
@@ -44,10 +32,8 @@ from jobs.pipeline import Stage
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.stop import Interrupted, Stop, signals
 from jobs.run.task import ExecutorLost
-from jobs.spec.files import with_files_from
 from jobs.spec.job import JobSpec, parse_job, read_content
-from jobs.storage.addresses import absolute, join, local_path
-from jobs.store.store import Store
+from jobs.storage.addresses import absolute, join
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,11 +93,7 @@ def kernel_name(kernel: object) -> str:
         return kernel.__name__.removeprefix("ctd.")
     if not isinstance(kernel, Kernel):
         raise JobError(f"kernel: {kernel!r:.60} given; expected a name, a module or a Kernel")
-    if name := home_of(kernel):
-        return name.removeprefix("ctd.")
-    raise JobError(
-        f"kernel: {kernel.name}: is no module's `kernel`; name its module, or define it here"
-    )
+    return module_of(kernel).removeprefix("ctd.")
 
 
 class Job:
@@ -119,7 +101,7 @@ class Job:
 
     Args:
         kernel: a kernel's name, as in a job file; its module; or the `Kernel` itself. The kernel, and classes and
-            functions in `params` such as a task, may be defined in this notebook or script.
+            functions in `params` such as a task, are defined in modules.
         base: the folder that relative file names start from.
 
     Raises JobError if a field is unknown or not valid; the text names it.
@@ -143,19 +125,11 @@ class Job:
 
     def __init__(self, kernel: Any, base: str | Path = ".", **fields: Unpack[Fields]) -> None:
         self.base = absolute(os.path.expanduser(base))
-        self._typed = kernel if isinstance(kernel, Kernel) and is_typed(kernel) else None
-        named = kernel.name if self._typed else kernel_name(kernel).rpartition(".")[2]
-        self.name = str(fields.get("name") or named)
-        self._module = module_name(self.name)
-        called = self._module if self._typed else kernel_name(kernel)
-        names = set[str]()
-        content = {k: plain(v, k, self._module, names) for k, v in fields.items() if v is not None}
+        called = kernel_name(kernel)
+        self.name = str(fields.get("name") or called.rpartition(".")[2])
+        content = {k: plain(v, k) for k, v in fields.items() if v is not None}
         self.content: dict[str, Any] = {"kernel": called, **content}
         """The content of the job file."""
-        self._source = ""
-        # Cut out now: the job computes with the values of this moment, and later cells may bind the names to others.
-        if self._typed or names:
-            self._source = text_of(name_of(kernel) if self._typed else None, sorted(names))
         parse_job(self._unresolved(), f"job {self.name}")
 
     @classmethod
@@ -187,13 +161,9 @@ class Job:
         return yaml.safe_dump({"name": self.name, **self.content}, sort_keys=False)
 
     def save(self, path: str | Path) -> None:
-        """Write the job file and, beside it, the module with the notebook's definitions."""
-        texts = {Path(path): self.to_yaml()}
-        if self._source:
-            texts[Path(path).parent / f"{self._module}.py"] = self._source
-        for place, text in texts.items():
-            with replacing(place) as new:
-                new.write_text(text)
+        """Write the job file."""
+        with replacing(Path(path)) as new:
+            new.write_text(self.to_yaml())
 
     def digest(self) -> str:
         """The sha256 of the fields that determine the results, equal to that of the same job as a file.
@@ -201,16 +171,7 @@ class Job:
         The kernel's source is no part of it: a store keeps a checksum of each module (`sources` in run/job.json), by which
         `run` refuses to go on with other source.
         """
-        with self._without_store() as stage:
-            return stage.spec({}).digest()
-
-    @contextmanager
-    def _without_store(self) -> Iterator[Stage]:
-        """The job as a stage; the module of typed code, which must lie somewhere to be imported, is deleted afterwards."""
-        with tempfile.TemporaryDirectory() as scratch:
-            yield self._stage(self._address(None), Path(scratch))
-        if self._source:
-            sys.modules.pop(self._module, None)
+        return self._stage(self._address(None)).spec({}).digest()
 
     def plan(self, workers: int = 1) -> Planned:
         """Plan a run on this number of workers; nothing is written.
@@ -223,9 +184,9 @@ class Job:
 
         from jobs.report.planned import plan_rows
 
-        with self._without_store() as stage:
-            ready = prepare_here(stage.spec({}), stage.base, stage.where, workers)
-            groups, total = plan_rows(ready, stage.address, workers)
+        stage = self._stage(self._address(None))
+        ready = prepare_here(stage.spec({}), stage.base, stage.where, workers)
+        groups, total = plan_rows(ready, stage.address, workers)
         return Planned(pd.DataFrame(groups), total)
 
     def run(
@@ -252,12 +213,12 @@ class Job:
             KeyboardInterrupt: Ctrl-C came a second time, and cut the workers' time for checkpoints short.
         """
         where = self._address(store)
-        with signals(stop := Stop()), module_kept(where, self._module, self._source):
+        with signals(stop := Stop()):
             try:
                 return self._run(where, executor, address, failed, accept_changes, stop)
             except (Interrupted, ExecutorLost) as early:
                 why = f"stopped ({early})" if isinstance(early, Interrupted) else str(early)
-            resume = advised("ctd", "resume", where, *["--trust"] * bool(self._source))
+            resume = advised("ctd", "resume", where)
             raise Stopped(f"{why}; the same call, or {resume}, continues it")
 
     def _run(
@@ -268,7 +229,7 @@ class Job:
         refuse_going_on(where)
         use_compilation_cache()
         warn(prune_compilation_cache())
-        stage = self._stage(where, code_folder(where, self._source), accept_changes)
+        stage = self._stage(where)
         spec = stage.spec({})
         request = Request(
             where, spec, executor, address, failed=failed, accept_changes=accept_changes
@@ -305,35 +266,17 @@ class Job:
         fields = cluster if isinstance(cluster, str) else dict(cluster)
         profile = read_profile(fields, told, "Job.run", array)
         where = self._address(store or default_store(profile, self.name))
-        with module_kept(where, self._module, self._source):
-            stage = self._stage(where, code_folder(where, self._source), accept_changes)
-            file = Path(stage.base) / f"{stage.name}.yaml"
-            sees = (self.base,) if local_path(self.base) is not None else ()
-            order = Order(
-                file, stage.content, [stage], profile, told, array, failed, accept_changes, sees
-            )
-            return Submitted(where, send(order))
+        stage = self._stage(where)
+        file = Path(stage.base) / f"{stage.name}.yaml"
+        order = Order(file, stage.content, [stage], profile, told, array, failed, accept_changes)
+        return Submitted(where, send(order))
 
     def _address(self, store: str | Path | None) -> str:
         if store is None:
             return join(self.base, f"{self.name}.zarr")
         return absolute(os.path.expanduser(store))
 
-    def _stage(self, store: str, folder: Path, accept_changes: bool = True) -> Stage:
-        """The job for this store; the module of what was typed is written to `folder`, and is found there."""
+    def _stage(self, store: str) -> Stage:
+        """The job for this store."""
         content = {"name": self.name, **self.content}
-        stage = Stage(self.name, content, f"job {self.name}", self.base, store)
-        if not self._source:
-            return stage
-        path = folder / f"{self._module}.py"
-        # The shards in the store were computed with the module that lies there.
-        changed = path.exists() and path.read_text() != self._source
-        if changed and not accept_changes and Store.exists(store):
-            raise JobError(
-                f"{store}: was made with another source of {self.content['kernel']}, {path}; give another store, or accept_changes=True"
-            )
-        write_module(folder, self._module, self._source)
-        # The base becomes the module's folder, so that workers find it; file names still start from the job's own base.
-        stage = replace(stage, base=str(folder))
-        kernel = self._typed or stage.kernel()
-        return replace(stage, content=with_files_from(content, kernel, self.base))
+        return Stage(self.name, content, f"job {self.name}", self.base, store)

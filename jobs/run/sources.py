@@ -26,7 +26,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.versions import changed_files
 from jobs.spec.code import imports_of, locate
-from jobs.spec.job import OURS, JobSpec, find_kernel
+from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.store.finding import shortened
 from jobs.store.store import Store, change_job, gather_command, resume_command
@@ -53,12 +53,7 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
     with suppress(OSError):  # "." of a Ray job whose folder Ray has replaced
         folders.add(Path(base).resolve())
     waiting = [root, "ctd.batch", *spec.modules()]
-    # What is cut out of a notebook lies in the store: what it imports of the user's lies wherever they have it.
-    typed = any(name.startswith(keys.TYPED) for name in waiting)
-    others = {*sys.stdlib_module_names, *OURS}
-    anywhere = lambda top: typed and top not in others and _import_folder(top)
-    here = lambda top: folders & _import_folder(top) or anywhere(top)
-    own = cache(lambda top: top in packages or bool(here(top)))
+    own = cache(lambda top: top in packages or bool(folders & _import_folder(top)))
     found: dict[str, str] = {}
     seen: set[str] = set()
     while waiting:

@@ -33,7 +33,7 @@ from jobs.store.manifest import Job, described_by_arrays, read_description, read
 from jobs.store.marker import Committed, Failed
 
 BEFORE = (
-    *(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL, keys.CODE)),
+    *(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL)),
     keys.CREATING,
 )
 """Prefixes of the keys that may exist before the store does; creation keeps the objects below them."""

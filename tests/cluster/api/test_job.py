@@ -1,11 +1,7 @@
-"""Jobs from Python: the same jobs as in files, and kernels that were typed into a notebook."""
+"""Jobs from Python: the same jobs as in files."""
 
 import ast
-import json
 import re
-import subprocess
-import sys
-import types
 from enum import StrEnum
 from pathlib import Path
 
@@ -22,16 +18,14 @@ import ctd.fixed_points
 from cluster import Job, Submitted
 from cluster.api.job import Stopped
 from cluster.cli.choice import make_executor
+from ctd.kernel import Params, Traced, Var, one_shot
 from ctd.tasks import FlipFlop
 from ctd.train_rnn import Network
-from jobs import keys, open_store
+from jobs import open_store
 from jobs.errors import JobError
 from jobs.pipeline import read_stages
-from jobs.run.shards import claim
 from jobs.run.stop import Interrupted
 from jobs.spec.job import parse_job
-from jobs.storage.lease import Held
-from jobs.store.store import Store
 
 FILES = [path for path in EXAMPLES.glob("*.yaml") if "stages" not in path.read_text()]
 FILES = [path for path in FILES if path.name != "kuberay_rayjob.yaml"]
@@ -87,11 +81,17 @@ def test_kernel_is_given_by_name_module_or_itself(kernel):
     assert Job(kernel, base=str(SUPPORT)).content == {"kernel": "toy"}
 
 
-def test_kernel_that_a_notebook_imports_is_that_of_its_module(monkeypatch):
-    main = types.ModuleType("__main__")
-    main.kernel = toy.kernel
-    monkeypatch.setitem(sys.modules, "__main__", main)
-    assert Job(toy.kernel, base=str(SUPPORT)).content == {"kernel": "toy"}
+def test_what_workers_cannot_import_is_refused(monkeypatch):
+    """The kernel's own module is taken, whatever `__main__` imports."""
+    monkeypatch.setattr(Wave, "__module__", "__main__")
+    typed = one_shot("wave", Wave, {"y": Var()}, lambda static, shared, traced, key: {"y": 0.0})
+    for give in (lambda: Job(typed), lambda: Job("train_rnn", params={"task": Wave})):
+        with pytest.raises(JobError, match=r"`%%writefile (kernel|wave)\.py`"):
+            give()
+
+
+class Wave(Params):
+    rate: Traced[float] = 1.0
 
 
 def test_run_goes_on_and_returns_the_store(tmp_path, capsys):
@@ -108,17 +108,13 @@ def test_run_goes_on_and_returns_the_store(tmp_path, capsys):
     assert again.run(tmp_path / "walk.zarr", executor="serial")["gathered/0"].sizes["place"] == 2
 
 
-@pytest.mark.parametrize(("source", "options"), [("", ""), ("typed = 1", " --trust")])
-def test_a_job_that_was_stopped_says_what_goes_on(tmp_path, monkeypatch, source, options):
-    """With --trust if its code was typed into a notebook, and so lies in the store."""
-
+def test_a_job_that_was_stopped_says_what_goes_on(tmp_path, monkeypatch):
     def stops(*given):
         raise Interrupted("Ctrl-C")
 
     monkeypatch.setattr(Job, "_run", stops)
     job = Job(toy, base=str(SUPPORT))
-    job._source = source
-    with pytest.raises(Stopped, match=f"`ctd resume '.*a b.zarr'{options}`, continues it"):
+    with pytest.raises(Stopped, match=r"`ctd resume '.*a b.zarr'`, continues it"):
         job.run(tmp_path / "a b.zarr")
 
 
@@ -176,188 +172,24 @@ def test_base_may_be_an_address_a_path_or_at_home(base, monkeypatch):
     assert Job("esn", base=base).base == "/a b"
 
 
-SCRIPT = """import numpy as np
-from cluster import Job
-from ctd.kernel import Params, Traced, Var, one_shot
-gain, settings, rng = 1.0, {}, np.random.default_rng(0)
-drawn = [rng.normal(), rng.normal()][1:]
-class Wave(Params):
-    rate: Traced[float] = 1.0
-def height(static, shared, traced, key):
-    return {"height": gain * traced.rate * settings.get("unit", 1)}
-wave = one_shot("wave", Wave, {"height": Var()}, height)
-"""
-
-
-PUT = "def put():\n    global gain\n    gain = 2.0\nput()\n"
-HEIGHT = "def height(static, shared, traced, key{}): return {{'height': {}}}\n"
-AGAIN = "wave = one_shot('wave', Wave, {'height': Var()}, height)\njob = Job(wave)"
-
-
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        (PUT + HEIGHT.format(", g=gain", "g") + AGAIN, "gain: wave reads it"),
-        (PUT + "class Wave(Params):\n    rate: Traced[float] = gain\n" + HEIGHT.format("", "traced.rate") + AGAIN, "gain: wave reads it"),
-        ("from types import SimpleNamespace\nc = SimpleNamespace(g=1.0)\ndef put(c): c.g = 2.0\nput(c)\n"
-         + HEIGHT.format("", "c.g") + AGAIN, "c: wave reads it"),
-        ("def f(x): return x\ndef other(x): return 2 * x\nglobals()['f'] = other\n" + HEIGHT.format("", "f(traced.rate)") + AGAIN, "f: wave reads it"),
-        ("from functools import partial\nimport operator\nf = partial(operator.mul, 2)\nglobals()['f'] = partial(operator.mul, 9)\n"
-         + HEIGHT.format("", "f(traced.rate)") + AGAIN, "f: wave reads it"),
-        ("import jax\nk = jax.random.key(1)\ndef wrap(f): return jax.jit(lambda x, n=2: f(x) * n)\n@wrap\ndef twice(x): return x\n"
-         + HEIGHT.format("", "twice(jax.random.normal(k))") + AGAIN, "jax.random.key(1)"),
-        ("job = Job(wave)\ngain = 2.0", "gain, settings, rng = 1.0"),
-        ("gain = 2.0\njob = Job(wave)\ngain = 3.0", "\ngain = 2.0\n"),
-        ("settings.update(unit=3)\njob = Job(wave)", "settings.update(unit=3)"),
-        ("for gain in (1.0, 2.0): job = Job(wave)", "gain: wave reads it; it is 2.0 here, but 1.0"),
-        ("rng.shuffle(drawn)\ngain = rng.normal()\njob = Job(wave)", "rng.shuffle"),
-        ("u = rng.normal()\ngain = rng.normal(size=2)\njob = Job(wave)", "gain: wave reads it"),
-        ("if gain:\n    tide = one_shot('tide', Wave, {}, height)\n    Job(tide)", "tide: is not defined"),
-        ("def fill(): settings['unit'] = 2\nfill()\njob = Job(wave)", "settings: wave reads it"),
-        ("import sys\nsys.unit = 2\ngain = sys.unit\ndel sys.unit\njob = Job(wave)", "gain = sys.unit"),
-        ("made = False\ndef twice():\n    global made\n    assert not made and __name__ == '__main__'\ntwice()\n"
-         "gain = twice() or 1\njob = Job(wave)", "raises AssertionError"),
-    ],
-)  # fmt: skip
-def test_kernel_of_a_script_has_the_values_of_its_moment(lines, said, tmp_path, monkeypatch):
-    """Its source gives what its functions read the values that these have where the Job is made, or is refused."""
-    main = types.ModuleType("__main__")
-    main.__file__ = str(tmp_path / "script.py")
-    Path(main.__file__).write_text(SCRIPT + lines)
-    monkeypatch.setitem(sys.modules, "__main__", main)
-    try:
-        exec(compile(SCRIPT + lines, main.__file__, "exec"), vars(main))
-        told = main.job._source
-    except JobError as error:
-        told = str(error)
-    assert said in told
-
-
-def test_refused_and_mistaken_code_leaves_a_store_as_it_is(tmp_path, monkeypatch):
-    def job(gain):
-        main = types.ModuleType("__main__")
-        main.__file__ = str(tmp_path / "script.py")
-        text = SCRIPT.replace("rng = 1.0", f"rng = {gain}") + "job = Job(wave)\n"
-        Path(main.__file__).write_text(text)
-        monkeypatch.setitem(sys.modules, "__main__", main)
-        exec(compile(text, main.__file__, "exec"), vars(main))
-        return main.job
-
-    monkeypatch.setattr("sys.path", [*sys.path])
-    path = str(tmp_path / "a.zarr")
-    with pytest.raises(JobError):
-        job("[]").run(path, executor="serial")
-    assert job("1.0").run(path, executor="serial").table()["height"].tolist() == [1.0], (
-        "no store was made before"
+def test_cells_of_the_page_run(tmp_path, monkeypatch):
+    """A cell that begins with %%writefile makes its module; the others are executed in one process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cells = re.findall(
+        r"```python( notest)?\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL
     )
-    code = tmp_path / "a.zarr" / keys.CODE / "notebook_wave.py"
-    before = code.read_text()
-    with claim(Store.open(path)).held(), pytest.raises(Held):
-        job("4.0").run(path, executor="serial", accept_changes=True)
-    assert code.read_text() == before
-    assert job("4.0").run(path, executor="serial", accept_changes=True).table()[
-        "height"
-    ].tolist() == [1.0]
-    assert code.read_text() != before
-    del sys.modules["notebook_wave"]  # another test's store has one of this name
-
-
-CELLS = [
-    "import jax.numpy as jnp\nimport numpy as np\nfrom cluster import Job\nfrom ctd.kernel import Params, Traced, Var, one_shot\nfrom ctd.tasks import Decision",
-    "scale = 3.0\n\nclass Wave(Params):\n    rate: Traced[float] = 1.0",
-    "%alias_magic t time",
-    'def run(static, shared, traced, key):\n    return {"y": jnp.multiply(np.float32(scale), traced.rate)}\n'
-    'wave = one_shot("wave", Wave, {"y": Var()}, run)',
-    'def job(): return Job(wave, sweep={"grid": {"rate": np.linspace(0, 1, 5)}}, run={"workers": 1})',
-    'job().run("wave.zarr")',
-    "scale = 4.0",
-    'job().run("wave.zarr", executor="serial")',
-    'job().run("again.zarr", executor="serial")',
-    'job().save("wave.yaml")',
-    'class Later(Decision):\n    """Typed here."""',
-    f"small = {SMALL_RNN!r} | {{'task': Later}}\n"
-    'six = {"grid": {"learning_rate": np.geomspace(1e-3, 1e-1, 3)}, "seeds": 2}\n'
-    f'Job("train_rnn", name="later", params=small, sweep=six, run={FOUR_SLOTS}).run(executor="serial")',
-]
-PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-PARAMS = re.search(r"params=(\{.*\})", PAGE[0])[1]
-# A smaller network has the programs that other tests have.
-PAGE[0] = PAGE[0].replace(PARAMS, f"{SMALL_RNN}, run={FOUR_SLOTS}")
-NOTEBOOK = f"""
-import json, sys
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-for cell in {[*CELLS, *PAGE]!r}:
-    ran = shell.run_cell(cell, store_history=True)
-    if ran.error_in_exec and "another source" not in str(ran.error_in_exec):
-        sys.exit(f"{{cell}}: {{ran.error_in_exec}}")
-"""
-
-
-@pytest.fixture(scope="module")
-def notebook(tmp_path_factory):
-    """The folder in which these cells were executed, and what they printed."""
-    folder = tmp_path_factory.mktemp("notebook")
-    done = subprocess.run(
-        [sys.executable, "-c", NOTEBOOK], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_kernel_of_a_notebook_runs_on_ray(notebook):
-    """Its source is cut out and lies in the store, without what it does not need."""
-    folder, _ = notebook
-    table = open_store(folder / "wave.zarr").table()
-    assert table["y"].tolist() == [0, 0.75, 1.5, 2.25, 3]
-    text = (folder / "wave.zarr" / "run" / "code" / "notebook_wave.py").read_text()
-    assert "scale = 3.0" in text
-    assert "Job" not in text
-    assert "Decision" not in text
-    assert (folder / "wave.yaml").exists()
-    assert (folder / "notebook_wave.py").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_kernel_of_a_notebook_that_has_changed_is_refused(notebook):
-    """In one line, without a traceback; another store takes it."""
-    folder, printed = notebook
-    assert "was made with another source of notebook_wave" in printed
-    assert "accept_changes=True" in printed
-    assert "Traceback" not in printed
-    assert open_store(folder / "again.zarr").table()["y"].tolist() == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_task_of_a_notebook_trains_a_network(notebook):
-    folder, _ = notebook
-    store = open_store(folder / "later.zarr")
-    assert store.table()["status"].tolist() == ["done"] * 6
-    job = json.loads((folder / "later.zarr" / "run" / "job.json").read_text())
-    assert job["spec"]["params"]["task"] == "notebook_later.Later"
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_cells_of_the_page_run(notebook):
-    folder, printed = notebook
-    assert len(PAGE) == 3
-    assert Network(**ast.literal_eval(PARAMS)).n == 8
-    assert open_store(folder / "rates.zarr").table()["outcome"].tolist() == ["trained"] * 6
-    assert open_store(folder / "tall.zarr").table()["height"].tolist() == [0, 0.75, 1.5, 2.25, 3]
-    assert "shards" in printed
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_resume_of_a_notebooks_store_takes_trust(notebook, command_line):
-    folder, _ = notebook
-    code, _, err = command_line("resume", folder / "again.zarr", "--executor", "serial")
-    assert code == 2
-    assert "run/code/notebook_wave.py, which lies inside of a store" in err
-    code, _, err = command_line("resume", folder / "again.zarr", "--executor", "serial", "--trust")
-    assert code == 0, err
+    params = re.search(r"params=(\{.*\})", cells[0][1])[1]
+    assert Network(**ast.literal_eval(params)).n == 8
+    # A smaller network has the programs that other tests have.
+    small = f"{SMALL_RNN}, run={FOUR_SLOTS | {'workers': 1}}"
+    space = {}
+    for skipped, cell in cells:
+        first, _, rest = cell.partition("\n")
+        if first.startswith("%%writefile "):
+            (tmp_path / first.split()[1]).write_text(rest)
+        elif not skipped:
+            text = cell.replace(params, small).replace('.zarr")', '.zarr", executor="serial")')
+            exec(text, space)
+    assert open_store("rates.zarr").table()["outcome"].tolist() == ["trained"] * 6
+    assert open_store("tall.zarr").table()["height"].tolist() == [0, 0.75, 1.5, 2.25, 3]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import time
 from types import SimpleNamespace
 
@@ -60,7 +61,9 @@ def test_notebook_has_one_line_that_changes(monkeypatch):
     """IPython's display gets one output, which is updated."""
     shown = []
     handle = SimpleNamespace(update=lambda content, raw: shown.append(content["text/plain"]))
-    monkeypatch.setattr("IPython.display.display", lambda *a, **b: handle)
+    ipython = SimpleNamespace(display=lambda *a, **b: handle)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=ipython))
+    monkeypatch.setitem(sys.modules, "IPython.display", ipython)
     monkeypatch.setattr(display.err, "is_jupyter", True)
     with display.live_progress() as tell:
         tell(Progress(4, 2, work=2.0))

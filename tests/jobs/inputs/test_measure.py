@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from ctd.kernel import File, Params, one_shot
+from ctd.kernel import File, Params
 from jobs.inputs.measure import MOST_DATA, MOST_UNUSED, data_told, paths_of
-from jobs.spec.files import with_files_from
 
 
 class Trials(NamedTuple):
@@ -68,8 +67,6 @@ def test_datasets_that_are_not_used_are_named():
 
 def test_an_empty_name_is_no_file():
     assert paths_of(Perhaps()) == []
-    kernel = one_shot("perhaps", Perhaps, {}, lambda *given: {})
-    assert with_files_from({}, kernel, "/lab")["params"] == {"path": ""}
 
 
 def test_plan_shows_exchanged_axes(ctd, job_file, tmp_path):

@@ -334,32 +334,3 @@ def test_stores_without_sources_go_on(own, tmp_path):
     edit(tmp_path, own, 5.0)
     run_shards(Store.open(store.address), SerialExecutor(1))
     assert store.committed.numbers() == {0, 1}
-
-
-def test_modules_beside_a_notebook_are_source(tmp_path, monkeypatch):
-    """What was cut out of it lies in the store, and what it imports of the user's somewhere else."""
-    for folder, name, text in (
-        ("code", "notebook_wave", KERNEL_THAT_IMPORTS),
-        ("lib", "beside_a_notebook", "scale = 2.0\n"),
-    ):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / f"{name}.py").write_text(text)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
-    found = sources_of(parse_job({"kernel": "notebook_wave"}, "job"), str(tmp_path / "code"))
-    assert {"notebook_wave", "beside_a_notebook"} <= found.keys()
-    assert not {"numpy", "jax"} & found.keys()
-
-
-KERNEL_THAT_IMPORTS = """
-import numpy, jax
-from beside_a_notebook import scale
-from ctd.kernel import Params, Traced, Var, one_shot
-
-
-class Wave(Params):
-    rate: Traced[float] = 1.0
-
-
-kernel = one_shot("wave", Wave, {"y": Var()}, lambda static, shared, traced, key: {"y": scale * traced.rate})
-"""
