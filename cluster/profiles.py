@@ -116,8 +116,6 @@ class SlurmProfile(_Profile):
     """Apptainer image in which Ray and the driver run; its Python must have the versions of ctd, ray and jax of the one that submits"""
     bind: list[str] = []
     """further folders that the container sees, as in apptainer exec --bind"""
-    nv: Literal["auto"] | bool = "auto"
-    """whether the container gets the NVIDIA libraries of the node (--nv); auto: if `gpus` asks for any"""
     work_dir: str = "~/.cache/ctd/slurm"
     """folder on the shared file system: tokens, logs, compiled programs"""
 
@@ -164,8 +162,8 @@ class SlurmProfile(_Profile):
             raise ValueError(
                 f"grace_s: {self.grace_s} s is not below the time limit, {self.time_s()} s"
             )
-        if self.container is None and (self.bind or self.nv != "auto"):
-            raise ValueError("bind, nv: are for a container; give its image in `container`")
+        if self.container is None and self.bind:
+            raise ValueError("bind: is for a container; give its image in `container`")
         if self.container is not None and self.python is not None:
             raise ValueError("python: the container has its own; leave it out")
         return self

@@ -117,11 +117,10 @@ def in_container(profile: SlurmProfile, folders: Sequence[Path]) -> list[str]:
     """The words that go before a command that runs in the profile's container; none without one."""
     if profile.container is None:
         return []
-    nv = bool(profile.n_gpus()) if profile.nv == "auto" else profile.nv
     # Ray's own folder lies in /tmp, which an administrator may have taken from what every container sees.
     seen = dict.fromkeys(["/tmp", *map(str, folders), *profile.bind])  # noqa: S108
     bind = (f"--bind={folder}" for folder in seen)
-    return ["apptainer", "exec", *["--nv"] * nv, *bind, str(profile.image())]
+    return ["apptainer", "exec", *["--nv"] * bool(profile.n_gpus()), *bind, str(profile.image())]
 
 
 def memory_mb(profile: SlurmProfile) -> int:

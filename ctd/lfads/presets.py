@@ -33,7 +33,6 @@ AUTOLFADS = Preset(
         "burn_in": BURN_IN,
         "generations": 1 + math.ceil((LONGEST - BURN_IN) / GENERATION),
         "patience": 4,
-        "min_improvement": 5e-4,
         "exploit": "tournament",
         "params": {
             "learning_rate": _times(1e-5, 5e-3, 0.3) | {"start": 4e-3},

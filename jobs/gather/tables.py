@@ -233,12 +233,8 @@ def _seeds(asked: Seeds, items: Items) -> Table:
         table[label] = Column(column(of_setting.quantile(q)), f"quantile {q:g} of {asked.of}")
     # Student's t, which holds for a few values near a normal distribution; of one value there is no interval.
     freedom = np.where(count > 1, count - 1.0, np.nan)
-    half = (
-        scipy.special.stdtrit(freedom, (1 + asked.confidence) / 2)
-        * table["sd"].values
-        / np.sqrt(count)
-    )
-    text = f"end of the {asked.confidence:.4g} confidence interval of the mean, by Student's t"
+    half = scipy.special.stdtrit(freedom, 0.975) * table["sd"].values / np.sqrt(count)
+    text = "end of the 0.95 confidence interval of the mean, by Student's t"
     mean = table["mean"].values
     return table | {
         "low": Column(mean - half, f"lower {text}"),

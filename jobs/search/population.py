@@ -20,12 +20,16 @@ from jobs.spec.sweep import Loguniform
 
 SALT = zlib.crc32(b"search")
 """Keeps these draws apart from those of the sweep."""
+FRACTION = 0.2
+"""Share of the members that copy, and of those that are copied, by truncation."""
+MIN_IMPROVEMENT = 5e-4
+"""Least improvement for `patience`, as a share of the mean absolute value of these best metrics."""
 
 
 def draws(seed: int, generation: int, first: int, size: int, n_params: int) -> np.ndarray:
     """Return (size, 1 + 2 n_params) uniform numbers of the members of one population after a generation.
 
-    Column 0 draws whom a member is compared with; then, for each parameter, whether it is drawn anew and where it moves.
+    Column 0 draws whom a member is compared with; then, for each parameter, comes one that nothing reads and where it moves.
     first: the id of the population's first item.
     """
     rng = np.random.default_rng([seed, SALT, generation, first])
@@ -62,7 +66,7 @@ class PopulationSearcher(InStep):
         u = u[rows - block]
         drawn = u[:, 0], self.loss[rows], self.done[rows]
         is_tournament = self.search.exploit == "tournament"
-        chosen = tournament(*drawn) if is_tournament else truncation(*drawn, self.search.fraction)
+        chosen = tournament(*drawn) if is_tournament else truncation(*drawn)
         parents = rows[chosen]
         self._lineage[rows, lap + 1] = self.items[parents]
         self.kept[rows], self._parent[rows] = self.kept[parents], parents
@@ -71,14 +75,14 @@ class PopulationSearcher(InStep):
         for k, (name, found) in enumerate(self._params.items()):
             found[rows, lap + 1] = found[parents, lap]
             found[rows[copies], lap + 1] = moved(
-                self.search, name, found[parents[copies], lap], u[copies, 1 + 2 * k : 3 + 2 * k]
+                self.search, name, found[parents[copies], lap], u[copies, 2 + 2 * k]
             )
         return np.ones(len(rows), bool)
 
     def is_settled(self, rows: np.ndarray, lap: int) -> bool:
         """Note the best loss; return whether it has stopped falling.
 
-        Over the last `patience` generations: best of the first - best of all <= min_improvement * mean |best|.
+        Over the last `patience` generations: best of the first - best of all <= MIN_IMPROVEMENT * mean |best|.
         """
         if (patience := self.search.patience) is None:
             return False
@@ -87,7 +91,7 @@ class PopulationSearcher(InStep):
             best[lap] = np.nanmin(losses)
         last = best[max(0, lap + 1 - patience) : lap + 1]
         # If all members of a generation are broken, its best is NaN, and so is `least`: nothing is settled.
-        least = self.search.min_improvement * np.abs(last).mean()
+        least = MIN_IMPROVEMENT * np.abs(last).mean()
         return len(last) == patience and bool(last[0] - last.min() <= least)
 
     def records(self) -> dict[str, np.ndarray]:
@@ -122,16 +126,16 @@ def tournament(u: np.ndarray, loss: np.ndarray, done: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(loss) | (loss[other] < loss), other, own)
 
 
-def truncation(u: np.ndarray, loss: np.ndarray, done: np.ndarray, fraction: float) -> np.ndarray:
+def truncation(u: np.ndarray, loss: np.ndarray, done: np.ndarray) -> np.ndarray:
     """Return (n,) members, as `tournament` does.
 
-    The worst `fraction` and all broken members copy members drawn from the best `fraction`.
+    The worst `FRACTION` and all broken members copy members drawn from the best `FRACTION`.
     """
     found = np.arange(len(loss))
-    n = max(1, int(round(fraction * len(loss), 9)))  # .29 * 100 is 28.999...
+    n = max(1, int(FRACTION * len(loss)))
     order = np.argsort(loss, kind="stable")  # NaN, the broken ones, last
     best = order[:n][~np.isnan(loss[order[:n]]) & ~done[order[:n]]]
-    # Not before the best end: with a fraction above one half a member would be among both.
+    # Not before the best end: of one member, it would be among both.
     worst = np.isnan(loss)
     worst[order[max(n, len(loss) - n) :]] = True
     if len(best):
@@ -140,16 +144,15 @@ def truncation(u: np.ndarray, loss: np.ndarray, done: np.ndarray, fraction: floa
 
 
 def moved(search: Population, name: str, values: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Return the values of a parameter in members that have just copied them: moved, or drawn anew.
+    """Return the values of a parameter in members that have just copied them.
 
-    values: (n,) as copied. u: (n, 2) uniform draws.
+    values: (n,) as copied. u: (n,) uniform draws.
     """
     law = search.params[name]
     most = search.perturb if law.perturb is None else law.perturb
     # Reflected at 0, then at 1: as `perturb` is at most 1, once each is enough.
-    x = np.abs(position(law, values) + most * (2 * u[:, 1] - 1))
-    x = np.where(x > 1, 2 - x, x)
-    return value_at(law, np.where(u[:, 0] < search.resample, u[:, 1], x))
+    x = np.abs(position(law, values) + most * (2 * u - 1))
+    return value_at(law, np.where(x > 1, 2 - x, x))
 
 
 def position(law: Moved, values: np.ndarray) -> np.ndarray:

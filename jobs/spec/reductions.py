@@ -61,7 +61,7 @@ class Best(_Reduction):
 
 
 class Seeds(_Reduction):
-    """Mean with a t interval, sd and quantiles of a column over the seeds of every other setting."""
+    """Mean with a 95 % t interval from `low` to `high`, sd and quantiles of a column over the seeds of every other setting."""
 
     numbers: ClassVar[tuple[str, ...]] = ("of",)
     columns: ClassVar[tuple[str, ...]] = ("over",)
@@ -72,8 +72,6 @@ class Seeds(_Reduction):
     """swept columns that tell replicates of one setting apart; all other swept columns make the setting"""
     quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.05, 0.5, 0.95)
     """probabilities of the quantiles"""
-    confidence: float = Field(0.95, gt=0, lt=1)
-    """confidence of Student's t interval of the mean, from `low` to `high`"""
 
 
 class Counts(_Reduction):

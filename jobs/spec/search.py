@@ -108,19 +108,13 @@ class Population(Sized):
     generations: int = Field(ge=2, le=1_000_000)
     """number of generations; the last one lasts until its members have finished"""
     patience: int | None = Field(None, ge=2)
-    """the search ends once the best metric has improved by no more than `min_improvement` in so many generations; by default never"""
-    min_improvement: float = Field(5e-4, ge=0)
-    """least improvement for `patience`, as a share of the mean absolute value of these best metrics"""
+    """the search ends once the best metric has hardly improved in so many generations; by default never"""
     params: dict[str, Moved] = Field(min_length=1)
     """the searched traced fields, each with its range; they begin at their `start`, by default at their value in the sweep or `params`"""
     exploit: Literal["tournament", "truncation"] = "tournament"
-    """tournament: of two members the worse copies the better; truncation: the worst `fraction` copy members of the best `fraction`"""
-    fraction: float = Field(0.2, gt=0, le=0.5)
-    """share of the members that copy, and of those that are copied, with exploit: truncation"""
+    """tournament: of two members the worse copies the better; truncation: the worst fifth copy members of the best fifth"""
     perturb: float = Field(0.1, ge=0, le=1)
     """largest move of a copied parameter, as a share of its range (of the range of its logarithm for loguniform), the same up and down"""
-    resample: float = Field(0.0, ge=0, le=1)
-    """probability that a copied parameter is drawn from its range instead of moved"""
 
     def describe(self, size: int, advances: int = 0) -> str:
         """Describe the search over `size` items, on one line; `advances` says no more of it."""
@@ -129,7 +123,7 @@ class Population(Sized):
         if self.burn_in:
             text += f", the first of {self.burn_in}"
         if self.patience:
-            text += f"; it ends early after {self.patience} that are no better by more than {self.min_improvement:g}"
+            text += f"; it ends early after {self.patience} that are hardly better"
         return f"{text}, {', '.join(self.params)} searched"
 
     @property

@@ -55,6 +55,12 @@ def starter(name: str, kernel: Kernel) -> str:
     )
 
 
+def _not_chosen(model: type[BaseModel]) -> set[str]:
+    """The choices of a model's fields that are not their defaults."""
+    fields = model.model_fields.values()
+    return {c for info in fields for c in _choices(info.annotation) if c != info.default}
+
+
 def _choices(annotation: object) -> list[str]:
     """The values of a field whose type is a Literal; [] for other types."""
     if get_origin(annotation) is Literal:
@@ -63,9 +69,12 @@ def _choices(annotation: object) -> list[str]:
 
 
 def _fields(model: type[BaseModel], kinds: Mapping[str, Kind]) -> str:
-    """The fields of a model as lines of a job file; those with a default are comments."""
-    lines = []
+    """The fields of a model as lines of a job file; those with a default are comments. Fields of a choice that is no default are
+    left out, such as "adam: epsilon" where the method is another one."""
+    lines, others = [], _not_chosen(model)
     for name, info in model.model_fields.items():
+        if (info.description or "").partition(": ")[0] in others:
+            continue
         notes = [kinds[name].value] if name in kinds else []
         choices = _choices(info.annotation)
         if choices and not all(choice in (info.description or "") for choice in choices):

@@ -114,7 +114,6 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
             {**SLURM, "gpus": -1},
             r"^x: gpus: must be greater than or equal to 0 or text \(given: -1\)$",
         ),
-        ({**SLURM, "nv": 3}, r"^x: nv: must be 'auto' or true or false \(given: 3\)$"),
         ({**SLURM, "sbatch": ["exclude=n13"]}, "x: sbatch: 'exclude=n13': an option of sbatch"),
         ({**SLURM, "environment": {"A B": "1"}}, "x: environment: 'A B' is not the name of an env"),
         (
@@ -125,7 +124,7 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
             {**SLURM, "container": "a.sif", "python": "/bin/python"},
             "x: .*python: the container has",
         ),
-        ({**SLURM, "bind": ["/data"]}, "x: .*bind, nv: are for a container; give its image"),
+        ({**SLURM, "bind": ["/data"]}, "x: .*bind: is for a container; give its image"),
         ({**SLURM, "email": "me@lab"}, r"x: email: .*sbatch: \[--mail-user=YOU@LAB"),
         ({"kind": "ray", "address": "head"}, "x: address: host:port expected, for example"),
         ({"kind": "ray"}, "x: address: required, but not given"),
@@ -256,7 +255,7 @@ def test_options_with_letters_that_mean_something_to_slurm(array):
 
 
 @pytest.mark.parametrize(
-    ("changes", "nv"), [({"gpus": 2}, True), ({}, False), ({"nv": True}, True), ({"gpus": 2, "nv": False}, False)]
+    ("changes", "nv"), [({"gpus": 2}, True), ({}, False)]
 )  # fmt: skip
 def test_script_of_a_container_runs_ray_and_the_driver_in_it(tmp_path, changes, nv):
     content = {**SLURM, "container": "/images/my ctd.sif", "bind": ["/data:/data:ro"], **changes}

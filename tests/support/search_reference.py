@@ -86,8 +86,6 @@ def train_population(
     generations,
     exploit,
     perturb,
-    resample,
-    fraction=0.2,
     burn_in=None,
     patience=None,
     fails=None,
@@ -114,12 +112,12 @@ def train_population(
                 return
         before = [(m.x, m.step, m.rate, m.item, m.loss, m.diverged, m.finished) for m in members]
         ranked = sorted(range(len(members)), key=lambda k: (before[k][5], before[k][4]))
-        n = max(1, int(fraction * len(members)))
+        n = max(1, int(0.2 * len(members)))
         rng = np.random.default_rng([5, zlib.crc32(b"search"), g, members[0].item])
         # A row for each item, also for those that failed: a member's draws depend on no other's fate.
         table = rng.random((members[-1].item - members[0].item + 1, 3))
         for k, m in enumerate(members):
-            u, again, v = table[m.item - members[0].item]
+            u, _, v = table[m.item - members[0].item]
             if exploit == "tournament":
                 others = [j for j in range(len(members)) if j != k and not before[j][6]]
                 j = others[int(u * len(others))]
@@ -130,10 +128,8 @@ def train_population(
                 wins = before[k][5] or k in ranked[-n:]
             if wins:
                 m.x, m.step, m.rate = before[j][:3]
-                place = v
-                if again >= resample:
-                    place = (math.log(m.rate) - low) / (high - low) + perturb * (2 * v - 1)
-                    place = -place if place < 0 else 2 - place if place > 1 else place
+                place = (math.log(m.rate) - low) / (high - low) + perturb * (2 * v - 1)
+                place = -place if place < 0 else 2 - place if place > 1 else place
                 m.rate = math.exp(low + place * (high - low))
             m.parents.append(before[j][3] if wins else m.item)
             m.rates.append(m.rate)

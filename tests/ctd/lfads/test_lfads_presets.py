@@ -10,6 +10,7 @@ from ctd.lfads import kernel
 from jobs.pipeline import read_stages
 from jobs.plan.items import expand
 from jobs.plan.search import searched
+from jobs.search.population import MIN_IMPROVEMENT
 from jobs.spec.presets import expand_preset
 from jobs.spec.search import Population, extremes
 
@@ -39,7 +40,7 @@ def test_ranges_are_the_published_ones(spec):
     }
     assert (search.metric, search.mode, search.exploit) == ("smoothed_nll", "min", "tournament")
     assert (search.burn_in, search.every, search.patience) == (105, 25, 4)
-    assert search.min_improvement == 5e-4
+    assert MIN_IMPROVEMENT == 5e-4
     assert spec.sweep.count() == 20
 
 

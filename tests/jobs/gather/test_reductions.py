@@ -22,7 +22,7 @@ from jobs.store.arrays import attributes
 ASKED = [
     {"name": "best", "by": "norm", "k": 4},
     {"name": "best", "by": "rate", "k": 3, "largest": True, "table": "fastest"},
-    {"name": "seeds", "of": "norm", "quantiles": [0.05, 0.5, 0.975], "confidence": 0.9},
+    {"name": "seeds", "of": "norm", "quantiles": [0.05, 0.5, 0.975]},
     {"name": "seeds", "of": "norm", "over": ["seed", "n"], "table": "both"},
     {"name": "counts", "by": ["n"]},
     {"name": "histogram", "of": "norm", "bins": 7},
@@ -118,7 +118,7 @@ def test_the_interval_of_the_mean_is_that_of_scipy(store, items):
         some = values.dropna()
         expected = (np.nan, np.nan)
         if len(some):
-            expected = scipy.stats.t.interval(0.9, len(some) - 1, some.mean(), some.sem())
+            expected = scipy.stats.t.interval(0.95, len(some) - 1, some.mean(), some.sem())
         np.testing.assert_allclose(ends, expected, rtol=1e-12)
 
 

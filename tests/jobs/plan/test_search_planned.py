@@ -67,7 +67,6 @@ def planned(job):
         (POPULATION, "search.params", {"rate": {"loguniform": [0.5, 0.9]}}, "outside of its range [0.5, 0.9]"),
         (POPULATION, "search.params", {}, "search.params: must have at least 1 item"),
         (POPULATION, "search.generations", 1, "search.generations: must be greater than or equal to 2"),
-        (POPULATION, "search.fraction", 0.6, "search.fraction: must be less than or equal to 0.5"),
         (POPULATION, "sweep.samples", 1, "search: group 0 has 1 item, but"),
         (POPULATION, "sweep.grid", {"n": [2, 3]}, None),
         (POPULATION, "sweep.random.n", {"integers": [2, 5]}, "search: group 0 (n = 2) has 1 item, but a comparison needs at least 2"),

@@ -114,7 +114,7 @@ def test_an_item_that_fails_is_left_out_from_there_on(tmp_path, method, lap, n):
         rungs = np.array([gone.get(m.item, 3) for m in members])
         np.testing.assert_array_equal(found["search_rung"][others], rungs[others])
     else:
-        train_population(members, 3, 6, "tournament", 0.1, 0.0, fails=fails)
+        train_population(members, 3, 6, "tournament", 0.1, fails=fails)
         parents = [m.parents for m in members if m.item != row]
         np.testing.assert_array_equal(found["search_parent"][others], parents)
     reconsider(store, failed=True)

@@ -11,7 +11,7 @@ from stores import make
 from stores import run as run_in_shards
 
 from jobs.errors import JobError
-from jobs.search import Told, searcher_of
+from jobs.search import Told, population, searcher_of
 from jobs.search.population import moved, position, tournament, truncation, value_at
 from jobs.spec.search import Population, extremes
 
@@ -24,17 +24,16 @@ def run(path, job):
 
 
 @pytest.mark.parametrize(
-    ("exploit", "perturb", "resample"),
-    [("tournament", 0.1, 0.0), ("tournament", 1.0, 0.0), ("truncation", 0.3, 0.5)],
+    ("exploit", "perturb"), [("tournament", 0.1), ("tournament", 1.0), ("truncation", 0.3)]
 )
-def test_population_decides_as_numpy_does(tmp_path, exploit, perturb, resample):
+def test_population_decides_as_numpy_does(tmp_path, exploit, perturb):
     job = changed(POPULATION, "search.exploit", exploit)
-    job["search"] |= {"perturb": perturb, "resample": resample, "fraction": 0.3}
+    job["search"] |= {"perturb": perturb}
     store, _ = run(tmp_path / "p.zarr", job)
     found, members = results(store), members_of(store)
-    train_population(members, 3, 9, exploit, perturb, resample, 0.3)
+    train_population(members, 3, 9, exploit, perturb)
     np.testing.assert_array_equal(found["search_parent"], [m.parents for m in members])
-    assert (found["search_parent"] != np.arange(8)[:, None]).sum() > 10
+    assert (found["search_parent"] != np.arange(8)[:, None]).sum() >= 8
     # The same few operations in float64, and math's functions beside NumPy's.
     np.testing.assert_allclose(found["search_rate"], [m.rates for m in members], rtol=1e-12)
     np.testing.assert_array_equal(found["final_rate"], found["search_rate"][:, -1])
@@ -43,16 +42,16 @@ def test_population_decides_as_numpy_does(tmp_path, exploit, perturb, resample):
     np.testing.assert_array_equal(found["search_advances"], [m.advances for m in members])
 
 
-def test_population_burns_in_and_ends_early_as_numpy_does(tmp_path):
+def test_population_burns_in_and_ends_early_as_numpy_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(population, "MIN_IMPROVEMENT", 0.5)
     job = changed(POPULATION, "search.burn_in", 7)
     job["search"] |= {
         "patience": 2,
-        "min_improvement": 0.5,
         "params": {"rate": {**RATE, "perturb": 0.3}},
     }
     store, progress = run(tmp_path / "p.zarr", job)
     found, members = results(store), members_of(store)
-    train_population(members, 3, 9, "tournament", 0.3, 0.0, burn_in=7, patience=(2, 0.5))
+    train_population(members, 3, 9, "tournament", 0.3, burn_in=7, patience=(2, 0.5))
     n = len(members[0].metrics)
     assert 2 < n < 9
     np.testing.assert_array_equal(found["search_advances"], [m.advances for m in members])
@@ -67,10 +66,11 @@ def test_population_burns_in_and_ends_early_as_numpy_does(tmp_path):
     assert (found["status"] == 1).all()
 
 
-def test_a_population_that_has_ended_stays_as_it_is(tmp_path):
+def test_a_population_that_has_ended_stays_as_it_is(tmp_path, monkeypatch):
     """Two side by side: where the noise is large nothing gets better, and the other goes on."""
     job = changed(POPULATION, "search.size", 8)
-    job["search"] |= {"patience": 2, "min_improvement": 0.05}
+    monkeypatch.setattr(population, "MIN_IMPROVEMENT", 0.05)
+    job["search"] |= {"patience": 2}
     job = changed(changed(job, "params.noise", None), "sweep.grid", {"noise": [0.0, 2.0]})
     job["params"] = {"dtype": "float64", "steps": 60}
     store, _ = run(tmp_path / "p.zarr", job)
@@ -113,18 +113,12 @@ def test_population_replaces_diverged_members(tmp_path):
     np.testing.assert_array_equal(results(plain)["status"], np.where(diverged, 2, 1))
 
 
-def test_truncation_takes_the_share_that_is_written():
-    """0.29 x 100 is 28.999... in floating point, and means 29 members."""
-    copied = truncation(np.zeros(100), np.arange(100.0), np.zeros(100, bool), 0.29)
-    assert np.flatnonzero(copied != np.arange(100)).tolist() == list(range(71, 100))
-
-
 @pytest.mark.parametrize("exploit", ["tournament", "truncation"])
 def test_population_does_not_copy_finished_members(tmp_path, exploit):
     job = changed(POPULATION, "sweep", {"zip": {
         "rate": [0.3, 0.3, 0.01, 0.02, 0.01, 0.02], "seed": [0, 1, 2, 3, 4, 5]}})  # fmt: skip
     job = changed(job, "params", {"dtype": "float64", "steps": 60, "limit": 60})
-    job["search"] |= {"exploit": exploit, "fraction": 0.5}
+    job["search"] |= {"exploit": exploit}
     whole, _ = run(tmp_path / "w.zarr", job)
     assert (results(whole)["search_parent"][2:] < 2).any()
     job["sweep"]["zip"]["limit"] = [2, 2, 99, 99, 99, 99]  # the best two finish in no time
@@ -174,26 +168,23 @@ def steps_of(n):
 
 @pytest.mark.parametrize(("workers", "most"), [(1, 8), (3, 3)])
 @pytest.mark.parametrize(
-    ("exploit", "resample", "more"),
-    [
-        ("tournament", 0.0, {}),
-        ("truncation", 0.5, {}),
-        ("tournament", 0.2, {"patience": 2, "burn_in": 7}),
-    ],
+    ("exploit", "more"),
+    [("tournament", {}), ("truncation", {}), ("tournament", {"patience": 2, "burn_in": 7})],
 )
-def test_population_in_rounds_decides_as_numpy_does(workers, most, exploit, resample, more):
+def test_population_in_rounds_decides_as_numpy_does(workers, most, exploit, more, monkeypatch):
     """In rounds of any size, told in any order."""
+    monkeypatch.setattr(population, "MIN_IMPROVEMENT", 0.5)
     n = 8
     search = Population(
         method="population", metric="loss", every=3, generations=9, params={"rate": RATE}, exploit=exploit,
-        fraction=0.3, perturb=0.3, resample=resample, min_improvement=0.5, **more,
+        perturb=0.3, **more,
     )  # fmt: skip
     rates, work = steps_of(n)
     searcher = searcher_of(search, 5, np.arange(n), {"rate": rates})
     play(searcher, work, workers, most)
     members = [Member(k, rate) for k, rate in enumerate(rates)]
     end = (2, 0.5) if more else None
-    train_population(members, 3, 9, exploit, 0.3, resample, 0.3, more.get("burn_in"), end)
+    train_population(members, 3, 9, exploit, 0.3, more.get("burn_in"), end)
     found, g = searcher.records(), len(members[0].metrics)
     assert g < 9 if more else g == 9
     np.testing.assert_array_equal(found["search_parent"][:, :g], [m.parents for m in members])
@@ -223,13 +214,12 @@ def test_who_copies_whom_is_as_in_a_loop_over_members(choose):
                     other = j if broken or loss[j] < loss[i] else i
             else:
                 ranked = sorted(range(n), key=lambda k: (math.isnan(loss[k]), loss[k], k))
-                k = max(1, int(0.4 * n))
+                k = max(1, int(0.2 * n))
                 best = [j for j in ranked[:k] if not math.isnan(loss[j]) and not done[j]]
                 if best and (broken or i in ranked[max(k, n - k) :]):
                     other = best[int(u[i] * len(best))]
             expected.append(other)
-        fraction = () if choose is tournament else (0.4,)
-        np.testing.assert_array_equal(choose(u, loss, done, *fraction), expected)
+        np.testing.assert_array_equal(choose(u, loss, done), expected)
 
 
 # --- where members start --------------------------------------------------------------------------
@@ -289,7 +279,7 @@ def walkers(law, weight, moves, n=4000):
     rng, low, high = np.random.default_rng(0), *extremes(law)
     values = value_at(law, np.full(n, 0.5))
     for _ in range(moves):
-        values = moved(search, "a", values, rng.random((n, 2)))
+        values = moved(search, "a", values, rng.random(n))
         assert ((values >= low) & (values <= high)).all()
     return position(law, values)
 

@@ -21,9 +21,7 @@ SEARCHES = {
     "halving of 6": Halving(method="halving", size=6, **RUNGS),
     "asha": Asha(method="asha", **RUNGS),
     "tournament": Population(**BASE, generations=5),
-    "truncation of 4": Population(
-        **BASE, generations=5, exploit="truncation", fraction=0.4, size=4
-    ),
+    "truncation of 4": Population(**BASE, generations=5, exploit="truncation", size=4),
     "patience": Population(**BASE, generations=8, patience=2),
     "optuna": Optuna(**TRIALS, sampler="tpe", together=4),
     "optuna, pruned": Optuna(**TRIALS, sampler="random", together=3, prune=PRUNE),
