@@ -54,7 +54,7 @@ err = Plain(**as_text, stderr=True)
 
 SLOW_S = 1.0
 """Time after which a slow step is announced (s)."""
-PLAIN_EVERY_S = 5.0
+PLAIN_EVERY_S = 60.0
 """Least time between two progress lines if the output is not a terminal (s)."""
 NOTEBOOK_EVERY_S = 0.5
 """Least time between two states of a notebook's line (s)."""

@@ -21,12 +21,7 @@ ${params}sweep:             # what differs; a field that is swept is not given i
   # random: {}     # {name: {loguniform: [1e-4, 1e-2]}}, with samples: 64
   # seeds: 8       # replicates
   # numbers that cost no compilation when swept: $traced
-# search:          # compare items while they run
-#   {method: halving, metric: NAME, mode: min, min_advances: 4, eta: 3}    # asha: no item waits for others
-#   {method: optuna, metric: NAME, mode: min, trials: 200, together: 16,
-#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}
-#   {method: population, metric: NAME, mode: min, every: 5, generations: 8,
-#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}
+# search: {}       # compare items while they run, by halving, asha, optuna or population: docs/search.md
 ${presets}${gather}run: {}            # slots, shard_items, workers, retries ...: see ctd schema
 """
 
