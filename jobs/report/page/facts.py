@@ -241,7 +241,7 @@ def shard_logs(
 
 
 def run_plots(markers: list[Marker]) -> list[Plot]:
-    """Plots of items over time and of shards by worker; [] without a committed shard."""
+    """Plots of items over time and, of several workers, of their shards; [] without a committed shard."""
     if not markers:
         return []
     start, end = (np.array([getattr(m, name) for m in markers]) for name in ("started", "ended"))
@@ -255,7 +255,7 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
     made = [Plot("Items over time", [steps], time_axis, Axis("items committed"))]
     workers = [f"{m.host}:{m.pid}" for m in markers]
     names = list(dict.fromkeys(workers))
-    if len(names) > MAX_WORKERS:
+    if not 1 < len(names) <= MAX_WORKERS:
         return made
     shown = slice(0, MAX_MARKS)
     groups = [m.shard.group for m in markers[shown]]

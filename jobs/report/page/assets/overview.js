@@ -64,7 +64,7 @@ function showRun(content) {
   showBar(box.bar, content);
   showFigures(box.plots, "run", content.plots);
   if (isNew("facts", content.facts)) box.facts.replaceChildren(listed(content.facts));
-  box.workers.hidden = !content.hosts.length;
+  box.workers.hidden = content.n_workers < 2;
   if (isNew("hosts", content.hosts)) {
     const names = ["host", "pid", "device", "shards", "items", "seconds"];
     box.workers.replaceChildren(el("h3", {}, "Workers"), plainTable("workers", names.map((n, k) => [n, k > 2]), content.hosts.map((h) => names.map((n) => (n === "pid" ? String(h[n]) : fmt(h[n]))))));
