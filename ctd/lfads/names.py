@@ -111,8 +111,6 @@ DIMS = {
         (), "nat", "negative log likelihood per trial with the weights as they are, smoothed: 0.3 of the last value, 0.7 of the new one"
     ),
     "bits_per_spike": Var((), "bit", "bits per spike of the posterior mean, over seen units and bins, first n_metric trials", True),
-    "cosmoothing_bits_per_spike": Var((), "bit", "the same over held-out units", True),
-    "forward_bits_per_spike": Var((), "bit", "the same over held-out bins", True),
     "rate_r2": Var(
         (), "1", "squared correlation of rates with true ones over time, mean over the first n_metric trials and all units", True
     ),

@@ -89,7 +89,7 @@ AGAINST_LOSS = {
     "state_r2_of_true": "R² of true states",
     "psth_r2": "R² of PSTHs",
     "behavior_r2": "R² of behaviour",
-    "cosmoothing_bits_per_spike": "bits per spike, held-out units",
+    "co_bps": "bits per spike, held-out units",
 }
 """Metric -> its label where it is drawn against the loss."""
 

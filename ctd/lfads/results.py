@@ -84,18 +84,9 @@ def _metrics(static: View[Model], shared: Dataset, means: dict[str, Array]) -> d
     counts = jnp.asarray(trials.data[: len(rates)])
     values = {}
     if static.likelihood in COUNTS:
-        n_bins, held = len(shared.seen_bins), shared.held_units
-        # Seen bins, and held-out units in these; held-out bins have a metric of their own.
-        of_units = lambda units: metrics.bits_per_spike(
-            counts[:, :n_bins, units], rates[:, :n_bins, units]
-        )
-        values["bits_per_spike"] = of_units(shared.seen_units)
-        if len(held):
-            values["cosmoothing_bits_per_spike"] = of_units(held)
-        if n_bins < counts.shape[1]:
-            values["forward_bits_per_spike"] = metrics.bits_per_spike(
-                counts[:, n_bins:], rates[:, n_bins:]
-            )
+        # Held-out units and bins have metrics over all evaluation trials: `ctd.lfads.scores`.
+        seen = slice(None), slice(0, len(shared.seen_bins)), shared.seen_units
+        values["bits_per_spike"] = metrics.bits_per_spike(counts[seen], rates[seen])
 
     def beside(name: str, truth: np.ndarray) -> tuple[Array, Array]:
         """(posterior means, true values) of the trials that have both."""

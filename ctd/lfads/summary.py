@@ -19,7 +19,7 @@ TRAINED, STOPPED_EARLY, DIVERGED = range(3)
 """Codes of the outcomes, in the order of the kernel's `outcomes`."""
 
 METRICS = (
-    "bits_per_spike", "cosmoothing_bits_per_spike", "co_bps", "co_bps_true", "co_bps_units", "fp_bps",
+    "bits_per_spike", "co_bps", "co_bps_true", "co_bps_units", "fp_bps",
     "psth_r2", "psth_r2_true", "rate_r2", "rate_r2_weighted",
     "state_r2_from_true", "state_r2_from_true_mean", "state_r2_of_true",
     "input_r2", "initial_state_r2", "behavior_r2",

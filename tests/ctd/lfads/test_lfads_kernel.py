@@ -67,7 +67,7 @@ def test_results_are_all_there(several):
         assert kernel.dims[name].axes == axes
         assert several[name].shape == (4, *(lengths[axis] for axis in axes))
     for name in (
-        "bits_per_spike", "cosmoothing_bits_per_spike", "forward_bits_per_spike", "rate_r2",
+        "bits_per_spike", "co_bps", "fp_bps", "rate_r2",
         "input_r2", "initial_state_r2", "behavior_r2", "eval_loss",
     ):  # fmt: skip
         assert np.isfinite(several[name][0]), name
@@ -264,7 +264,7 @@ def test_training_lowers_the_loss(several):
     assert several["rate_r2"][0] > 0.8
     counts, rates = arrays()["eval"][:9], arrays()["eval_rates"][:9].astype(np.float32)
     seen = np.arange(N_UNITS) != 1
-    for name, units in (("bits_per_spike", seen), ("cosmoothing_bits_per_spike", ~seen)):
+    for name, units in (("bits_per_spike", seen), ("co_bps", ~seen)):
         where = slice(None), slice(0, N_STEPS - 2), units
         # The true rates are worth this many bits; noise of 60 trials costs a little.
         best = float(jax.jit(bits_per_spike)(counts[where], rates[where]))
