@@ -20,6 +20,8 @@ from jobs.spec.search import SEARCH_TABLE
 from jobs.spec.sweep import Distribution, Loguniform
 from jobs.store.store import Store, metric_of
 
+FEWEST_PARALLEL = 20
+"""Fewest items that parallel coordinates show: of fewer, the table says more."""
 MAX_RESULTS = 12
 """Most results whose dependence on the parameters is measured."""
 MAX_ITEMS = 100_000
@@ -217,6 +219,7 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "metric": metric,
         "falling": bool(judged and judged.more_is_better),
         "searched": store.job.spec.search is not None,
+        "parallel": len(columns["item"]) >= FEWEST_PARALLEL,
         "effects": [effect.to_json() for effect in found],
         "unmeasured": "" if found or not judging else _unmeasured(len(compared["item"])),
         "plots": [best] if best else [],

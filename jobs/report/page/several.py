@@ -25,6 +25,7 @@ from jobs.report.page.encode import (
     titles_of,
 )
 from jobs.report.page.facts import COUNTS, by_worker
+from jobs.report.sweep import FEWEST_PARALLEL
 from jobs.spec.job import leaves
 from jobs.store.card import all_swept
 from jobs.store.store import metric_of
@@ -300,6 +301,7 @@ def _sweep(
         "metric": metrics.pop() if len(metrics) == 1 else "",
         "falling": any(sweep["falling"] for sweep in mine),
         "searched": any(sweep["searched"] for sweep in mine),
+        "parallel": int(rows.sum()) >= FEWEST_PARALLEL,
         "replicates": repeating,
         "log": union("log"),
         "effects": [one._replace(parameter=called[one.parameter]).to_json() for one in found],

@@ -19,6 +19,7 @@ from ctd.plots import Axis, Plot, Points, Scale
 from jobs import keys
 from jobs.query.query import query, table
 from jobs.query.shelf import Shelf
+from jobs.report import sweep
 from jobs.report.page import Content, render, several
 from jobs.report.page.encode import plot_json
 from jobs.report.page.pictures import write_pictures
@@ -127,7 +128,10 @@ def pages(tmp_path_factory):
         def __missing__(self, name):
             store = finished(name)
             path = tmp_path_factory.mktemp(name) / "page.html"
-            path.write_text(render(Content(store).all()), encoding="utf-8")
+            # Small stores have parallel coordinates, too.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sweep, "FEWEST_PARALLEL", 2)
+                path.write_text(render(Content(store).all()), encoding="utf-8")
             self[name] = store, path.as_uri()
             return self[name]
 

@@ -73,7 +73,7 @@ function showImportance(node, sweep) {
 
 function showParallel(node, sweep, items) {
   const names = [...sweep.parameters, ...sweep.results].filter((name) => columnOf(items, name));
-  node.hidden = !sweep.parameters.length || names.length < 2;
+  node.hidden = !sweep.parallel || !sweep.parameters.length || names.length < 2;
   if (node.hidden) return;
   const box = part("parallel", () => {
     const plot = new Parallel(), varies = (name) => nValues(columnOf(items, name)) > 1;
