@@ -25,6 +25,16 @@ N_AXES = 3
 ROUNDING = 1e-6
 """What |h_i| may exceed a cell's bound by."""
 
+NEAR = 0.5
+"""A point lies near the candidate states if one is within this, in units of their spread. On a line attractor the points of
+networks that integrate have a median of 0.1 to 0.2; those of a network that rotates around its points, 0.8."""
+
+FEW = 0.1
+"""A warning says so if no more than this share of the points lies near the candidate states ..."""
+
+MANY = 10
+"""... of this many points at least. Few points may well lie elsewhere: the one in the middle of a cycle, saddles between states."""
+
 MOST_NAMED = 5
 """Points that a warning names."""
 
@@ -105,6 +115,7 @@ def reduce(
     linearised = _linearise(inputs, shared, points, x, outcome == SLOW)
     _warn_of_error(linearised["error"], options.unique_tol)
     _warn_of_reach(shared, points)
+    _warn_of_distance(nearest / float(shared.spread))
     return {
         "origin": join("origin", np.zeros(0, "<U1")),
         "kind": np.where(outcome == FIXED, "fixed", "slow"),
@@ -168,6 +179,18 @@ def _warn_of_reach(shared: Network, points: np.ndarray) -> None:
         warnings.warn(
             f"{count(len(rows), 'point')} of {len(points)} with some |h_i| above {cell.most:g}, where a {cell.name} that starts below "
             f"never comes: fixed_point {some}",
+            stacklevel=2,
+        )
+
+
+def _warn_of_distance(distance: np.ndarray) -> None:
+    """Warn if nearly all points are far from the candidate states. distance: to the nearest one, in units of their spread."""
+    near = int((distance <= NEAR).sum())
+    if len(distance) >= MANY and near <= FEW * len(distance):
+        warnings.warn(
+            f"{near} of {len(distance)} points near the states that searches start from, within {NEAR:g} of their spread; the "
+            f"median distance is {np.median(distance):.2g} of it. The network is elsewhere in its trials: points may say little of what it "
+            "does there",
             stacklevel=2,
         )
 

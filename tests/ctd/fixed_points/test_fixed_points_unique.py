@@ -1,5 +1,7 @@
 """Which ends of searches are one point, against brute force."""
 
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -181,3 +183,22 @@ def test_reduce_keeps_the_largest_basins_and_flags_outliers():
     # 0.1 is more than a hundredth of the spread of the candidates, and less than twice it.
     assert found["outlier"].all()
     assert not table()["outlier"].any()
+
+
+@pytest.mark.parametrize(("near", "warns"), [(0, True), (2, True), (3, False)])
+def test_reduce_warns_of_far(near, warns):
+    """Twenty points of F(h) = h: some near one of the two states, at -1 and 1, and the others on a circle in their middle."""
+    at = np.zeros((20, 2))
+    angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    at[:] = 0.4 * np.column_stack([np.cos(angle), np.sin(angle)])
+    at[:near, 0] = 1 + 0.01 * np.arange(near)
+    at[:near, 1] = 0
+    network = make_network(lambda weights, h, x: h, {}, [[-1.0, 0.0], [1.0, 0.0]], "float64")
+    ends = {"point": at, "constant_input": np.zeros((20, 0)), "q": np.zeros(20)}
+    ends["outcome"] = np.full(20, FIXED)
+    options = Options(settle=0, between=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        reduce(inputs_of(FixedPoint()), network, {}, ends, options)
+    said = [str(one.message) for one in caught if "near the states" in str(one.message)]
+    assert [text.split(" points")[0] for text in said] == [f"{near} of 20"] * warns
