@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ctd.fixed_points.network import Time
+from ctd.fixed_points.search.unique import nearest_distance
 from ctd.late import Array, jax, jnp, scipy
 from ctd.rows import lines_of
 from ctd.words import count
@@ -19,6 +20,15 @@ CLOSES = 1.5
 ROUND = 0.5
 """... and than this times its length, which is their distance on a straight line."""
 
+HOLE = 0.2
+"""A gap is a hole, at which a chain ends, if it is wider than this share of the chain ..."""
+
+UNEVEN = 3.0
+"""... and than this times the median gap: points that searches find lie unevenly, and few lie far apart."""
+
+HALF = 0.5
+"""Share of the way between all points at rest, and of the readouts of all points, that a line or ring covers at least."""
+
 SAMPLES = 100
 """Places along the chain at which the speed is computed."""
 
@@ -27,10 +37,14 @@ SAMPLES = 100
 class Line:
     """A chain of k points in order; the result of `line`."""
 
+    objections: tuple[str, ...]
+    """What speaks against a line or ring; () for one."""
     rows: np.ndarray
     """(k,) their rows in the table."""
+    beside: np.ndarray
+    """Rows of points where the network is nearly at rest, too, no farther from the chain than its widest gap: its branches."""
     aside: np.ndarray
-    """Rows that are no outliers and not on the chain: branches of it, or other points."""
+    """Rows that are no outliers and no part of it: beyond a hole, or where the network is not nearly at rest."""
     position: np.ndarray
     """(k,) distance from the first one along the chain."""
     closed: bool
@@ -41,6 +55,8 @@ class Line:
     dimension: float
     """Median number of modes with |eigenvalue - 1| <= slow (of a flow, |eigenvalue|): directions in which the network is nearly
     at rest. 1 for a line or a ring, 2 for a plane, which no chain describes."""
+    points: np.ndarray
+    """(k, state)."""
     tangent: np.ndarray
     """(k, state) of unit length."""
     columns: dict[str, np.ndarray]
@@ -51,11 +67,29 @@ class Line:
 
     def __repr__(self) -> str:
         """Return what it is, and a table of its points."""
+        return "\n".join([self.summary, *lines_of(self.columns)])
+
+    @property
+    def summary(self) -> str:
+        """The kind of chain, and its measures, in a line."""
         kind = "ring" if self.closed else "line"
+        if self.objections:
+            kind = f"no line: {'; '.join(self.objections)}; chain"
         head = f"{kind} of {len(self.rows)} points, length {self.length:.4g}, dimension {self.dimension:.3g}"
-        if len(self.aside):
-            head += f"; {count(len(self.aside), 'point')} aside"
-        return "\n".join([head, *lines_of(self.columns)])
+        others = {"beside it": self.beside, "aside": self.aside}
+        return "; ".join(
+            [
+                head,
+                *(f"{count(len(rows), 'point')} {at}" for at, rows in others.items() if len(rows)),
+            ]
+        )
+
+    def places(self, points: np.ndarray) -> np.ndarray:
+        """(m,) positions along the chain of (m, state) points: of their projections on the tangent at the nearest point of it."""
+        apart = scipy.spatial.distance.cdist(points, self.points)
+        nearest = apart.argmin(axis=1)
+        offset = ((points - self.points[nearest]) * self.tangent[nearest]).sum(axis=1)
+        return self.position[nearest] + offset
 
 
 def line(
@@ -66,14 +100,18 @@ def line(
     slow: float = 0.05,
     time: Time = "steps",
 ) -> Line:
-    """The chain of the points of a network, ordered along the longest path of their minimum spanning tree.
+    """The chain of the points at which a network is nearly at rest, ordered along the longest path of their minimum spanning tree.
+
+    At such a point no mode grows faster than `slow` allows, one neither grows nor decays faster, and |F(h) - h| is below `slow`
+    times the extent of all points. A line or ring ends at a hole. It covers half of the way between all these points, and
+    half of the readouts of all points, at least. Otherwise the result has `objections`.
 
     Args:
-        table: point, residual, eigenvalue, right, left, input_jacobian, and outlier if there is one: `find(...).unique`,
+        table: point, residual, eigenvalue, right, left, input_jacobian, and outlier and output if there are: `find(...).unique`,
             or the table of a store of `fixed_points`, at one input.
         readout: (output, state) weights; then column `readout` is |cos| of the tangent with the first output's.
         step: h (n,) -> F(h) (n,), of a flow dh/dt, in JAX; then `drift` is computed.
-        slow: a mode counts for `dimension` if its eigenvalue is this near to 1, of a flow to 0.
+        slow: a mode is nearly at rest, and counts for `dimension`, if its eigenvalue is this near to 1, of a flow to 0.
         time: that of `find`; a flow's table does not tell that it is one.
 
     Column `input`: |cos| of the first input's dF/dx with the left eigenvector of the slowest mode, which selects what of an
@@ -83,28 +121,43 @@ def line(
     >>> table |= {"eigenvalue": np.tile([1.0, 0.5], (5, 1)), "input_jacobian": np.zeros((5, 2, 0))}
     >>> table |= {name: np.tile(np.eye(2), (5, 1, 1)) for name in ("right", "left")}
     >>> chain = line(table)
-    >>> chain.closed, round(chain.length, 6), chain.dimension
-    (False, 5.0, 1.0)
+    >>> chain.summary
+    'line of 5 points, length 5, dimension 1'
 
     Raises ValueError for fewer than three points, several inputs, or a readout that does not fit.
     """
-    points, rows = _points(table)
-    order = _longest_path(points)
-    points, chosen = points[order], rows[order]
+    every, rows = _points(table)
+    resting, objections = _resting(table, rows, every, slow, time), []
+    if resting.sum() < 3:
+        objections.append(f"{resting.sum()} of {len(rows)} points nearly at rest")
+        resting[:] = True
+    candidates = np.flatnonzero(resting)
+    chain, holes = _without_holes(every[candidates])
+    if holes > 1 - HALF:
+        objections.append(f"holes are {holes:.0%} of the way between them")
+    points, chosen = every[candidates[chain]], rows[candidates[chain]]
+    objections += _narrow(table, chosen, rows)
     position, closed, length, widest = _measured(points)
     tangent = _tangents(points, closed)
     values = np.asarray(table["eigenvalue"])[chosen]
     dimension = float(np.median((np.abs(values - _rest(time)) <= slow).sum(axis=1)))
+    if dimension > 1:
+        objections.append(f"{dimension:.3g} modes nearly at rest")
     columns = {"position": position, "residual": np.asarray(table["residual"])[chosen]}
     columns |= _modes(table, chosen, tangent, time)
     if readout is not None:
         columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
-    chain = points, position
+    path = points, position
     if closed:
-        chain = np.vstack([points, points[:1]]), np.append(position, length)
-    drift = _drift(step, *chain, time) if step is not None else np.zeros((0, 2))
-    aside, extent = np.setdiff1d(rows, chosen), (closed, length, widest, dimension)
-    return Line(chosen, aside, position, *extent, tangent, columns, drift)
+        path = np.vstack([points, points[:1]]), np.append(position, length)
+    drift = _drift(step, *path, time) if step is not None else np.zeros((0, 2))
+    near = nearest_distance(every, points) <= widest
+    beside = np.setdiff1d(rows[resting & near], chosen)
+    aside = np.setdiff1d(rows, [*chosen, *beside])
+    extent = closed, length, widest, dimension
+    return Line(
+        tuple(objections), chosen, beside, aside, position, *extent, points, tangent, columns, drift
+    )
 
 
 def _rest(time: Time) -> int:
@@ -133,6 +186,47 @@ def _points(table: Mapping[str, ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
     if len(rows) < 3:
         raise ValueError(f"table: {len(rows)} points that are no outliers; a chain has at least 3")
     return points[rows], rows
+
+
+def _resting(
+    table: Mapping[str, ArrayLike], rows: np.ndarray, points: np.ndarray, slow: float, time: Time
+) -> np.ndarray:
+    """(k,) bool: at which points the network is nearly at rest."""
+    values = np.asarray(table["eigenvalue"])[rows]
+    growth = values.real if time == "continuous" else np.abs(values) - 1
+    resting = (growth <= slow).all(axis=1) & (np.abs(values - _rest(time)) <= slow).any(axis=1)
+    # It takes 1 / slow steps or more to cross the region of the points.
+    extent = np.linalg.norm(np.ptp(points, axis=0))
+    return resting & (np.asarray(table["residual"])[rows] <= slow * extent)
+
+
+def _without_holes(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """(numbers of the points of the longest path, in order, on the piece between holes with most of them; the share of the path
+    that is no part of this piece)."""
+    path = _longest_path(points)
+    gaps = np.linalg.norm(np.diff(points[path], axis=0), axis=1)
+    hole = gaps > max(HOLE * gaps.sum(), UNEVEN * np.median(gaps))
+    piece = max(np.split(np.arange(len(path)), np.flatnonzero(hole) + 1), key=len)
+    if len(piece) < 3:  # no piece is a chain
+        return path, float(gaps[hole].sum() / gaps.sum())
+    return path[piece], float(1 - gaps[piece[:-1]].sum() / gaps.sum())
+
+
+def _narrow(table: Mapping[str, ArrayLike], chosen: np.ndarray, rows: np.ndarray) -> list[str]:
+    """The objection to a chain whose readouts differ little, compared with those of all points."""
+    output = np.asarray(table["output"] if "output" in table else np.zeros((0, 0)), float)
+    if not output.size:
+        return []
+    # Of several outputs, the one that differs most.
+    column = int(np.argmax(np.ptp(output[rows], axis=0)))
+    chain, all_points = output[chosen, column], output[rows, column]
+    if np.ptp(chain) >= HALF * np.ptp(all_points):
+        return []
+    return [f"readouts of {_range(chain)} among {_range(all_points)}"]
+
+
+def _range(values: np.ndarray) -> str:
+    return f"{values.min():.3g} to {values.max():.3g}"
 
 
 def _longest_path(points: np.ndarray) -> np.ndarray:
