@@ -88,7 +88,7 @@ class _Marks:
         _expect(self, first, {name: (shape, (0,))[: 1 + (name == "text")] for name in others})
 
 
-LOOKS = {"name", "marker", "hollow", "numbered", "hue"}
+LOOKS = {"name", "marker", "hollow", "faint", "numbered", "hue"}
 """Fields of marks that are no arrays."""
 
 
@@ -105,6 +105,8 @@ class Points(_Marks):
     """(n,) relative areas, 0 to 1; by default all are small."""
     marker: Literal["circle", "diamond"] = "circle"
     hollow: bool = False
+    faint: bool = False
+    """Grey."""
     text: Sequence[str] = ()
     key: ArrayLike | None = None
     """(n,) integers; the page highlights, in all plots of the group, marks with the key of the one under the pointer."""

@@ -252,8 +252,10 @@ def _own_colours(layer: Layer, shades: Any) -> ArrayLike | None:
     """The colour, or a colour for each number, of a layer that takes none from the cycle; None for a layer that does."""
     if (numbers := _colour_of(layer)) is not None:
         return shades.to_rgba(np.asarray(numbers, float))
-    if isinstance(layer, Lines) and (layer.strong or layer.faint):
-        return "black" if layer.strong else "0.6"
+    if isinstance(layer, Lines) and layer.strong:
+        return "black"
+    if isinstance(layer, Lines | Points) and layer.faint:
+        return "0.6"
     return None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctd.fixed_points import linear
+from ctd.fixed_points.line import line
 from ctd.fixed_points.network import step_of
 from ctd.fixed_points.pictures import ROUNDING, Part, named, parts, unit_circle
 from ctd.fixed_points.search.methods import FIXED, SLOW
@@ -17,28 +18,33 @@ from ctd.words import count, number
 
 N_SPECTRA = 40
 """Eigenvalues are drawn of at most so many points, those with the most searches."""
+LEAST, OWN = 20, 2
+"""Points are drawn as a chain if they form a line or ring, or if there are LEAST or more, of which half have at most OWN searches."""
 N_STATES = 2000
 """Largest number of candidate states that are drawn if they do not form trials."""
 
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """State space and spectra of the unique points, by input; their search shares; q over all candidates."""
+    """State space, chains and spectra of the unique points, by input; their search shares; q over all candidates."""
     ends = _q_of_candidates(group.results)
     if len(group.reduced.get("point", ())) == 0:
         return [ends]
     seen, some = portrait(group), parts(group.reduced["constant_input"], "points")
     space = [plot for part in some for plot in _spaces(group, seen, part, [(0, 1), (0, 2)])]
-    return [*space, *(_spectra(seen, part) for part in some), _shares(seen), ends]
+    chains = [plot for part in some for plot in _chain(seen, part)]
+    return [*space, *chains, *(_spectra(seen, part) for part in some), _shares(seen), ends]
 
 
 @of_group
 def figure(group: Group) -> Figure:
-    """State space and spectra; each in a row where there are several inputs."""
+    """State space and spectra; each in a row where there are several inputs; of one input, the chain of its points between them."""
     seen, some = portrait(group), parts(group.reduced["constant_input"], "points")
     space = [plot for part in some for plot in _spaces(group, seen, part, [(0, 1)])]
     spectra = [_spectra(seen, part) for part in some]
-    return Figure([*space, *spectra], rows=2 if space and len(some) > 1 else 1)
+    if len(some) > 1:
+        return Figure([*space, *spectra], rows=2 if space else 1)
+    return Figure([*space, *_chain(seen, some[0]), *spectra])
 
 
 def _spaces(
@@ -94,6 +100,41 @@ def _states(seen: Portrait, first: int, second: int) -> Layer:
     some = seen.states[:N_STATES, 0]
     path = seen.project(some)
     return Points(path[:, first], path[:, second], "states", colour=seen.colour(some))
+
+
+def _chain(seen: Portrait, part: Part) -> list[Plot]:
+    """The readout of points against their place along the chain that `line` makes of them; [] where they form none."""
+    names = ("point", "residual", "eigenvalue", "right", "left", "input_jacobian", "outlier", "output")  # fmt: skip
+    table = {name: np.asarray(seen.reduced[name])[part.rows] for name in names}
+    if (~table["outlier"]).sum() < 3 or part.together:
+        return []
+    chain = line(table, time="continuous" if seen.flow else "steps")
+    own = np.median(np.asarray(seen.reduced["count"])[part.rows]) <= OWN
+    if chain.objections and not (own and len(part.rows) >= LEAST):
+        return []
+    along, texts = chain.places(table["point"]), _texts(seen)
+    members = np.concatenate([chain.rows, chain.beside])
+    is_member = np.isin(np.arange(len(along)), members) & (not chain.objections)
+    layers: list[Layer] = []
+    for name, rows, faint in (
+        ("ring" if chain.closed else "line", np.flatnonzero(is_member), False),
+        ("no part of a line", np.flatnonzero(~is_member), True),
+    ):
+        if len(rows):
+            key = part.rows[rows]
+            layers.append(
+                Points(
+                    along[rows],
+                    seen.at_points[key],
+                    f"{name} ({len(rows):,})",
+                    faint=faint,
+                    text=[texts[row] for row in key],
+                    key=key,
+                )
+            )
+    title, note = f"Along the chain{part.at}", f"{chain.summary}."
+    axes = Axis("place along the chain"), Axis(seen.scale.label)
+    return [Plot(title, layers, *axes, note=note[0].upper() + note[1:])]
 
 
 def _texts(seen: Portrait) -> list[str]:

@@ -1,12 +1,15 @@
 """Chains of slow points on a ring and on a line whose every measure is known."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from places import EXAMPLES
+from searches import FIXED
 
 from ctd.batch import precision, run_items
 from ctd.data import read_hdf5
 from ctd.fixed_points import kernel, line
+from ctd.fixed_points.network import make_network
 from ctd.fixed_points.search.params import FixedPoint
 from ctd.kernel import inputs_of
 
@@ -160,6 +163,32 @@ def test_line_refuses(more, settings, said):
     points = np.arange(4.0)[:, None] * np.eye(N)[0]
     with pytest.raises(ValueError, match=said):
         line(table_of(points, np.tile(np.eye(N)[0], (4, 1)), **more), **settings)
+
+
+def test_line_is_drawn():
+    """Thirty places along the first axis, where F leaves them, and two beyond a hole: drawn at their places, these in grey."""
+    places = np.zeros((32, 3))
+    places[:, 0] = [*np.linspace(-1, 1, 30), 2.5, 2.6]
+    step = lambda weights, h, x: h * jnp.array([1, 0.5, 0.2])
+    network, inputs = make_network(step, {}, places, "float64"), inputs_of(FixedPoint())
+    ends = {"point": places, "constant_input": np.zeros((32, 0)), "q": np.zeros(32)}
+    ends["outcome"] = np.full(32, FIXED)
+    options = kernel.Options(settle=0, between=0)
+    with pytest.warns(match="may be slow points"):
+        table = kernel.reduce(inputs, network, {}, ends, options)
+    plots = kernel.figure(inputs, network, {}, ends, table).plots
+    (chain,) = [plot for plot in plots if plot.title == "Along the chain"]
+    assert [(layer.name, layer.faint) for layer in chain.layers] == [
+        ("line (30)", False),
+        ("no part of a line (2)", True),
+    ]
+    x, y = (np.concatenate([getattr(layer, name) for layer in chain.layers]) for name in "xy")
+    keys = np.concatenate([layer.key for layer in chain.layers])
+    at = table["point"][keys, 0]
+    np.testing.assert_allclose(np.abs(x - x[np.argmin(at)]), at + 1, atol=1e-9)
+    # Without a readout, the first principal component: that axis, around the mean of the states.
+    np.testing.assert_allclose(np.abs(y), np.abs(at - places[:, 0].mean()), atol=1e-9)
+    assert chain.note.startswith("Line of 30 points, length 2, dimension 1; 2 points aside")
 
 
 @pytest.mark.endurance

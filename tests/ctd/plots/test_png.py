@@ -63,12 +63,14 @@ def test_layers_take_their_colours_in_turn_and_named_ones_stand_in_the_legend():
         Lines(X, 3 * X, "behind", faint=True),
         Lines(X, 4 * X, "dashed", dashed=True),
         Lines(X, np.stack([X, X + 1]), hue=0),
+        Points(X, X, faint=True),
     )
     colours = [colors.to_hex(line.get_color()) for line in ax.lines]
     first, strong, faint, second, *again = colours
     assert strong == "#000000"
     assert again == [first, first]
     assert len({first, strong, faint, second}) == 4
+    assert colors.to_hex(ax.collections[0].get_facecolor()[0, :3]) == faint
     assert ax.lines[3].get_linestyle() == "--"
     said = [text.get_text() for text in ax.get_legend().get_texts()]
     assert said == ["first", "strong", "behind", "dashed"]
