@@ -3,17 +3,21 @@
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, typed: bool = False) -> Iterator[Path]:
     """Yield an empty file beside `path`, with its suffix, which takes its place at the end of the block.
 
-    After an error the new file is gone, and `path` is as it was. The new file has the permissions of the old one. A
-    link goes on naming the same place; a pipe or a device cannot be replaced, and is yielded itself.
+    After an error the new file is gone, and `path` is as it was. The new file has the permissions of the old one.
+
+    typed: whether the user gave this very path. Then a link goes on naming the same place, and a pipe or a device, which
+    cannot be replaced, is yielded itself. At any other path somebody else may have laid a link to the user's files: the
+    new file takes the place of a link, a pipe or a device.
 
     Raises:
         OSError: no file can be made beside `path`, or `path` may not be written.
@@ -23,18 +27,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
     >>> Path("report.txt").read_text()
     'all of it'
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        yield path
-        return
-    if path.exists() and not os.access(path, os.W_OK):
+    path, suffix = Path(path), Path(path).suffix
+    if typed:
+        path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file():
+            yield path
+            return
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        mode = 0
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    replaces = stat.S_ISREG(mode)
+    if replaces and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    new = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
+    new = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{suffix}")
     new.touch(exist_ok=False)
     try:
-        mode = (path if path.exists() else new).stat().st_mode
+        mode = (mode if replaces else new.stat().st_mode) & 0o777
         yield new
-        os.chmod(new, mode & 0o777)
+        os.chmod(new, mode)
         # Have the content on the disk before the name is there: else a loss of power can leave an empty file.
         with new.open("rb") as file:
             os.fsync(file.fileno())

@@ -162,7 +162,7 @@ class Job:
 
     def save(self, path: str | Path) -> None:
         """Write the job file."""
-        with replacing(Path(path)) as new:
+        with replacing(path, typed=True) as new:
             new.write_text(self.to_yaml())
 
     def digest(self) -> str:

@@ -107,7 +107,8 @@ def posterior(
     for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):
         request = Request(str(file), job.spec, executor, address, as_json)
         with _computed(partial(open_or_create, job.spec, base, WHERE), request, file) as made:
-            write_posterior(made, file, job, {"store": trained.address, "item": items[0]})
+            about = {"store": trained.address, "item": items[0]}
+            write_posterior(made, file, job, about, typed=to is not None)
         told.append({"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]})
     if as_json:
         show_json(told[0] if len(told) == 1 else told)

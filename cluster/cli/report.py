@@ -54,7 +54,7 @@ def report(
             err.print(why)
     for line in empty:
         err.print(f"left out: {line}")
-    with writing(f"--to {path}"), replacing(path) as new:
+    with writing(f"--to {path}"), replacing(path, typed=to is not None) as new:
         new.write_text(text, encoding="utf-8")
     out.print(f"report  {path}")
 

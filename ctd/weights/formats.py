@@ -184,7 +184,7 @@ def write_tensors(
             )
     try:
         # A writer that fails half way leaves the old file.
-        with replacing(path) as new:
+        with replacing(path, typed=True) as new:
             write(new, values, about or {})
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -79,7 +79,7 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
         )
     card = current_card(store)
     named = sorted(k for k in objects.list_keys(store.objects, "") if not k.startswith(LEFT_OUT))
-    with writing(path), replacing(path) as new, zipfile.ZipFile(new, "w") as archive:
+    with writing(path), replacing(path, typed=True) as new, zipfile.ZipFile(new, "w") as archive:
         described = describe_store(store, card, about)
         _add(archive, CRATE, json.dumps(described, indent=1).encode())
         # Readers of RO-Crate expect an entry of the archive for each folder.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ctd.replacing import replacing
 from jobs.errors import JobError, count, validated
 from jobs.inputs.items import item_params
 from jobs.inputs.measure import load_group, with_files
@@ -121,14 +122,21 @@ def posterior_job(
 
 
 def write_posterior(
-    store: Store, to: Path, job: Posterior, attributes: Mapping[str, object]
+    store: Store, to: Path, job: Posterior, attributes: Mapping[str, object], *, typed: bool
 ) -> None:
-    """Write the results of a store of the job as one HDF5 file, a chunk at a time. Raises JobError if that fails."""
+    """Write the results of a store of the job as one HDF5 file, a chunk at a time. Raises JobError if that fails.
+
+    typed: whether the user gave the file, see `ctd.replacing`.
+    """
     from ctd.lfads.torch_file import write
 
     chunk = lambda row: {name: store.rows(0, name, row, row + 1)[0] for name in store.names(0)}
     chunks = map(chunk, range(store.job.plan.group_sizes[0]))
     try:
-        write(to, chunks, job.n, attributes, job.windows, job.recorded)
+        with replacing(to, typed=typed) as new:
+            write(new, chunks, job.n, attributes, job.windows, job.recorded)
     except (ValueError, OSError) as error:
-        raise JobError(f"--to: {error}") from None
+        cause = error.__cause__ or error
+        raise JobError(
+            f"--to {to}: cannot be written: {getattr(cause, 'strerror', None) or cause}"
+        ) from None

@@ -24,7 +24,7 @@ def save_frame(
     check_target(path)
     plain = without_complex(frame)
     plain.attrs["described"] = described or {}
-    with writing(path), replacing(path) as new:
+    with writing(path), replacing(path, typed=True) as new:
         WRITERS[path.suffix](plain, new)
 
 

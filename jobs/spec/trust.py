@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ctd.dotted import NoModule, load, module_of, modules_in
 from ctd.kernel import Kernel, Kind, field_kinds
+from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.spec.code import Code, digest, find, resolved
 
@@ -80,16 +81,30 @@ def allow(base: str, modules: Iterable[str]) -> dict[str, Code]:
 
 def remember(*what: str) -> None:
     """Note for later processes that this user has named something; do nothing if the settings cannot be written."""
+    if is_remembered(*what):
+        return
     note = _note(what)
     with suppress(OSError):
-        if not note.exists():
-            note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            note.write_text("\n".join(what) + "\n")
+        note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with replacing(note) as new:
+            new.write_bytes(_content(what))
 
 
 def is_remembered(*what: str) -> bool:
-    """Whether `remember` was called with the same by this user."""
-    return _note(what).exists()
+    """Whether `remember` was called with the same by this user.
+
+    The name of a note is a hash of what a stranger knows: a file of that name, such as a page that was written through a
+    link, says nothing. Only `remember` writes this content.
+    """
+    try:
+        return _note(what).read_bytes() == _content(what)
+    except OSError:
+        return False
+
+
+def _content(what: Sequence[str]) -> bytes:
+    """The content of a note: the names themselves, a line each, and nothing else."""
+    return "".join(f"{name}\n" for name in what).encode(errors="surrogateescape")
 
 
 def trust(base: str) -> None:

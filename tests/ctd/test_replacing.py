@@ -80,19 +80,34 @@ def test_killed_process_leaves_what_was_there(tmp_path):
     assert (tmp_path / "x").read_text() == "old"
 
 
-def test_link_names_the_same_place_afterwards(tmp_path):
-    (tmp_path / "far").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "far" / "x")
-    write(tmp_path / "link")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "far" / "x").read_text() == "new"
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("typed", [True, False])
+def test_link_is_followed_if_typed(tmp_path, typed, exists):
+    """The new file has the suffix of the name that was given: matplotlib adds .png to any other."""
+    far, link = tmp_path / "far", tmp_path / "link.png"
+    if exists:
+        far.write_text("old")
+    link.symlink_to(far)
+    with replacing(link, typed=typed) as new:
+        assert new.suffix == ".png"
+        new.write_text("new")
+    assert link.read_text() == "new"
+    assert link.is_symlink() == typed
+    assert far.exists() == (typed or exists)
+    assert not far.exists() or far.read_text() == ("new" if typed else "old")
 
 
 def test_device_stays_what_it_is(tmp_path):
     (tmp_path / "null.csv").symlink_to(os.devnull)
-    with replacing(tmp_path / "null.csv") as new:
+    with replacing(tmp_path / "null.csv", typed=True) as new:
         new.write_text("new")
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+def test_pipe_of_a_stranger_goes(tmp_path):
+    os.mkfifo(tmp_path / "x.html")
+    write(tmp_path / "x.html")
+    assert (tmp_path / "x.html").read_text() == "new"
 
 
 def test_place_that_cannot_be_written_is_an_error(tmp_path):

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from cli_jobs import refused
-from hostile import Hostile, of_train_rnn, reseal
+from hostile import Hostile, finished, of_train_rnn, reseal
 from places import SUPPORT
 from stores import files
 
@@ -246,6 +247,53 @@ def test_a_store_may_be_a_link_itself_and_have_its_results_elsewhere(ctd, hostil
     for command, *rest in WRITERS[:2]:
         code, _, err = ctd(command, tmp_path / "link.zarr", *rest)
         assert code == 0, err
+
+
+@pytest.mark.parametrize("command", [["report"], ["gather"], ["resume"], ["cancel"]])
+@pytest.mark.parametrize("exists", [True, False])
+def test_nothing_goes_through_a_link(ctd, tmp_path, command, exists):
+    """Beside the store, where ctd itself derives the path; the target has no suffix, to which matplotlib adds one."""
+    path = shutil.copytree(finished(), tmp_path / "s.zarr")
+    mine = tmp_path / "mine"
+    for place in ("s.html", "s.png", "s.zarr/run/submit/1/cancelled"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).symlink_to(mine)
+    home = str(path / "run" / "submit" / "1")
+    (path / "run/submit/1/record.json").write_text(
+        json.dumps({"id": "1", "kind": "slurm", "numbers": ["7"], "home": home, "profile": {}, "command": "", "submitted": 0.0})
+    )  # fmt: skip
+    if exists:
+        mine.write_text("precious")
+    code, _, err = ctd(*command, path, *["--executor", "serial"] * (command == ["resume"]))
+    assert code == 0, err
+    assert mine.exists() == exists
+    assert not exists or mine.read_text() == "precious"
+
+
+PIPES = [
+    "run/job.json",
+    "run/done/1/*",
+    "run/events/*.json*",
+    "results/0/norm/zarr.json",
+    "results/0/norm/c/*",
+    "items/item/c/*",
+    "run/kernel.json",
+]
+
+
+@pytest.mark.parametrize("pattern", PIPES)
+def test_pipe_is_a_damaged_object(ctd, tmp_path, pattern):
+    """Its reader would wait for ever, in a thread that hears no Ctrl-C."""
+    path = shutil.copytree(finished(), tmp_path / "s.zarr")
+    places = [place for place in path.glob(pattern) if place.is_file()]
+    assert places
+    for place in places:
+        place.unlink()
+        os.mkfifo(place)
+    for command in ("status", "query", "check", "ls"):
+        code, _, err = ctd(command, path)
+        assert "Traceback" not in err, command
+        assert code in (0, 1, 2), (command, err)
 
 
 OWN = """

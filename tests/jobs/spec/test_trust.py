@@ -131,6 +131,21 @@ def test_a_job_file_is_remembered_with_its_modules(folder, later):
     assert folder_of(str(folder), ["trap"]) == str(folder)
 
 
+@pytest.mark.parametrize("content", [b"", b"<!doctype html>", None])
+def test_note_says_what_it_trusts(folder, later, monkeypatch, content):
+    """A note of the right name that another program wrote, such as a page through a link, trusts nothing."""
+    allow_and_remember(str(folder), ["trap"])
+    later()
+    notes = list((folder.parent / "settings" / "ctd" / "trusted").iterdir())
+    assert is_known(str(folder), ["trap"])
+    for note in notes:
+        note.unlink() if content is None else note.write_bytes(content)
+    assert not is_known(str(folder), ["trap"])
+    allow_and_remember(str(folder), ["trap"])
+    later()
+    assert is_known(str(folder), ["trap"])
+
+
 CHANGES = {
     "the module": ("mine.py", "x = 1"),
     "what it imports": ("helper.py", "x = 1"),
