@@ -4,14 +4,23 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from jobs import keys
 from jobs.errors import EXIT_STOPPED, advised
+from jobs.spec.trust import is_remembered, remember
 from jobs.storage import addresses, connect
 from jobs.store.store import sent, submit_command
+
+NUMBER = re.compile(r"\d+(_\d+)?")
+"""The id of a Slurm allocation, or of a task of an array."""
+
+NOWHERE = Path(os.devnull, "home")
 
 GIVEN_UP = {
     "limit": "it has used all of its max_allocations allocations; with a longer `time` it needs fewer",
@@ -31,10 +40,9 @@ HAND_OVER_S = 120
 class Submission:
     """A submission: one call of `ctd submit`, as the stores of its stages record it."""
 
-    id: str
-    kind: str
-    """slurm or ray."""
-    numbers: list[str]
+    id: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    kind: Literal["slurm", "ray"]
+    numbers: Annotated[list[Annotated[str, Field(pattern=r"^[\w-]+$")]], Field(min_length=1)]
     """The id of the Slurm allocation or Ray job that was submitted; later allocations are in allocations.tsv."""
     home: str
     """Folder of the submission; "" for Ray."""
@@ -45,6 +53,13 @@ class Submission:
     """When it was sent (time.time)."""
     words: list[str] = field(default_factory=list)
     """The words after `ctd submit` that sent it; none from Python."""
+    is_ours: bool = True
+    """Whether ctd made `home`: a stranger's record may name any folder. `submissions` finds out."""
+
+    @property
+    def folder(self) -> Path:
+        """`home`, if ctd made it; else a path at which there never is anything."""
+        return Path(self.home) if self.home and self.is_ours else NOWHERE
 
     def again(self) -> str:
         """Return the command, for messages, that continues it."""
@@ -53,18 +68,15 @@ class Submission:
     @property
     def is_cancelled(self) -> bool:
         """Whether `ctd cancel` was called for it."""
-        return (Path(self.home) / "cancelled").exists()
+        return (self.folder / "cancelled").exists()
 
     def history(self) -> list[list[str]]:
         """Return the lines of allocations.tsv: [time, allocation, what happened, detail]; none without the file.
 
         A line of other fields is left out: a full disk cut it short, or two nodes wrote into each other's.
         """
-        try:
-            text = (Path(self.home) / "allocations.tsv").read_text()
-        except OSError:
-            return []
-        return [line for each in text.splitlines() if len(line := each.split("\t")) == 4]
+        lines = [line.split("\t") for line in _text(self.folder / "allocations.tsv").splitlines()]
+        return [line for line in lines if len(line) == 4 and NUMBER.fullmatch(line[1])]
 
     def last_words(self) -> dict[str, str]:
         """Return {allocation: what it wrote last, and the detail}.
@@ -88,15 +100,13 @@ class Submission:
 
     def tasks(self) -> list[str]:
         """Return the ids of the tasks of an array; none of another submission."""
-        with suppress(OSError):
-            text = (Path(self.home) / "allocation.sbatch").read_text()
-            if last := re.search(r"^#SBATCH --array=0-(\d+)$", text, re.MULTILINE):
-                return [f"{self.numbers[0]}_{task}" for task in range(int(last[1]) + 1)]
-        return []
+        text = _text(self.folder / "allocation.sbatch")
+        last = re.search(r"^#SBATCH --array=0-(\d{1,6})$", text, re.MULTILINE)
+        return [f"{self.numbers[0]}_{task}" for task in range(int(last[1]) + 1)] if last else []
 
     def output(self, number: str) -> Path:
         """Return the file of what an allocation prints."""
-        return Path(self.home) / f"slurm-{number}.out"
+        return self.folder / f"slurm-{number}.out"
 
     def with_own_file(self, text: str) -> str:
         """Return what a driver printed with the user's job file in place of its copy in `home`."""
@@ -107,13 +117,7 @@ class Submission:
 
     def last_lines(self, number: str) -> list[str]:
         """Return the lines in the last 4 kB of what an allocation has printed; none if nothing has arrived here."""
-        try:
-            with self.output(number).open("rb") as file:
-                file.seek(-min(4096, file.seek(0, os.SEEK_END)), os.SEEK_END)
-                text = file.read().decode(errors="replace")
-                return self.with_own_file(text).splitlines()
-        except OSError:
-            return []
+        return self.with_own_file(_text(self.output(number), 4096)).splitlines()
 
     def now(self, number: str, has_store: bool) -> str:
         """Return the last line of an allocation's script or, until there is a store, of its driver, to append to its state."""
@@ -134,7 +138,7 @@ class Submission:
     def is_unseen(self, number: str) -> bool:
         """Whether nothing that an allocation wrote has arrived in the folder of the submission."""
         noted = any(line[1] == number for line in self.history())
-        return Path(self.home).is_dir() and not noted and not self.output(number).exists()
+        return self.folder.is_dir() and not noted and not self.output(number).exists()
 
     def given_up(self) -> dict[str, str]:
         """Return {allocation: why it queued no further one although the job was not done}, for those that gave up."""
@@ -143,7 +147,20 @@ class Submission:
 
     def all_numbers(self) -> list[str]:
         """Return the submitted ids, and those of the allocations that they chained."""
-        return [*self.numbers, *(line[3] for line in self.history() if line[2] == "chained")]
+        chained = [line[3] for line in self.history() if line[2] == "chained"]
+        return [*self.numbers, *filter(NUMBER.fullmatch, chained)]
+
+
+def _text(path: Path, most: int = 1 << 24) -> str:
+    """Return the last `most` bytes of a regular file as text; "" for anything else, such as a pipe, at which a reader waits."""
+    if not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(most, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _said(line: str) -> str:
@@ -157,8 +174,25 @@ def submissions(address: str) -> list[Submission]:
     path = addresses.local_path(address)
     if path is not None and not path.is_dir():
         return []
-    found = []
+    records = TypeAdapter(list[Submission])
+    submitted = []
     for record in sent(connect.open_objects(address)):
-        with suppress(TypeError):  # other fields
-            found.append(Submission(**record))
-    return found
+        with suppress(ValidationError):
+            [submission] = records.validate_python([record])
+            if submission.kind == "ray" or all(map(NUMBER.fullmatch, submission.numbers)):
+                submitted.append(replace(submission, is_ours=_is_ours(submission, path)))
+    return submitted
+
+
+def _is_ours(submission: Submission, store: Path | None) -> bool:
+    """Whether ctd made `home`: it lies in the store, without links on the way, or this user has submitted from here."""
+    if submission.home and store is not None:
+        inside = Path(os.path.realpath(store), *keys.submission(submission.id).split("/")[:-1])
+        if os.path.realpath(submission.home) == str(inside):
+            return True
+    return is_remembered("submission", submission.id, submission.home)
+
+
+def remember_home(submission: Submission) -> None:
+    """Note that this user has made a submission: its folder may lie outside of the store."""
+    remember("submission", submission.id, submission.home)

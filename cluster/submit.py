@@ -28,7 +28,7 @@ import yaml
 
 from cluster.profiles import FILES, LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
 from cluster.ray import jobs as rayjobs
-from cluster.record import Submission
+from cluster.record import Submission, remember_home
 from cluster.slurm import client as slurm
 from cluster.slurm.script import script
 from cluster.slurm.setup import check_folder, check_run, check_there
@@ -301,8 +301,10 @@ def _record(order: Order, number: str, home: str, command: str) -> Submission:
         profile.model_dump(mode="json", exclude_defaults=True) | {"kind": profile.kind},
         command, time.time(), list(order.words),
     )  # fmt: skip
+    remember_home(submission)
+    record = {k: v for k, v in asdict(submission).items() if k != "is_ours"}
     for stage in order.stages:
         store = connect.open_objects(stage.address, create=True)
-        content = json.dumps(asdict(submission), indent=1)
+        content = json.dumps(record, indent=1)
         objects.write(store, keys.submission(order.id), content.encode())
     return submission

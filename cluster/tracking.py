@@ -82,7 +82,7 @@ def _on_slurm(
     words, never = submission.last_words(), "it never started"
     if not unasked and submission.is_cancelled:
         never = "cancelled"
-    elif not unasked and Path(submission.home).is_dir():
+    elif not unasked and submission.folder.is_dir():
         never = f"it never started, or {UNSEEN.format(submission.place())}"
     states = {}
     for number in submission.all_numbers():
@@ -90,7 +90,8 @@ def _on_slurm(
         tasks = [n for n in words | known if n.partition("_")[0] == number]
         for n in tasks or [number]:
             word = words.get(n, never)
-            if (told := known.get(n)) is not None:
+            # Numbers come again, and a stranger's record may name any: an allocation of this submission prints into its folder.
+            if (told := known.get(n)) is not None and slurm.lies_in(submission.home, told.output):
                 text = _in_words(told, word, submission, address)
                 states[n] = State(text, told.is_over, told.state)
                 continue
@@ -166,10 +167,13 @@ def cancel(address: str) -> list[str]:
             strange = f"job {number}: not told to stop: {STRANGE}"
             lines += rayjobs.cancel(there, number) if there else [strange]
             continue
-        home = Path(submission.home)
-        first = not (home / "cancelled").exists()
-        if home.is_dir():  # stops the chain of allocations, even if Slurm cannot be asked from here
-            (home / "cancelled").touch()
+        home, cancelled = submission.folder, submission.folder / "cancelled"
+        first = not os.path.lexists(cancelled)
+        if (
+            first and home.is_dir()
+        ):  # stops the chain of allocations, even if Slurm cannot be asked from here
+            # A new file alone: a link of that name would lead to another one.
+            os.close(os.open(cancelled, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         # Tasks of an array that wait come first. While there are any, Slurm answers a signal to one that runs with "try again later",
         # and scancel does so, up to 16 times: the driver would take the second signal for an order to stop at once.
         for number, state in sorted(states.items(), key=lambda each: each[1].word == "RUNNING"):
@@ -182,7 +186,7 @@ def cancel(address: str) -> list[str]:
                 then = "no other one follows it" if started else "it ends when it starts"
                 done = f"Slurm cannot be asked from here; {then}"
             else:
-                done = f"neither Slurm nor {home} can be reached from here; cancel it on a login node of the cluster"
+                done = f"neither Slurm nor {submission.home} can be reached from here; cancel it on a login node of the cluster"
             lines.append(f"allocation {number}: {done}")
     return lines
 
@@ -221,13 +225,15 @@ def log_tail(address: str, n_lines: int = 40) -> str:
     if latest.kind == "ray":
         there = own_ray(latest)
         return rayjobs.log(there, latest.numbers[0], n_lines) if there else ""
-    files = sorted(Path(latest.home).glob("slurm-*.out"), key=os.path.getmtime)
+    files = [path for path in latest.folder.glob("slurm-*.out") if path.is_file()]
+    files.sort(key=os.path.getmtime)
     if not files:
         return ""
     shown = [latest.output(task) for task in latest.tasks()] or files[-1:]
     lines = list[str]()
     for file in shown:
-        text = latest.with_own_file(file.read_text(errors="replace")) if file.exists() else ""
+        is_there = file.is_file()
+        text = latest.with_own_file(file.read_text(errors="replace")) if is_there else ""
         tail = text.splitlines()[-max(SHORTEST, n_lines // len(shown)) :]
         lines += [f"--- {file}", *tail] if tail else [f"--- {file}: nothing was printed yet"]
     return "\n".join(lines)

@@ -36,6 +36,8 @@ class Allocation:
     """Slurm's word: PENDING, RUNNING, COMPLETED, TIMEOUT, ...; CANCELLING while one that was cancelled ends."""
     text: str
     """The state for people; for a waiting allocation, with the reason and the estimated start."""
+    output: str = ""
+    """The file into which it prints, which may have %j and the like."""
 
     @property
     def is_over(self) -> bool:
@@ -179,6 +181,11 @@ def _most(profile: SlurmProfile) -> str:
     return ""
 
 
+def lies_in(folder: str, output: str) -> bool:
+    """Whether Slurm's name of a file lies in a folder; some versions give it as it was written, with %% for %."""
+    return output.startswith((f"{folder}/", f"{folder}/".replace("%", "%%")))
+
+
 def _queued(home: str) -> str | None:
     """Return the id of the allocation whose output goes to the folder `home`; None if Slurm shows none."""
     for attempt in range(TRIES - 1):
@@ -187,10 +194,8 @@ def _queued(home: str) -> str | None:
             answer = command("squeue", "--json", "--me", "--states=all")
         except SlurmError:
             return None
-        # Some versions of Slurm give the name as it was written, with %% for %.
-        written = (f"{home}/", f"{home}/".replace("%", "%%"))
         for job in json.loads(answer)["jobs"]:
-            if str(job.get("standard_output")).startswith(written):
+            if lies_in(home, str(job.get("standard_output"))):
                 return _label(job).partition("_")[0]
     return None
 
@@ -312,7 +317,7 @@ def translate(job: Mapping[str, object]) -> Allocation:
         text = _waiting(str(job.get("state_reason") or "None"), fields)
         if start := _number(job.get("start_time")):
             text += f", estimated start {time.strftime('%Y-%m-%d %H:%M', time.localtime(start))}"
-    return Allocation(number, state, text)
+    return Allocation(number, state, text, str(job.get("standard_output") or ""))
 
 
 def _waiting(reason: str, fields: Mapping[str, object]) -> str:

@@ -34,9 +34,10 @@ RUNS = slurm.Allocation("4712", "RUNNING", "running on n1")
 @pytest.fixture
 def sent(tmp_path, monkeypatch):
     """Record submissions to Slurm, of which it knows `known`, or cannot be asked; return the store's address."""
-    address = tmp_path / "a b.zarr"
+    address, home = tmp_path / "a b.zarr", None
 
     def record(*submissions, known=None):
+        nonlocal home
         for k, (number, lines) in enumerate(submissions):
             home = address / "run" / "submit" / str(k)
             home.mkdir(parents=True)
@@ -50,7 +51,11 @@ def sent(tmp_path, monkeypatch):
         def ask(numbers):
             if known is None:
                 raise JobError("squeue: not found")
-            return known
+            # Each prints into the folder of the last submission, unless the test says where.
+            there = {"output": f"{home}/slurm-%j.out"}
+            return {
+                number: replace(a, **there) if not a.output else a for number, a in known.items()
+            }
 
         monkeypatch.setattr(slurm, "allocations", ask)
         return str(address)
@@ -101,6 +106,16 @@ def test_nothing_is_given_up_that_is_done(ctd, sent, tmp_path):
     assert Submitted.of(Path(address)).wait(0, every_s=0).store.address == address
     shutil.rmtree(f"{address}/run/submit/1")
     assert "given up" not in ctd("status", address)[1]
+
+
+def test_cancel_of_another_job(ctd, sent, monkeypatch):
+    """A stranger's record may name any allocation of the user's: Slurm says that it prints elsewhere."""
+    theirs = slurm.Allocation(
+        "4712", "RUNNING", "running on n1", "/home/me/mine.zarr/run/submit/0/slurm-4712.out"
+    )
+    address = sent(("4712", []), known={"4712": theirs})
+    monkeypatch.setattr(slurm, "command", lambda *words, **_: pytest.fail(f"called: {words}"))
+    assert ctd("cancel", address)[0] == 0
 
 
 ENDED = ("4711", [["1", "4711", "started", "n1"], ["2", "4711", "ended", "75"]])
