@@ -26,6 +26,7 @@ from jobs.query.readers import child, join_items, reduced, search_table, stored
 from jobs.query.table import Table
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.addresses import is_zip, local_path
+from jobs.storage.hierarchy import zarr_store
 from jobs.storage.lease import drivers
 from jobs.storage.objects import is_storage_error, list_keys
 from jobs.store.arrays import attributes
@@ -143,7 +144,7 @@ class Tables(Source):
         stamp = self.stamp()
         if stamp is None or stamp != self._stamp:
             # One read of the consolidated metadata instead of one per array.
-            objects = zarr.storage.ObjectStore(self.store.objects)
+            objects = zarr_store(self.store.objects)
             self.root = zarr.open_group(objects, mode="r", zarr_format=3)
         return stamp
 

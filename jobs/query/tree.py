@@ -15,7 +15,6 @@ from xarray.core import indexing
 from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.items import item_arrays
-from jobs.late import zarr
 from jobs.plan.packing import by_pack, places_of
 from jobs.query.best import Best, require_metric
 from jobs.query.best import best as find_best
@@ -23,6 +22,7 @@ from jobs.query.columns import as_array, decode
 from jobs.query.expression import Expression
 from jobs.query.query import Asked, find, query, table
 from jobs.query.tables import Source, ask
+from jobs.storage.hierarchy import zarr_store
 from jobs.store.store import Mode, Store
 
 
@@ -139,7 +139,7 @@ class StoreTree(xr.DataTree):
 
 
 def _zarr(store: Store) -> Any:
-    return zarr.storage.ObjectStore(store.objects)
+    return zarr_store(store.objects)
 
 
 def _open(store: Store, group: str) -> xr.Dataset:

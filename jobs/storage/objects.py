@@ -9,9 +9,11 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Buffer, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
@@ -50,16 +52,35 @@ def refuse_fork() -> None:
 
 
 def read(objects: ObjectStore, key: str) -> bytes | None:
-    """Return the bytes at `key`, or None if there is no object."""
+    """Return the bytes at `key`, or None if there is no object; b"", damaged, for what is no regular file."""
     refuse_fork()
+    if is_irregular(objects, key):
+        return b""
     try:
         return bytes(obstore.get(objects, key).bytes())
     except (FileNotFoundError, NotADirectoryError):  # the second: a file lies in place of a folder
         return None
 
 
+def is_irregular(objects: ObjectStore, key: str) -> bool:
+    """Whether a pipe, a socket or a device lies at `key`, which a reader would open and wait for ever."""
+    is_folder = isinstance(objects, LocalStore) and objects.prefix is not None
+    return is_folder and is_irregular_file(objects.prefix / key)
+
+
+def is_irregular_file(path: Path) -> bool:
+    """Whether a pipe, a socket or a device lies at a path."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def read_range(objects: ObjectStore, key: str, start: int, length: int) -> bytes | None:
     """Return `length` bytes at `key`, from byte `start`; None if the object is missing or too short."""
+    if is_irregular(objects, key):
+        return None
     try:
         found = bytes(obstore.get_range(objects, key, start=start, length=length))
     except (FileNotFoundError, NotADirectoryError):

@@ -22,6 +22,7 @@ from jobs.plan.search import shapes as search_shapes
 from jobs.spec import trust
 from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import checksummed, write_sums
+from jobs.storage.hierarchy import zarr_store
 from jobs.storage.lease import Held
 from jobs.store.arrays import create_array, describe, flags, plain, put_array
 from jobs.store.manifest import FORMAT, Job, write_job
@@ -101,7 +102,7 @@ def _lay_out(store: Store, items: Items, outputs: Sequence[Outputs]) -> None:
         "spec_sha256": spec.digest(),
         "provenance": dict(store.job.provenance),
     }
-    root = zarr.create_group(zarr.storage.ObjectStore(store.objects), attributes=about)
+    root = zarr.create_group(zarr_store(store.objects), attributes=about)
     for group, own in zip(items.groups, outputs, strict=True):
         shapes = {**own.shapes, **search_shapes(spec.search, store.science, len(group.items))}
         _create_group(store, root, items, group, replace(own, shapes=shapes))
@@ -203,4 +204,4 @@ def _consolidate(store: ObjectStore) -> None:
     with warnings.catch_warnings():
         # Both warnings are expected: xarray reads this convention, and run/ is not a Zarr node.
         warnings.filterwarnings("ignore", "Consolidated metadata|Object at run")
-        zarr.consolidate_metadata(zarr.storage.ObjectStore(store), zarr_format=3)
+        zarr.consolidate_metadata(zarr_store(store), zarr_format=3)

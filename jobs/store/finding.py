@@ -243,6 +243,8 @@ def _read(bucket: ObjectStore | None, address: str, key: str) -> bytes | None:
     path = addresses.local_path(address)
     if path is None or is_zip(path):
         return read_member(path, key) if path else None
+    if objects.is_irregular_file(path / key):
+        return None
     try:
         return (path / key).read_bytes()
     except OSError as error:

@@ -28,6 +28,7 @@ from jobs.spec.job import find_kernel
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
+from jobs.storage.hierarchy import zarr_store
 from jobs.store.arrays import attributes
 from jobs.store.manifest import Job, described_by_arrays, read_description, read_job, write_job
 from jobs.store.marker import Committed, Failed
@@ -108,7 +109,7 @@ class Store:
         # Not from the consolidated copy of the metadata, which may be out of date: gather adds groups. Never as version 2 of
         # the format, whose arrays may name Python's pickle as their codec.
         return zarr.open_group(
-            zarr.storage.ObjectStore(self.objects), mode="r+", use_consolidated=False, zarr_format=3
+            zarr_store(self.objects), mode="r+", use_consolidated=False, zarr_format=3
         )
 
     @staticmethod
@@ -197,9 +198,7 @@ def table_group(store: Store, path: str, attrs: Mapping[str, Any] | None = None)
     the metadata of all groups: the time of a gather would grow with the square of their number.
     """
     place = connect.open_objects(f"{store.address}/{path}", create=True)
-    return zarr.open_group(
-        zarr.storage.ObjectStore(place), mode="a", zarr_format=3, attributes=dict(attrs or {})
-    )
+    return zarr.open_group(zarr_store(place), mode="a", zarr_format=3, attributes=dict(attrs or {}))
 
 
 def change_job(store: Store, change: Callable[[Job], Job]) -> None:

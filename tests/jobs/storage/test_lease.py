@@ -276,7 +276,7 @@ def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, caplo
 def test_request_that_cannot_be_read_does_not_keep_the_lease_from_being_renewed(
     tmp_path, monkeypatch, caplog
 ):
-    """Nobody reads a socket, root neither; who is not root is refused by a file's mode."""
+    """A socket is no object: it counts as a damaged one."""
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     storage, stop = connect.open_objects(str(tmp_path)), Stop()
@@ -288,7 +288,7 @@ def test_request_that_cannot_be_read_does_not_keep_the_lease_from_being_renewed(
         until(lambda: holder(storage).renewed > before + 0.1, "it is renewed, again and again")
         assert stop.reason is None
         (said,) = caplog.messages
-        assert said.startswith("run/cancel/00000000.json: cannot be read")
+        assert said.startswith("run/cancel/00000000.json: no request to stop")
 
 
 def test_run_ends_with_the_thread_that_keeps_its_lease(storage, monkeypatch):
