@@ -20,6 +20,9 @@ import numpy as np
 
 MOST_PACKED = 1032
 """Bytes that one byte can stand for: deflate, in HDF5 and zip, packs no better than 1032 to 1 (zlib's documentation)."""
+LARGE, MOST_PACKED_LARGE = 1 << 28, 500
+"""From so many claimed bytes on, one byte stands for fewer: a recording of one spike in a hundred bins packs 230 to 1, and what packs far better is
+constant. A stranger's megabyte takes half a gigabyte of memory at most."""
 NUMBERS = "biufc"
 """NumPy's kinds of numbers."""
 LABELS = "; numpy.unique(labels, return_inverse=True)[1] makes numbers of labels"
@@ -33,6 +36,11 @@ def check_claim(what: str, claimed: int, held: int, packed: int = MOST_PACKED) -
     if claimed > packed * held + SLACK:
         raise ValueError(
             f"{what} claims {claimed:,} bytes, but the file holds {held:,}; it is damaged"
+        )
+    if claimed > max(LARGE, MOST_PACKED_LARGE * held):
+        raise ValueError(
+            f"{what} claims {claimed:,} bytes, {claimed // max(held, 1)} times what the file holds; if you trust it, write it again "
+            "without compression"
         )
 
 
@@ -151,8 +159,8 @@ def check_hdf5(path: str | Path) -> None:
 
 
 @contextmanager
-def opened_zip(path: str | Path, kind: str) -> Iterator[zipfile.ZipFile]:
-    """A zip archive to read from, `kind` says of what: "an .npz file".
+def opened_zip(path: str | Path, kind: str, packed: int = MOST_PACKED) -> Iterator[zipfile.ZipFile]:
+    """A zip archive to read from, `kind` says of what: "an .npz file". packed: as for `check_claim`.
 
     Raises ValueError, naming the file, where it cannot be opened, its members claim more than it holds, and for what
     is raised in the block.
@@ -166,7 +174,7 @@ def opened_zip(path: str | Path, kind: str) -> Iterator[zipfile.ZipFile]:
         if odd or any(member.flag_bits & 1 for member in members):
             raise ValueError(f"{path}: members packed in a way that ctd does not read")
         claimed = sum(member.file_size for member in members)
-        check_claim(f"{path}: its content", claimed, os.path.getsize(path))
+        check_claim(f"{path}: its content", claimed, os.path.getsize(path), packed)
         yield archive
 
 

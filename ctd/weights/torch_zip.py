@@ -56,6 +56,10 @@ def _describe(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> De
     return found
 
 
+SHOWN_AGAIN = 8
+"""Bytes that one byte of a file can stand for: PyTorch does not compress, but several tensors may show the same numbers."""
+
+
 def read(path: Path) -> Tensors:
     """Read the tensors of a state_dict, or of a checkpoint's nested dicts. Raises ValueError, naming the file."""
     if not zipfile.is_zipfile(path):
@@ -63,7 +67,7 @@ def read(path: Path) -> Tensors:
             f"{path}: is damaged, a plain pickle, or from before PyTorch 1.6; if you trust it, load it in "
             "PyTorch and write it again with torch.save(model.state_dict(), ...)"
         )
-    with opened_zip(path, "a file of PyTorch") as archive:
+    with opened_zip(path, "a file of PyTorch", SHOWN_AGAIN) as archive:
         found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         # TorchScript archives have a data.pkl too, beside the source of the model in code/.
         if len(found) != 1 or any("/code/" in name for name in archive.namelist()):
@@ -137,9 +141,8 @@ class Storages:
         # Whole numbers of the same size: not all of these types have an order of bytes.
         bits = f"u{dtype.itemsize}"
         what = f"{self._path}: a tensor {tensor.shape}"
-        # Stored as they are: several tensors may show the same numbers, but not any number of times.
         self._claimed += math.prod(tensor.shape) * dtype.itemsize
-        check_claim(what, self._claimed, self._path.stat().st_size, packed=8)
+        check_claim(what, self._claimed, self._path.stat().st_size, packed=SHOWN_AGAIN)
         numbers = np.frombuffer(self._member(tensor.member), f"{self._order}{bits}")
         # An empty tensor has no last number, so that the bound below would not hold for it.
         if 0 in tensor.shape:

@@ -7,8 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
+from ctd import containers
 from ctd.containers import check_hdf5, opened_hdf5, opened_zip, read_array
 from ctd.data import read_arrays, read_hdf5, read_npz
+from ctd.weights import read_tensors
 
 SECRET = np.arange(6.0)
 
@@ -149,3 +151,38 @@ def test_whatever_the_library_raises_names_the_file(tmp_path):
 def raise_in(path, error):
     with opened_hdf5(path):
         raise error
+
+
+def npz(path, **options):
+    np.savez_compressed(path, x=np.zeros(2**18))
+
+
+def hdf5(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.zeros(2**18), compression="gzip")
+
+
+def pytorch(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data.pkl", b"")
+        archive.writestr("net/data/0", bytes(2**23))
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "read"),
+    [(npz, "x.npz", read_npz), (hdf5, "x.h5", read_hdf5), (pytorch, "x.pt", read_tensors)],
+)
+def test_bomb_is_refused(tmp_path, monkeypatch, make, name, read):
+    """A file that packs better than recordings do is refused by what it claims."""
+    monkeypatch.setattr(containers, "LARGE", 2**20)
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}.* claims [\d,]+ bytes"):
+        read(tmp_path / name)
+
+
+def test_rare_spikes_are_no_bomb(tmp_path, monkeypatch):
+    """A hundredth of a spike a bin, as NumPy's integers."""
+    monkeypatch.setattr(containers, "LARGE", 0)
+    spikes = np.random.default_rng(0).poisson(0.01, (100, 100, 20))
+    np.savez_compressed(tmp_path / "x.npz", x=spikes)
+    assert read_npz(tmp_path / "x.npz")["x"].sum() == spikes.sum()
