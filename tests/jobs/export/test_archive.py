@@ -167,6 +167,19 @@ def test_what_is_no_archive_is_refused_in_a_line(tmp_path, content, said):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("place", ["run/note.json", "results/0/norm/c/9", "items"])
+def test_archive_refuses_links(store, tmp_path, place):
+    """A stranger's store may link to a file of the user's, which the archive would publish."""
+    copy, mine = shutil.copytree(store.address, tmp_path / "s.zarr"), tmp_path / "mine"
+    mine.write_text("secret")
+    shutil.rmtree(copy / "items") if place == "items" else None
+    (copy / place).unlink(missing_ok=True)
+    (copy / place).symlink_to(mine)
+    with pytest.raises(JobError, match="is a link to"):
+        write_archive(Store.open(str(copy)), tmp_path / "o.zip")
+    assert not (tmp_path / "o.zip").exists()
+
+
 def test_archive_on_the_command_line(ctd, store, tmp_path):
     code, out, err = ctd("archive", store.address, tmp_path / "o.zip", "--author", "Ada", "--license", "CC-BY-4.0")  # fmt: skip
     assert (code, err) == (0, "")
