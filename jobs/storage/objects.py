@@ -64,8 +64,9 @@ def read(objects: ObjectStore, key: str) -> bytes | None:
 
 def is_irregular(objects: ObjectStore, key: str) -> bool:
     """Whether a pipe, a socket or a device lies at `key`, which a reader would open and wait for ever."""
-    is_folder = isinstance(objects, LocalStore) and objects.prefix is not None
-    return is_folder and is_irregular_file(objects.prefix / key)
+    if not isinstance(objects, LocalStore) or objects.prefix is None:
+        return False
+    return is_irregular_file(Path(objects.prefix) / key)
 
 
 def is_irregular_file(path: Path) -> bool:
