@@ -114,9 +114,10 @@ def _of_slurm(profile: SlurmProfile) -> Checks:
     def nodes() -> str:
         slurm.check_partition(profile, "profile")
         asked = [f"#SBATCH {option}" for option in options(profile, "ctd", profile.folder())]
-        slurm.try_out("\n".join(["#!/bin/bash", *asked, ""]), profile, "profile")
+        waits = slurm.try_out("\n".join(["#!/bin/bash", *asked, ""]), profile, "profile")
         counts = Counter(node.state for node in some_nodes())
-        return ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
+        states = ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
+        return "; ".join(filter(None, [states, waits]))
 
     def same_versions() -> str:
         plugins = check_python(profile, "profile")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.profiles import SlurmProfile
+from cluster.slurm.script import memory_mb
 from jobs.errors import JobError, count, nearest
 
 TRIES = 4
@@ -122,14 +123,36 @@ def submit(script: str, profile: SlurmProfile, where: str, home: str) -> str:
         raise _refused(error, profile, where) from None
 
 
-def try_out(script: str, profile: SlurmProfile, where: str) -> None:
-    """Raise JobError, as `submit` does, if Slurm would refuse a batch script; nothing is queued."""
+def try_out(script: str, profile: SlurmProfile, where: str) -> str:
+    """Ask Slurm whether it would take a batch script; nothing is queued. Return why the job would wait, if nodes that are not
+    up keep it from starting. Raises JobError, as `submit` does, if Slurm would refuse it.
+    """
     try:
         command("sbatch", "--test-only", text=script)
     except SlurmError as error:
         # Such a complaint passes: a job that is submitted waits.
-        if not re.search(r"(?i)busy|down, drained", error.complaint):
-            raise _refused(error, profile, where) from None
+        if re.search(r"(?i)busy|down, drained", error.complaint):
+            return ""
+        # In a test, unlike at a submission, Slurm counts nodes that are not up as if there were none.
+        if "configuration is not available" in error.complaint and (down := _down(profile)):
+            return f"{where}: Slurm would queue the job, and it waits for nodes that are not up: {', '.join(down)}"
+        raise _refused(error, profile, where) from None
+    return ""
+
+
+DOWN = r"down|drain|fail|error|inval|maint|reboot|power|unk|\*"
+"""Slurm's words for nodes that take no job now; with a star behind any state they do not answer."""
+
+
+def _down(profile: SlurmProfile) -> list[str]:
+    """Return "NAME (STATE)" of the partition's nodes that are not up and have, as configured, what the profile asks for."""
+    return [
+        f"{node.name} ({node.state})"
+        for node in nodes(profile)
+        if re.search(DOWN, node.state)
+        and (node.cpus >= profile.cpus and node.memory_mb >= memory_mb(profile))
+        and node.n_gpus() >= profile.n_gpus()
+    ]
 
 
 def _refused(error: SlurmError, profile: SlurmProfile, where: str) -> JobError:

@@ -30,12 +30,12 @@ class NoContainers(JobError):
 def check_there(text: str, profile: SlurmProfile, where: str) -> dict[str, str]:
     """Raise JobError if Slurm would refuse a batch script, or as `check_python` does; return, by name, what is only warned of."""
     slurm.check_partition(profile, where)
-    slurm.try_out(text, profile, where)
+    risks = {"waits": slurm.try_out(text, profile, where)}
     try:
-        why = without_gpu(profile, check_python(profile, where))
+        risks["no GPU"] = without_gpu(profile, check_python(profile, where))
     except NoContainers as error:
-        return {"not checked": str(error)}
-    return {"no GPU": why} if why else {}
+        risks["not checked"] = str(error)
+    return {name: why for name, why in risks.items() if why}
 
 
 def check_run(run: RunSettings, profile: SlurmProfile, where: str) -> None:

@@ -49,6 +49,28 @@ def test_refused_at_submission(lab, changes, said):
     assert not path.with_suffix(".zarr").exists()
 
 
+def test_nodes_that_are_not_up_refuse_nothing(lab):
+    """Slurm queues a job for a drained node; it refuses, and so do we, one for which no node is configured."""
+    path, about = job(lab, "drained"), ("scontrol", "update", "nodename=n2")
+    lab.run(*about, "state=drain", "reason=test")
+    try:
+        for wanted in ({"nodes": 2}, {"sbatch": ["--nodelist=n2"]}):
+            order = read_order(path, profile(lab, "wide", **wanted))
+            told = preview(order)["waits"]
+            assert told.endswith("that are not up: n2 (drained)")
+            submit(order, (warned := []).append)
+            assert told in warned
+            ((_, states),) = look(str(path.with_suffix(".zarr")))
+            assert [state.word for state in states.values()] == ["PENDING"]
+            cancel(str(path.with_suffix(".zarr")))
+            shutil.rmtree(path.with_suffix(".zarr"))
+        with pytest.raises(JobError, match="no node of the partition has cpus: 5"):
+            preview(read_order(path, profile(lab, "wide", nodes=2, cpus=5)))
+    finally:
+        lab.run(*about, "state=resume")
+        lab.wait_idle()
+
+
 def test_clusters_checks_a_profile(lab, command_line, monkeypatch, tmp_path):
     folder = tmp_path / "ctd" / "clusters"
     folder.mkdir(parents=True)
