@@ -71,6 +71,15 @@ def _gpu_count(gpus: int | str) -> int:
     return int(str(gpus).rpartition(":")[2])
 
 
+LAUNCHER = (
+    'for example [apptainer, exec, --nv, "--bind={bind}", "{image}"]; docs/clusters.md has more'
+)
+"""What to write as `launcher`, for errors."""
+
+IMAGE_FILES = (".sif", ".sqsh", ".img")
+"""Endings of files that hold an image."""
+
+
 class SlurmProfile(_Profile):
     """Allocations of a Slurm cluster; CPUs, GPUs and memory are per node."""
 
@@ -113,9 +122,13 @@ class SlurmProfile(_Profile):
     python: str | None = None
     """Python interpreter with ctd on the nodes; by default the one that submits"""
     container: str | None = None
-    """Apptainer image in which Ray and the driver run; its Python must have the versions of ctd, ray and jax of the one that submits"""
+    """image in which Ray and the driver run: a file, or a name that `launcher` takes; its Python must have the versions of ctd, ray
+    and jax of the one that submits"""
+    launcher: list[str] = []
+    """words before a command that runs in `container`: {image} is the image; a word with {bind} is repeated for each folder that it
+    sees, FOLDER:FOLDER; {binds} is all of these with commas"""
     bind: list[str] = []
-    """further folders that the container sees, as in apptainer exec --bind"""
+    """further folders that the container sees, as FOLDER or FOLDER:WHERE_IN_IT"""
     work_dir: str = "~/.cache/ctd/slurm"
     """folder on the shared file system: tokens, logs, compiled programs"""
 
@@ -137,6 +150,14 @@ class SlurmProfile(_Profile):
         for line in value:
             if not line.startswith("-") or "\n" in line:
                 raise ValueError(f"{line!r}: an option of sbatch such as --exclude=n13 expected")
+        return value
+
+    @field_validator("launcher")
+    @classmethod
+    def _places(cls, value: list[str]) -> list[str]:
+        text = " ".join(value)
+        if value and not ("{image}" in text and ("{bind}" in text or "{binds}" in text)):
+            raise ValueError(f"places for {{image}} and {{bind}} expected, {LAUNCHER}")
         return value
 
     @field_validator("python")
@@ -162,8 +183,12 @@ class SlurmProfile(_Profile):
             raise ValueError(
                 f"grace_s: {self.grace_s} s is not below the time limit, {self.time_s()} s"
             )
-        if self.container is None and self.bind:
-            raise ValueError("bind: is for a container; give its image in `container`")
+        if self.container is None and (self.bind or self.launcher):
+            raise ValueError("bind, launcher: are for a container; give its image in `container`")
+        if self.container is not None and not self.launcher:
+            raise ValueError(
+                f"launcher: none given; give the words that run the container, {LAUNCHER}"
+            )
         if self.container is not None and self.python is not None:
             raise ValueError("python: the container has its own; leave it out")
         return self
@@ -177,8 +202,10 @@ class SlurmProfile(_Profile):
         return _gpu_count(self.gpus)
 
     def image(self) -> Path | None:
-        """Return `container` as an absolute path."""
-        return Path(self.container).expanduser().absolute() if self.container else None
+        """Return `container` as an absolute path; None if it is the name of an image, such as docker.io/lab/ctd:1, or there is none."""
+        name = self.container or ""
+        is_file = name.startswith(("/", "~", ".")) or name.endswith(IMAGE_FILES)
+        return Path(name).expanduser().absolute() if is_file else None
 
     def folder(self) -> Path:
         """Return `work_dir` as an absolute path."""

@@ -48,7 +48,12 @@ before=$(progress)
 # came before this script listened, as it does where the limit is a minute. Both let the driver write checkpoints.
 # CONT, which Slurm sends along, must not be trapped: bash 5.2 then loses the other signal.
 driver='' again=1 stop='' requeued=''
-stop_driver() { stop=1; [ -z "$driver" ] || kill -"$1" "$driver"; }
+# (An srun that gets a TERM kills what it runs; other signals it passes on.)
+stop_driver() {
+  local signal=$1
+  [ "${run[0]}" != srun ] || signal=USR1
+  stop=1; [ -z "$driver" ] || kill -"$signal" "$driver"
+}
 terminated() {
   stop_driver TERM
   local told
@@ -102,6 +107,12 @@ try=${SLURM_RESTART_COUNT:-0} nodes=$SLURM_JOB_NUM_NODES cpus=${SLURM_CPUS_PER_T
 # --overlap: a second step would wait for the first. --cpus-per-task: steps do not inherit it.
 step=(srun --overlap --kill-on-bad-exit=1 --ntasks-per-node=1 --cpus-per-task="$cpus" --mem=0)
 
+# Options of srun that run a step in a container (Pyxis) are those of our own steps.
+contained=("${step[@]}")
+if [ "${inside[0]:-}" = srun ]; then
+  contained+=("${inside[@]:1}") run=("${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=driver "${run[@]:1}") inside=()
+fi
+
 # 100 ports, in the first block from the allocation's id on that nobody listens in on any of its nodes.
 block=$((SLURM_JOB_ID % 200 + 100))
 taken=" $("${step[@]}" -N "$nodes" -n "$nodes" --job-name=ports bash -c '
@@ -147,7 +158,7 @@ on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
 head=$home/head-$number.$try.log workers=$home/worker-$number.$try-
 say "starting Ray on $SLURMD_NODENAME (log: ${head##*/})"
 # In a name of srun's, % and a letter stand for something else.
-"${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="${head//%/%%}" \
+"${contained[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="${head//%/%%}" \
   bash -c "$on_node" - "${inside[@]}" ray start --block --head --node-ip-address="$address" \
   --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
 steps=($!) rc=75 up=0 late= told=
@@ -162,7 +173,7 @@ if ((rc == 1)); then
   say "the head did not start:"
   tail -n 20 "$head"
 elif ((nodes > 1)) && [ -z "$stop" ]; then
-  "${step[@]}" -N $((nodes - 1)) -n $((nodes - 1)) -x "$SLURMD_NODENAME" --job-name=ray-workers \
+  "${contained[@]}" -N $((nodes - 1)) -n $((nodes - 1)) -x "$SLURMD_NODENAME" --job-name=ray-workers \
     --output="${workers//%/%%}%n.log" \
     bash -c "$on_node" - "${inside[@]}" ray start --block --address="$address:$port" "${ports[@]}" "${offer[@]}" &
   steps+=($!)

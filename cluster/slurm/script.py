@@ -118,9 +118,14 @@ def in_container(profile: SlurmProfile, folders: Sequence[Path]) -> list[str]:
     if profile.container is None:
         return []
     # Ray's own folder lies in /tmp, which an administrator may have taken from what every container sees.
-    seen = dict.fromkeys(["/tmp", *map(str, folders), *profile.bind])  # noqa: S108
-    bind = (f"--bind={folder}" for folder in seen)
-    return ["apptainer", "exec", *["--nv"] * bool(profile.n_gpus()), *bind, str(profile.image())]
+    visible = dict.fromkeys(["/tmp", *map(str, folders), *profile.bind])  # noqa: S108
+    binds = [folder if ":" in folder else f"{folder}:{folder}" for folder in visible]
+    words = list[str]()
+    for word in profile.launcher:
+        word = word.replace("{image}", str(profile.image() or profile.container))
+        word = word.replace("{binds}", ",".join(binds))
+        words += [word.replace("{bind}", bind) for bind in binds] if "{bind}" in word else [word]
+    return words
 
 
 def memory_mb(profile: SlurmProfile) -> int:

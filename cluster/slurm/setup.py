@@ -68,7 +68,7 @@ def check_python(profile: SlurmProfile, where: str) -> list[str]:
     Runs them in a login shell on this machine, in the profile's container; if the profile has none, this Python is meant.
     """
     image, given = profile.image(), profile.python
-    if not (given or profile.setup or profile.modules or image):
+    if not (given or profile.setup or profile.modules or profile.container):
         return gpu_plugins()
     if image is not None and not image.exists():
         raise JobError(f"{where}: container: {image} does not exist; build one: docs/clusters.md")
@@ -76,8 +76,10 @@ def check_python(profile: SlurmProfile, where: str) -> list[str]:
         raise JobError(f"{where}: python: {given} does not exist (on {platform.node()})")
     # Found as the job finds ctd: the setup lines may lead to another one.
     python = shlex.quote(Path(given or "python").name)
+    # Outside of an allocation, srun would wait for one.
     needs = (
-        f'[ -z "${{inside[*]}}" ] || command -v "${{inside[0]}}" >/dev/null || exit {NO_PROGRAM}'
+        '[ -z "${inside[*]}" ] || { [ "${inside[0]}" != srun ] && command -v "${inside[0]}" >/dev/null; } || '
+        f"exit {NO_PROGRAM}"
     )
     lines = ["set -e", *prologue(profile), needs, f'exec "${{inside[@]}}" {python} -m cluster.versions']  # fmt: skip
     try:
@@ -87,9 +89,10 @@ def check_python(profile: SlurmProfile, where: str) -> list[str]:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise JobError(f"{where}: its modules and setup lines take over {LONGEST_S:g} s") from None
-    if image is not None and done.returncode == NO_PROGRAM:
+    if profile.container and done.returncode == NO_PROGRAM:
         raise NoContainers(
-            f"{where}: no apptainer on {platform.node()}: the versions in container: {profile.container} were not compared"
+            f"{where}: {profile.launcher[0]} runs no container on {platform.node()}: the versions in container: "
+            f"{profile.container} were not compared"
         )
     if done.returncode or not done.stdout:
         printed = done.stderr.strip()[-1000:] or "nothing was printed"

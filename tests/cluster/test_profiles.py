@@ -121,10 +121,23 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
             r"x: python: the path of an interpreter expected; in a container: give its image in `container` \(given: '.*'\)$",
         ),
         (
-            {**SLURM, "container": "a.sif", "python": "/bin/python"},
+            {
+                **SLURM,
+                "container": "a.sif",
+                "launcher": ["{image} {bind}"],
+                "python": "/bin/python",
+            },
             "x: .*python: the container has",
         ),
-        ({**SLURM, "bind": ["/data"]}, "x: .*bind: is for a container; give its image"),
+        ({**SLURM, "bind": ["/data"]}, "x: .*bind, launcher: are for a container; give its image"),
+        (
+            {**SLURM, "container": "a.sif"},
+            r"x: .*launcher: none given; .*, for example \[apptainer, ",
+        ),
+        (
+            {**SLURM, "container": "a", "launcher": ["shifter", "{image}"]},
+            "x: launcher: places for {image} and {bind} exp",
+        ),
         ({**SLURM, "email": "me@lab"}, r"x: email: .*sbatch: \[--mail-user=YOU@LAB"),
         ({"kind": "ray", "address": "head"}, "x: address: host:port expected, for example"),
         ({"kind": "ray"}, "x: address: required, but not given"),
@@ -177,6 +190,9 @@ def test_profiles_by_name(folder, tmp_path):
         load_profile("gpus")
     with pytest.raises(JobError, match="there is no such file"):
         load_profile(str(tmp_path / "none.yaml"))
+
+
+FOLDERS = ["/tmp:/tmp", "/w:/w", "/s/a.zarr/run:/s/a.zarr/run", "/jobs:/jobs", "/data:/in:ro"]
 
 
 def test_script_is_shell_and_says_what_was_asked(tmp_path):
@@ -255,15 +271,25 @@ def test_options_with_letters_that_mean_something_to_slurm(array):
 
 
 @pytest.mark.parametrize(
-    ("changes", "nv"), [({"gpus": 2}, True), ({}, False)]
+    ("image", "launcher", "words"),
+    [
+        ("/images/my ctd.sif", ["apptainer", "exec", "--nv", "--bind={bind}", "{image}"],
+         ["apptainer", "exec", "--nv", *map("--bind={}".format, FOLDERS), "/images/my ctd.sif"]),
+        ("docker.io/lab/ctd:1", ["podman-hpc", "run", "--env-host", "--volume={bind}", "{image}"],
+         ["podman-hpc", "run", "--env-host", *map("--volume={}".format, FOLDERS), "docker.io/lab/ctd:1"]),
+        ("docker:lab/ctd:1", ["shifter", "--image={image}", "--volume={bind}"],
+         ["shifter", "--image=docker:lab/ctd:1", *map("--volume={}".format, FOLDERS)]),
+        ("~/ctd.sqsh", ["srun", "--container-image={image}", "--container-mounts={binds}"],
+         ["srun", f"--container-image={Path.home()}/ctd.sqsh", f"--container-mounts={','.join(FOLDERS)}"]),
+    ],
+    ids=["apptainer", "podman-hpc", "shifter", "pyxis"],
 )  # fmt: skip
-def test_script_of_a_container_runs_ray_and_the_driver_in_it(tmp_path, changes, nv):
-    content = {**SLURM, "container": "/images/my ctd.sif", "bind": ["/data:/data:ro"], **changes}
-    profile = parse_profile({**content, "work_dir": str(tmp_path)}, "x")
-    home, job = tmp_path / "a.zarr" / "run", tmp_path / "jobs"
+def test_script_of_a_container_runs_ray_and_the_driver_in_it(image, launcher, words):
+    profile = parse_profile(
+        {**SLURM, "container": image, "bind": ["/data:/in:ro"], "launcher": launcher, "work_dir": "/w"}, "x"
+    )  # fmt: skip
+    home, job = Path("/s/a.zarr/run"), Path("/jobs")
     lines = script(profile, "ctd-job", home, ["ctd", "run", "a.yaml"], folders=[job]).splitlines()
-    bind = [f"--bind={folder}" for folder in ("/tmp", tmp_path, home, job, "/data:/data:ro")]
-    words = ["apptainer", "exec", *["--nv"] * nv, *bind, "/images/my ctd.sif"]
     assert f"inside=({shlex.join(words)})" in lines
     assert 'run=("${inside[@]}" ctd run a.yaml)' in lines
     assert "python=''" in lines

@@ -153,15 +153,18 @@ def test_job_that_is_complete_is_not_sent(tmp_path, command_line, monkeypatch):
     assert (reduced[0], reduced[1].split()[:2]) == (0, ["allocation", "7"])
 
 
+APPTAINER = {"launcher": ["apptainer", "exec", "--bind={bind}", "{image}"]}
+
+
 def test_container_that_is_not_there_is_refused(tmp_path):
-    path = write(tmp_path, cluster={**SLURM, "container": str(tmp_path / "ctd.sif")})
+    path = write(tmp_path, cluster={**SLURM, **APPTAINER, "container": str(tmp_path / "ctd.sif")})
     order = read_order(path, None)
     with pytest.raises(JobError, match=r"cluster: container: .*ctd.sif does not exist; build one"):
         check_python(order.profile, order.where)
 
 
 def test_dry_run_tells_an_image_that_is_not_there(tmp_path):
-    cluster = {**SLURM, "gpus": "a100:2", "container": str(tmp_path / "ctd.sif")}
+    cluster = {**SLURM, **APPTAINER, "gpus": "a100:2", "container": str(tmp_path / "ctd.sif")}
     path = write(tmp_path, cluster=cluster, kernel="esn", sweep=None)
     found = preview(read_order(path, None))
     assert found["not found"] == (
@@ -172,16 +175,21 @@ def test_dry_run_tells_an_image_that_is_not_there(tmp_path):
     assert "not found" not in preview(read_order(path, None))
 
 
-def test_a_login_node_without_the_program_for_containers_refuses_nothing(tmp_path, monkeypatch):
-    """The nodes must have it."""
+@pytest.mark.parametrize("launcher", ["apptainer", "srun"])
+def test_a_login_node_that_runs_no_containers_refuses_nothing(tmp_path, monkeypatch, launcher):
+    """The nodes must have the program; `srun` would ask for an allocation."""
     (tmp_path / "ctd.sif").touch()
-    cluster = {**SLURM, "work_dir": str(tmp_path / "work"), "container": str(tmp_path / "ctd.sif"), "setup": ["PATH="]}  # fmt: skip
+    words = {"launcher": [launcher, "--bind={bind}", "{image}"]}
+    path = "" if launcher == "apptainer" else f"{tmp_path}/bin"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").symlink_to("/bin/false")
+    cluster = {**SLURM, **words, "work_dir": str(tmp_path / "work"), "container": str(tmp_path / "ctd.sif"), "setup": [f"PATH={path}"]}  # fmt: skip
     order, told = read_order(write(tmp_path, cluster=cluster), None), []
     for name, answer in {"check_partition": None, "try_out": None, "submit": "7"}.items():
         monkeypatch.setattr(f"cluster.slurm.client.{name}", lambda *_, answer=answer: answer)
     monkeypatch.setattr("shutil.which", lambda _: "/bin/sbatch")
     said = preview(order)["not checked"]
-    assert re.fullmatch(r".*cluster: no apptainer on .+: the versions in container: .+ctd.sif were not compared", said)  # fmt: skip
+    assert re.fullmatch(rf".*cluster: {launcher} runs no container on .+: the versions in container: .+ctd.sif were not compared", said)  # fmt: skip
     submit(order, told.append)
     assert told == [said]
 

@@ -9,7 +9,7 @@ shift
 while [[ ${1:-} == --* ]]; do
   case $1 in
     --nv) ;;
-    --bind=*) [ -e "${1#--bind=}" ] || fail "mount source ${1#--bind=} doesn't exist" ;;
+    --bind=*) folder=${1#--bind=} folder=${folder%%:*}; [ -e "$folder" ] || fail "mount source $folder doesn't exist" ;;
     *) fail "unknown flag: $1" ;;
   esac
   shift

@@ -56,7 +56,7 @@ def send(path: Path, profile: str, array: int | None = None) -> tuple[Submission
     """Submit a job from any thread; return what was submitted, and its script."""
     with ONE_AT_A_TIME:
         order = read_order(path, profile, array=array)
-        return submit(order), text_of(order)
+        return submit(order, print), text_of(order)
 
 
 class Sent:

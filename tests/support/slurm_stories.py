@@ -73,6 +73,11 @@ def time_limit(go_on, lab, unheard=False):
     """
     where = on(8 if unheard else 3)
     where["sbatch"] += ["--signal=B:URG@30"] * unheard
+    if go_on == "requeue":  # in steps to which options of srun are added, as those of Pyxis are
+        where |= {
+            "container": "docker:lab/ctd:1", "launcher": ["srun", "--comment={image} {binds}"],
+            "setup": [f"export PATH={Path(sys.executable).parent}:$PATH"],
+        }  # fmt: skip
     name = f"limit-{go_on}{'-unheard' * unheard}"
     with Sent(lab, job(lab, name), go_on=go_on, time=3, grace_s=30, **where) as sent:
         return went_on(sent)
@@ -117,7 +122,7 @@ def container(lab):
     image = lab.shared / "ctd.sif"
     image.write_text(f"{image_bin}:{Path(sys.executable).parent}:/usr/bin:/bin")
     return {
-        "container": str(image), "setup": [f"export PATH={lab.shared}/bin:/usr/bin:/bin", REQUEUES_AGAIN],
+        "container": str(image), "launcher": ["apptainer", "exec", "--bind={bind}", "{image}"], "setup": [f"export PATH={lab.shared}/bin:/usr/bin:/bin", REQUEUES_AGAIN],
         "sbatch": ["--export=NONE"], "environment": {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
     }  # fmt: skip
 

@@ -53,9 +53,9 @@ def test_versions_that_cannot_be_asked_are_told_in_a_line(
     lab.write_text("{kind: slurm, memory_gb: 1, time: 60, setup: ['echo none >&2; exit 3']}")
     assert re.search(r"profile: ctd does not run .+, exit status 3: none", command_line("clusters", "lab")[1])  # fmt: skip
     image = tmp_path / "ctd.sif"
-    assert lines(container=str(image))["versions"][1].startswith(
-        f"profile: container: {image} does"
-    )
+    words = ["apptainer", "exec", "--bind={bind}", "{image}"]
+    told = lines(container=str(image), launcher=words)["versions"][1]
+    assert told.startswith(f"profile: container: {image} does")
 
 
 def test_a_partition_that_is_not_there_is_told_of_its_gpus(lines, monkeypatch):
