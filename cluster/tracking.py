@@ -53,12 +53,16 @@ class State:
         return f"{self.text} ({self.unasked})" if self.unasked else self.text
 
 
-def look(address: str) -> list[tuple[Submission, dict[str, State]]]:
-    """Return each submission of a store with {id: state}, the latest last. Slurm is asked once for all allocations."""
+def look(address: str, *, patient: bool = False) -> list[tuple[Submission, dict[str, State]]]:
+    """Return each submission of a store with {id: state}, the latest last. Slurm is asked once for all allocations.
+
+    patient: see `slurm.allocations`.
+    """
     found = submissions(address)
     known, unasked = dict[str, slurm.Allocation](), ""
     try:
-        known = slurm.allocations(n for s in found if s.kind == "slurm" for n in s.all_numbers())
+        numbers = [n for s in found if s.kind == "slurm" for n in s.all_numbers()]
+        known = slurm.allocations(numbers, patient=patient)
     except JobError as error:
         unasked = str(error)
     states = lambda s: _on_ray(s) if s.kind == "ray" else _on_slurm(s, known, unasked, address)
@@ -147,7 +151,7 @@ def own_ray(submission: Submission) -> RayProfile | None:
 
 def refuse_going_on(address: str) -> None:
     """Raise JobError if an allocation of the store waits or runs."""
-    for submission, states in look(address):
+    for submission, states in look(address, patient=True):
         for number, state in states.items():
             if state.word and state.is_going_on:
                 raise JobError(
@@ -161,7 +165,7 @@ def cancel(address: str) -> list[str]:
     checkpoints; a second one ends their allocations at once.
     """
     lines = []
-    for submission, states in look(address):
+    for submission, states in look(address, patient=True):
         if submission.kind == "ray":
             number, there = submission.numbers[0], own_ray(submission)
             strange = f"job {number}: not told to stop: {STRANGE}"

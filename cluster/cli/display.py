@@ -215,10 +215,14 @@ def show_table(
         out.print(f"{shows}: {', '.join(left_out)}")
 
 
-def show_facts(facts: Mapping[str, str], styles: Mapping[str, str] | None = None) -> None:
-    """Print named texts, aligned; empty ones are left out. styles: name -> the style of its text on a terminal."""
+def show_facts(
+    facts: Mapping[str, str], styles: Mapping[str, str] | None = None, width: int = 0
+) -> None:
+    """Print named texts, aligned; empty ones are left out. styles: name -> the style of its text on a terminal. width: least one
+    of the names.
+    """
     said = {name: text for name, text in facts.items() if text}
-    width = max(map(len, said), default=0) + GAP
+    width = max([width, *map(len, said)]) + GAP
     for name, text in said.items():
         out.print(name.ljust(width), style="dim", end="")
         out.print(text, style=(styles or {}).get(name))

@@ -28,12 +28,14 @@ from jobs.store.store import Store, again_command
 STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
 """Names of facts -> the style of their text on a terminal."""
 
+ASKED = ("submitted", "running", "stopped", "next")
+"""Names of facts that depend on what Slurm or Ray answers."""
+
 
 def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
     """Say how far a job is, where it was submitted to, and what went wrong."""
-    sent = submitted(store)
     # The job was submitted and has not run yet.
-    if sent.lines and not Store.exists(store):
+    if not Store.exists(store) and (sent := submitted(store)).lines:
         lines = sent.lines + sent.given_up
         if as_json:
             show_json({"store": store, "submissions": lines})
@@ -45,6 +47,13 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         return
     opened = Store.open(store)
     found = state(opened)
+    before = facts(found) if submissions(store) and not as_json else {}
+    failed = found["items_failed"] or found["errors"]
+    styles = STYLES | {"items": "red" if failed else "green" if found["complete"] else "yellow"}
+    width = max((len(name) for name, text in before.items() if text), default=0)
+    # At once: Slurm or Ray may not answer.
+    show_facts({name: text for name, text in before.items() if name not in ASKED}, styles, width)
+    sent = submitted(store)
     lines = sent.lines + ([] if found["complete"] else sent.given_up)
     found |= {"submissions": lines} if lines else {}
     if as_json:
@@ -55,14 +64,14 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         said = "by its time limit or a preemption" if why == "SIGUSR1" else why
         waits = {"stopped": f"{said}; goes on once an allocation begins"}
         found |= waits if sent.waits else {"running": _starting(why), "stopped": None}
-    failed = found["items_failed"] or found["errors"]
-    styles = STYLES | {"items": "red" if failed else "green" if found["complete"] else "yellow"}
     resumes = f"{again_command(opened)} continues it" if idle else ""
     failing = [line["item"] for line in found["errors"] if "item" in line]
     if failing and found["complete"]:
         logs = advised("ctd", "logs", opened.address, "--item", failing[0])
         resumes = f"{logs} says why an item failed, {again_command(opened, '--failed')} tries again"
-    show_facts(facts(found, "; ".join(together(lines)), resumes), styles)
+    after = facts(found, "; ".join(together(lines)), resumes)
+    rest = {name: text for name, text in after.items() if name in ASKED or not before}
+    show_facts(rest, styles, width)
     for line in found["errors"]:
         name = next(iter(line))
         which = "a round of group" if name == "group" else name

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cluster
 import ctd
 import jobs
 from cluster.profiles import RayProfile
 from cluster.ray.private import set_environment
+from cluster.ray.reach import knock
 from cluster.versions import AGREE, versions
 from ctd.installed import DISTRIBUTION
 from jobs.errors import JobError
@@ -131,7 +133,13 @@ def _await_versions(api: Any, number: str, where: str) -> None:
 
 
 def state(profile: RayProfile, number: str) -> tuple[str, bool]:
-    """Return the state of a job in words, and whether it has ended; raise JobError as `client` does."""
+    """Return the state of a job in words, and whether it has ended; raise JobError as `client` does, within seconds."""
+    try:
+        knock(
+            urlsplit(profile.dashboard_url()).netloc
+        )  # the client would wait for minutes for a machine that is gone
+    except OSError as error:
+        raise JobError(f"{profile.dashboard_url()}: the Jobs API of Ray: {error}") from None
     with client(profile) as api:
         info = api.get_job_info(number)
     # Behind what it says of a job that failed, Ray repeats up to 20,000 characters of the output.

@@ -47,10 +47,13 @@ class Allocation:
         return self.state not in goes_on
 
 
-def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
+def command(
+    *arguments: str, text: str | None = None, again: str = BUSY, patience_s: float = 60
+) -> str:
     """Run a Slurm command and return what it prints. SlurmError if it fails, another JobError if there is none on this machine.
 
-    text: its standard input. again: pattern of the error messages after which it is tried again (see TRIES).
+    text: its standard input. again: pattern of the error messages after which it is tried again (see TRIES). patience_s: longest
+    wait for an answer.
     """
     # Slurm's commands wait a minute for the file.
     if (conf := os.environ.get("SLURM_CONF")) and not Path(conf).exists():
@@ -58,12 +61,17 @@ def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
     for attempt in range(TRIES):
         try:
             return subprocess.run(
-                arguments, input=text, capture_output=True, text=True, check=True, timeout=60
+                arguments,
+                input=text,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=patience_s,
             ).stdout
         except FileNotFoundError:
             raise JobError(f"{arguments[0]}: not found; run ctd on a login node of Slurm") from None
         except subprocess.TimeoutExpired:
-            complaint = "no answer within 60 s"
+            complaint = f"no answer within {patience_s:g} s"
         except subprocess.CalledProcessError as error:
             complaint = error.stderr.strip()
         # Any other message is an answer of the controller, and would be the same again.
@@ -296,14 +304,25 @@ STATES = {
 }
 
 
-def allocations(numbers: Iterable[str]) -> dict[str, Allocation]:
-    """Return {id: allocation} as Slurm knows them, from one query; those that it has forgotten are left out."""
+LOOK_S = 5.0
+"""Longest wait for Slurm's answer where somebody only looks (s)."""
+
+NEVER = "(?!)"
+"""A pattern that matches nothing."""
+
+
+def allocations(numbers: Iterable[str], *, patient: bool = True) -> dict[str, Allocation]:
+    """Return {id: allocation} as Slurm knows them, from one query; those that it has forgotten are left out.
+
+    patient: ask a busy controller again; else ask once, for at most `LOOK_S`.
+    """
     wanted = sorted(set(numbers))
     if not wanted:
         return {}
     # squeue and not sacct, which needs a database of jobs that a cluster may lack.
     try:
-        answer = command("squeue", "--json", "--states=all", f"--jobs={','.join(wanted)}")
+        query = ("squeue", "--json", "--states=all", f"--jobs={','.join(wanted)}")
+        answer = command(*query) if patient else command(*query, again=NEVER, patience_s=LOOK_S)
     except SlurmError as error:
         # Slurm's complaint once it has forgotten all of them, minutes after their end.
         if "Invalid job id" in error.complaint:

@@ -45,9 +45,10 @@ def state(
     failed = store.failed.items() if failed is None else failed
     n_items, n_failed = sum(m.n_items for m in markers), sum(m.n_failed for m in markers)
     dropped = n_dropped(store.job.spec, markers)
-    living = drivers(store.objects, store.address)
+    holders = drivers(store.objects, store.address)
+    living = [one for one in holders if not one.is_silent]
     complete = len(markers) == plan.n_shards
-    stopped = None if living or complete else _why_stopped(events)
+    stopped = None if living or complete else _why_stopped(events, holders)
     return {
         "store": store.address,
         "kernel": store.job.spec.kernel,
@@ -141,8 +142,13 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
     }
 
 
-def _why_stopped(events: Sequence[Event]) -> str | None:
-    """The reason why the last run ended early, or None. Call it only while no driver runs and shards are left."""
+def _why_stopped(events: Sequence[Event], silent: Sequence[LeaseRecord]) -> str | None:
+    """The reason why the last run ended early, or None. Call it only while no driver runs and shards are left.
+
+    silent: drivers of other machines that hold the store, and give no sign of life.
+    """
+    if silent:
+        return f"{describe(silent[0])}; it seems to be dead"
     runs = [e for e in events if e.kind == "run"]
     if (lost := unended(events)) and lost[-1] == runs[-1]:
         return f"its driver, process {lost[-1].pid} on {lost[-1].host}, was killed"
@@ -154,9 +160,9 @@ def _unfinished(store: Store, markers: Sequence[Marker], events: Sequence[Event]
     """What there is of unfinished shards: `items` that ended and `work` in items, of a search both 0 if its driver was killed;
     `checkpoints`, with rounds of a search; the search's `decisions`.
     """
-    last = [e for e in events if e.kind in ("run", "end")][-1]
+    runs = [e for e in events if e.kind in ("run", "end")]
     if store.job.spec.search:
-        ended, work = last.ended or 0, last.work or 0.0
+        ended, work = (runs[-1].ended or 0, runs[-1].work or 0.0) if runs else (0, 0.0)
     else:
         ended, work, _ = checkpoint.left(store, {m.shard.number for m in markers})
     of_shard = lambda key: key.rpartition("/")[0]

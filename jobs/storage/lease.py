@@ -33,6 +33,9 @@ log = logging.getLogger("ctd")
 TTL_S = 30.0
 """Seconds of silence after which a holder on another machine may be dead; whoever asks then watches for a renewal."""
 
+SILENT_S = 2 * TTL_S
+"""Seconds of silence after which a reader calls a holder on another machine dead without watching: the file system may show it late."""
+
 RENEW_S = 5.0
 """Seconds between two renewals by the holder."""
 
@@ -69,6 +72,11 @@ class LeaseRecord(Process):
     """The holder's progress at that time."""
     released: bool = False
     """Whether the holder has given it up; written only then."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the holder seems to be dead: it is not seen to run here, and has not renewed its lease for `SILENT_S`."""
+        return not self.is_running and abs(time.time() - self.renewed) > SILENT_S
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of run/lease/NNNNNNNN.json."""

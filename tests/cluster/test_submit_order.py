@@ -127,7 +127,7 @@ def test_job_that_is_complete_is_not_sent(tmp_path, command_line, monkeypatch):
     monkeypatch.setattr(f"{slurm}check_partition", lambda *_: None)
     monkeypatch.setattr(f"{slurm}try_out", lambda *_: None)
     monkeypatch.setattr(f"{slurm}submit", lambda *_: "7")
-    monkeypatch.setattr(f"{slurm}allocations", lambda _: {})
+    monkeypatch.setattr(f"{slurm}allocations", lambda *_, **__: {})
     monkeypatch.setattr("cluster.slurm.setup.file_system", lambda _: "ext4")
     monkeypatch.chdir(tmp_path)
     submit = ("submit", "job.yaml", "seed=1", "--cluster", "lab.yaml")

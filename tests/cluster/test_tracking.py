@@ -27,6 +27,7 @@ from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
 from jobs.spec.trust import remember
 from jobs.storage import objects
+from jobs.storage.lease import SILENT_S, LeaseRecord
 
 RUNS = slurm.Allocation("4712", "RUNNING", "running on n1")
 
@@ -48,7 +49,7 @@ def sent(tmp_path, monkeypatch):
                 "".join("\t".join([*line, ""][:4]) + "\n" for line in lines)
             )
 
-        def ask(numbers):
+        def ask(numbers, **_):
             if known is None:
                 raise JobError("squeue: not found")
             # Each prints into the folder of the last submission, unless the test says where.
@@ -142,6 +143,22 @@ def test_status_says_that_a_chained_allocation_goes_on(sent, known):
     lines = [*ENDED[1], ["2", "4711", "chained", "4712"]]
     states = Submitted.of(sent(("4711", lines), known=known)).allocations()
     assert states["4711"].startswith("stopped in order; allocation 4712 goes on")
+
+
+@pytest.mark.parametrize("silent_s", [5, 134])
+def test_status_of_a_dead_driver(ctd, sent, silent_s):
+    """Its node is lost, and Slurm does not answer: the store is shown first, then what to type next."""
+    address = sent(("4712", [["1", "4712", "started", "n1"]]))
+    store, then = make(address, {**JOB, "sweep": {"seeds": 2}}), time.time() - silent_s
+    lease = LeaseRecord(
+        host="n1", machine="m", pid=7, user="a", generation=0, since=then, renewed=then
+    )
+    objects.write(store.objects, keys.lease(0), json.dumps(lease.to_json()).encode())
+    told = dict(line.split(maxsplit=1) for line in ctd("status", address)[1].splitlines())
+    dead = silent_s > SILENT_S
+    rest = ["stopped", "next"] if dead else ["running"]
+    assert list(told)[-len(rest) - 1 :] == ["submitted", *rest]
+    assert ("seems to be dead" in told.get("stopped", "")) == dead
 
 
 def test_status_shows_the_newest_submission_and_a_silent_slurm_once(ctd, sent):
@@ -481,6 +498,7 @@ def test_state_of_a_ray_job_is_one_line(monkeypatch, answer, said):
             return answer
 
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda url: Api())
+    monkeypatch.setattr(rayjobs, "knock", lambda address: None)
     profile = RayProfile(kind="ray", address="h:6379")
     try:
         found = rayjobs.state(profile, "ctd-9")[0]

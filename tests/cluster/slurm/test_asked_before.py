@@ -117,6 +117,6 @@ def test_forgotten_allocation_is_told_from_the_store(lab, monkeypatch):
     cancel(str(path.with_suffix(".zarr")))
     home = Path(submission.home)
     (home / "allocations.tsv").write_text(f"{time.time():.0f}\t{submission.numbers[0]}\tended\t0\n")
-    monkeypatch.setattr(slurm, "allocations", lambda numbers: {})
+    monkeypatch.setattr(slurm, "allocations", lambda numbers, **_: {})
     ((_, states),) = look(str(path.with_suffix(".zarr")))
     assert states == {submission.numbers[0]: State("ended 0 (Slurm has forgotten it)", True)}

@@ -75,6 +75,20 @@ def test_busy_controller_is_asked_again(tmp_path, monkeypatch):
     assert waits == [1.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    "answer", ["exec sleep 9", "echo 'Unable to contact slurm controller' >&2; exit 1"]
+)
+def test_a_look_asks_slurm_once(tmp_path, monkeypatch, answer):
+    """A controller that is down, or does not answer: nobody waits for it."""
+    monkeypatch.setattr(slurm, "LOOK_S", 0.3)
+    monkeypatch.setattr(slurm, "time", None)  # no pause
+    fake(tmp_path, monkeypatch, "squeue", f"echo x >>{tmp_path}/asked; {answer}")
+    with pytest.raises(slurm.SlurmError) as refused:
+        slurm.allocations(["1"], patient=False)
+    assert refused.value.unreached
+    assert (tmp_path / "asked").read_text() == "x\n"
+
+
 def test_slurm_conf_that_points_nowhere_is_told_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
     monkeypatch.setattr(slurm.subprocess, "run", None)  # Slurm's own commands would wait a minute
