@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -47,6 +48,10 @@ COMMANDS = {
 
 GARBAGE_AFTER = 50_000
 """New objects after which Python collects garbage; its default is 2,000."""
+
+
+STOPPABLE = ("run", "resume")
+"""Commands that stop in order."""
 
 
 @cache
@@ -261,6 +266,10 @@ def command() -> None:
             sys.stderr.flush()
         os._exit(code[0])
 
+    if sys.argv[1:2] and sys.argv[1] in STOPPABLE:
+        # `jobs.run.stop.signals` hears them; until then the command imports, for a second. (That module's import takes as long.)
+        stops = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     _ready_streams()
     # Imports and JAX's tracing make a million objects that stay; collecting garbage 500 times took a tenth of `ctd plan`.
     gc.set_threshold(GARBAGE_AFTER)

@@ -4,12 +4,15 @@ import errno
 import json
 import os
 import pty
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
 
@@ -110,6 +113,21 @@ def stops_and_goes_on(ctd, job, stopped_at):
 def test_serial(stops_and_goes_on, number):
     """(SIGUSR1 and SIGHUP have the handler of SIGTERM, and come below.)"""
     stops_and_goes_on(STAGES, number, "--executor", "serial")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_in_the_first_second(job, tmp_path, number):
+    """The command still imports when the signal comes: it ends with the same word and code as later."""
+    command = [sys.executable, "-m", "cluster.cli.main", "run", "job.yaml", "--executor", "serial"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        until(lambda: "cluster.cli.main" in status.with_name("cmdline").read_text(), "it has begun")
+        blocked = lambda: int(re.search(r"SigBlk:\s*(\w+)", status.read_text())[1], 16)
+        until(lambda: blocked() or process.poll() is not None, "it holds signals back")
+        process.send_signal(number)
+        err = process.stderr.read()
+    assert (process.returncode, "Traceback" in err) == (EXIT_STOPPED, False), err
+    assert f"stopped ({'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'})" in err
 
 
 def test_while_the_storage_fails(ctd, job, monkeypatch, tmp_path):
