@@ -89,13 +89,12 @@ def objects_at(address: str) -> dict[str, str]:
     if local_path(address) is not None:
         return _listed(connect.open_objects(address))
     # The user hears of a wrong address within seconds; the client for the data (`_store`) waits through a busy minute.
-    store = connect.remote(address, connect.IMPATIENT)
-    here = connect.first_request(address, lambda: _head(store))
+    here = connect.first_request(address, _head)
     if here is not None:
         return {"": _version(here)}
     if scheme(address) in LINKS:
         raise JobError(f"{address}: there is no such file")
-    return connect.first_request(address, lambda: _listed(store))
+    return connect.first_request(address, _listed)
 
 
 def _head(store: ObjectStore) -> Any:

@@ -36,7 +36,7 @@ IMPATIENT: dict[str, Any] = {
         "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=1)},
     },
 }  # fmt: skip
-"""Options of the first request: short, because a user waits for its failure."""
+"""Options of the first request: short, because a user waits to hear that no server answers."""
 
 PATIENT: dict[str, Any] = {
     "client_options": {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "10m"},
@@ -83,8 +83,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
                 f"{address}: can hold data, but no store; give a path, or an address of s3, gs or az"
             )
         # Unlike a read, a listing distinguishes a missing bucket from a missing key; this one is short.
-        place = remote(address, IMPATIENT)
-        first_request(address, lambda: next(obstore.list(place, f"{keys.LEASE}/"), None))
+        first_request(address, lambda place: next(obstore.list(place, f"{keys.LEASE}/"), None))
         return remote(address)
     addresses.refuse_undecoded(str(path.absolute()))
     try:
@@ -132,10 +131,20 @@ def remote(address: str, patience: dict[str, Any] = PATIENT) -> ObjectStore:
         raise JobError(f"{address}: {objects.reason(error)}") from None
 
 
-def first_request[T](address: str, request: Callable[[], T]) -> T:
-    """Return `request()`, the first to this address. Raises JobError if the server refuses it, StorageFailed if none answers."""
+def first_request[T](
+    address: str, request: Callable[[ObjectStore], T], bucket: ObjectStore | None = None
+) -> T:
+    """Return `request(objects under the address)`, the first there; repeated for a minute where a server answers that it is busy.
+
+    bucket: the objects of the whole bucket, for a request there. Raises JobError if the server refuses it, StorageFailed if none answers.
+    """
     try:
-        return request()
+        try:
+            return request(bucket or remote(address, IMPATIENT))
+        except BaseError as error:
+            if not objects.is_busy(error):
+                raise
+        return request(remote("/".join(address.split("/")[:3]) if bucket else address))
     except (BaseError, FileNotFoundError) as error:
         text = f"{address}: {objects.reason(error)}"
         if server := addresses.scheme(address) == "s3" and _endpoint(_profile()):
@@ -152,8 +161,8 @@ def refuse_taken(address: str) -> None:
     if path is not None:
         taken = path.is_file()
     else:
-        place = remote(address, IMPATIENT)
-        taken = first_request(address, lambda: objects.read_range(place, "", 0, 1)) is not None
+        read = lambda place: objects.read_range(place, "", 0, 1)
+        taken = first_request(address, read) is not None
     if taken:
         raise JobError(f"{address}: exists already; delete it, or give another name")
 

@@ -249,6 +249,12 @@ def is_refusal(error: BaseException) -> bool:
     return status is not None and status[1][0] in "34" and status[1] not in ("408", "429")
 
 
+def is_busy(error: BaseException) -> bool:
+    """Whether a server is there, and answered that it is busy or out of order, or broke the connection off."""
+    status = re.search(r"status code: (5\d\d|408|429)", str(error))
+    return status is not None or "kind: Interrupted" in str(error)
+
+
 @contextmanager
 def writing(address: str) -> Iterator[None]:
     """Raise the error of `failed`, which names the address, in place of one of the storage or the operating system."""

@@ -239,7 +239,8 @@ def _read(bucket: ObjectStore | None, address: str, key: str) -> bytes | None:
     """Return an object of the store at an address; None if there is none, b"" if this user may not read a folder NAME.zarr."""
     if bucket is not None:
         prefix = address.split("/", 3)[3]
-        return connect.first_request(address, lambda: objects.read(bucket, f"{prefix}/{key}"))
+        read = lambda place: objects.read(place, f"{prefix}/{key}")
+        return connect.first_request(address, read, bucket)
     path = addresses.local_path(address)
     if path is None or is_zip(path):
         return read_member(path, key) if path else None
@@ -277,8 +278,7 @@ def _matching(address: str) -> list[str]:
 def _folders(address: str) -> list[str]:
     """Return the addresses of the folders and archives in a folder, sorted; hidden ones are left out."""
     if addresses.scheme(address) in addresses.BUCKETS:
-        place = connect.remote(address, connect.IMPATIENT)
-        found = connect.first_request(address, lambda: obstore.list_with_delimiter(place))
+        found = connect.first_request(address, obstore.list_with_delimiter)
         names = [name.rstrip("/") for name in found["common_prefixes"]]
     else:
         path = addresses.local_path(address)

@@ -9,6 +9,8 @@ import json
 import os
 import random
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -109,12 +111,12 @@ class Proxy:
     """In front of the server; `fault(method, path)` says what becomes of a request.
 
     None: it is passed on. "busy": 503, and the server hears nothing. "lost": the server does it, but the
-    answer is 503.
+    answer is 503. "reset": the connection is reset.
     """
 
     target: str
     fault: object = lambda method, path: None
-    counts: dict = field(default_factory=lambda: {"passed": 0, "busy": 0, "lost": 0})
+    counts: dict = field(default_factory=lambda: {"passed": 0, "busy": 0, "lost": 0, "reset": 0})
 
     def __enter__(self):
         proxy = self
@@ -128,6 +130,12 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 kind = proxy.fault(self.command, self.path)
                 proxy.counts[kind or "passed"] += 1
+                if kind == "reset":
+                    linger = struct.pack("ii", 1, 0)  # closing then sends RST
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    self.close_connection = True
+                    os.close(self.connection.detach())
+                    return
                 if kind != "busy":
                     there = http.client.HTTPConnection(urlsplit(proxy.target).netloc, timeout=30)
                     there.request(self.command, self.path, body, dict(self.headers))

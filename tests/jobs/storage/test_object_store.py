@@ -266,6 +266,16 @@ def test_busy_server_slows_a_run_down_and_no_more(s3, address, whole, monkeypatc
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
 
 
+@pytest.mark.parametrize("fault", ["busy", "reset"])
+def test_first_request_to_a_busy_server(s3, address, monkeypatch, fault):
+    """It is repeated for as long as any other: longer than a user waits for a server that is not there."""
+    faults = [fault] * 8
+    with lab.Proxy(s3.url, lambda method, path: faults.pop() if faults else None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        connect.open_objects(address)
+    assert proxy.counts[fault] == 8
+
+
 def test_server_that_is_away_for_long_is_waited_for(s3, address, whole, monkeypatch):
     """Longer than requests are repeated: the run pauses, says why, and goes on."""
     impatient = {"max_retries": 1, "retry_timeout": lab.timedelta(seconds=1)}

@@ -111,7 +111,8 @@ def test_data_whose_server_is_away_are_waited_for(
 ):
     """Every shard of the groups that need them is put back, and none is charged; the store lies on a disk."""
     once = {"max_retries": 1, "retry_timeout": lab.timedelta(seconds=0.2)}
-    monkeypatch.setitem(connect.IMPATIENT, "retry_config", once)
+    for patience in (connect.IMPATIENT, connect.PATIENT):
+        monkeypatch.setitem(patience, "retry_config", once)
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
     monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     spec = lambda job: parse_job({**job, "run": {"retries": 0, "shard_items": 1}}, "job")
