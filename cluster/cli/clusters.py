@@ -1,9 +1,8 @@
 """`ctd clusters`: list the cluster profiles and check them: reachable, equal versions, GPUs, shared folder."""
 
-import os
 import platform
-import secrets
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +22,6 @@ from cluster.profiles import (
     profiles_folder,
 )
 from cluster.ray import jobs as rayjobs
-from cluster.ray.reach import knock
 from cluster.slurm import client as slurm
 from cluster.slurm.script import options
 from cluster.slurm.setup import check_folder, check_python, unshared, without_gpu
@@ -144,10 +142,6 @@ def _of_ray(profile: RayProfile) -> Checks:
     answers: dict[str, Any] = {}
 
     def reach() -> str:
-        try:
-            knock(profile.address)
-        except OSError as error:
-            raise JobError(f"nothing answers at {profile.address}: {error}") from None
         answers.update(_ask(profile))
         return f"{count(len(answers['nodes']), 'node')} at {profile.address}"
 
@@ -175,33 +169,13 @@ def _of_ray(profile: RayProfile) -> Checks:
 
 
 def _ask(profile: RayProfile) -> dict[str, Any]:
-    """Ask the cluster for "nodes" (GPUs of each), "versions", and "seen": can it see a file in `stores`?
+    """Ask the cluster, by a job, for what `cluster.ray.answers` prints; JobError if it cannot be used.
 
-    "seen" is None if `stores` is not a folder. JobError if the cluster cannot be used.
+    By a job, and not as a driver: this machine need not be one of its nodes.
     """
-    import ray
-
-    from cluster import versions as module
-    from cluster.ray.pool import connect
-
-    # Send the module by value, since the cluster need not have ctd installed.
-    ray.cloudpickle.register_pickle_by_value(module)
-    with rayjobs.reached(profile):
-        written = None
-        if profile.stores and (folder := addresses.local_path(profile.stores)):
-            check_folder(folder, "stores")
-            written = folder / f"probe-{secrets.token_hex(4)}"
-            written.touch()
-        try:
-            connect(profile.address)
-            found = ray.remote(num_cpus=0)(module.versions).remote()
-            seen = ray.remote(num_cpus=0)(os.path.exists).remote(str(written))
-            nodes = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
-            there = ray.get(found, timeout=60.0)
-            return {"nodes": nodes, "versions": there, "seen": ray.get(seen) if written else None}
-        except (RuntimeError, ray.exceptions.RayError) as error:
-            raise JobError(f"{profile.address}: {error}") from None
-        finally:
-            ray.shutdown()
-            if written:
-                written.unlink()
+    folder = addresses.local_path(profile.stores) if profile.stores else None
+    if folder is None:
+        return rayjobs.ask(profile, "cluster.ray.answers")
+    check_folder(folder, "stores")
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="probe-") as probe:
+        return rayjobs.ask(profile, "cluster.ray.answers", probe.name)

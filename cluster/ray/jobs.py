@@ -69,6 +69,9 @@ def client(profile: RayProfile) -> Iterator[Any]:
     url = profile.dashboard_url()
     with reached(profile):
         try:
+            knock(
+                urlsplit(url).netloc
+            )  # the client would wait for minutes for a machine that is gone
             yield JobSubmissionClient(url)
         except NO_ANSWER as error:
             raise JobError(f"{url}: the Jobs API of Ray: {error}") from None
@@ -88,9 +91,8 @@ def submit(
         "excludes": EXCLUDED,
         # Time for a stopped driver to write checkpoints; Ray's default is 3 s.
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"},
+        **_ctd(profile),
     }
-    if not profile.installed:
-        shipped["py_modules"] = modules()
     with client(profile):
         pass  # it answers
     ready()  # outside: an error of its store is not one of the Jobs API
@@ -102,6 +104,34 @@ def submit(
             api.stop_job(sent)  # no store records it yet, by which `ctd cancel` would find it
             raise
     return sent
+
+
+def ask(profile: RayProfile, module: str, *arguments: str) -> dict[str, Any]:
+    """Run `python -m module` as a job of the cluster, and return the JSON that it prints last.
+
+    Raises JobError if nothing answers, or the job fails or takes longer than `START_S`.
+    """
+    command, url = shlex.join(["python", "-m", module, *arguments]), profile.dashboard_url()
+    with client(profile) as api:
+        number = api.submit_job(entrypoint=command, runtime_env=_ctd(profile))
+        end = time.monotonic() + START_S
+        try:
+            while not (info := api.get_job_info(number)).status.is_terminal():
+                if time.monotonic() > end:
+                    raise JobError(f"{url}: job {number}, which asks, takes over {START_S:g} s")
+                time.sleep(0.3)
+            log = str(api.get_job_logs(number)).strip()
+        finally:
+            api.stop_job(number)
+    if info.status.value != "SUCCEEDED":
+        raise JobError(f"{url}: {module} does not run there: {log[-1000:] or info.message}")
+    answer: dict[str, Any] = json.loads(log.splitlines()[-1])
+    return answer
+
+
+def _ctd(profile: RayProfile) -> dict[str, Any]:
+    """Return what makes ctd importable in a job, for its runtime environment."""
+    return {} if profile.installed else {"py_modules": modules()}
 
 
 def modules() -> list[str]:
@@ -133,13 +163,7 @@ def _await_versions(api: Any, number: str, where: str) -> None:
 
 
 def state(profile: RayProfile, number: str) -> tuple[str, bool]:
-    """Return the state of a job in words, and whether it has ended; raise JobError as `client` does, within seconds."""
-    try:
-        knock(
-            urlsplit(profile.dashboard_url()).netloc
-        )  # the client would wait for minutes for a machine that is gone
-    except OSError as error:
-        raise JobError(f"{profile.dashboard_url()}: the Jobs API of Ray: {error}") from None
+    """Return the state of a job in words, and whether it has ended; raise JobError as `client` does."""
     with client(profile) as api:
         info = api.get_job_info(number)
     # Behind what it says of a job that failed, Ray repeats up to 20,000 characters of the output.

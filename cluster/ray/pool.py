@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from cluster.ray.actor import Place, ShardWorker
 from cluster.ray.local import LocalRay
-from cluster.ray.private import loopback_kept, silence
+from cluster.ray.private import loopback_kept, nodes_alone, silence
 from cluster.ray.reach import NoRay, Reach, knock
 from jobs.errors import JobError, count
 from jobs.plan.layout import Machines
@@ -35,8 +35,10 @@ def connect(address: str) -> None:
     try:
         knock(address)  # Ray itself would keep trying for a minute
         silence()
-        with loopback_kept(), _sigterm_kept():
+        with loopback_kept(), nodes_alone(address), _sigterm_kept():
             ray.init(address=address, log_to_driver=False, logging_level="error")
+    except NoRay:
+        raise
     except (OSError, ValueError) as error:
         raise NoRay(
             f"--address {address}: no Ray answers there ({error}); start one with `ray start --head`, or "

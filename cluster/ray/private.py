@@ -4,6 +4,7 @@
 |---|---|---|
 | `_raylet.Config.initialize`, `AuthenticationTokenLoader.reset_cache`  | a token given after `import ray`  | only the first Ray of a process is connected to, if `ray` was not imported before |
 | `_private.worker.print_to_stdstream`                                  | no advice of Ray's between the lines of a run | it is printed, in colours |
+| `_private.services.get_node_to_connect_for_driver`                    | a refusal on a machine that is no node of a Ray | Ray aborts the process |
 | `_private.node.Node`, `parameter.RayParams`, `ray_constants.ENABLE_RAY_CLUSTER` | a Ray that listens on 127.0.0.1 alone | `ray.init`: it listens on all interfaces |
 | `_private.utils`, `parameter`: `get_..._dependency_error`, `node.Node.start_api_server`, `services.start_ray_process`, `_raylet.persist_port` | no dashboard, no agents | `ray.init`: three more processes, seconds more |
 
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from cluster.ray.reach import NoRay
@@ -28,6 +30,8 @@ PORTS = (
 )  # fmt: skip
 
 LOOPBACK = ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER")
+
+CHOICE = "get_node_to_connect_for_driver"
 
 MISSED = (ImportError, AttributeError, TypeError, KeyError)
 """The errors that a missing or changed name raises."""
@@ -81,6 +85,33 @@ def loopback_kept() -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def nodes_alone(address: str) -> Iterator[None]:
+    """Raise NoRay where Ray would connect from a machine that is none of its nodes: it aborts the process in C++ there."""
+    try:
+        choose = find("ray._private.services", CHOICE)
+    except MISSED:
+        yield
+        return
+
+    def choose_here(*given: Any, **named: Any) -> Any:
+        node = choose(*given, **named)
+        socket = getattr(node, "raylet_socket_name", "")
+        if socket and not Path(socket).exists():
+            raise NoRay(
+                f"--address {address}: this machine is no node of that Ray; `ctd submit JOB --cluster NAME` computes there, "
+                "with a profile of kind ray (docs/clusters.md)"
+            )
+        return node
+
+    services: Any = import_module("ray._private.services")
+    setattr(services, CHOICE, choose_here)
+    try:
+        yield
+    finally:
+        setattr(services, CHOICE, choose)
 
 
 def silence() -> None:

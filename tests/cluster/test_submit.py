@@ -274,9 +274,55 @@ def test_cancel_leaves_it_resumable(folder, tmp_path):
     assert Store.open(address).committed.numbers() == set()
 
 
+def elsewhere(cluster, *words):
+    """Call ctd where nothing of the cluster but its ports is, as on a machine that is no node of it."""
+    hidden = f'mount -t tmpfs none {cluster.folder}/r && exec "$@"'
+    command = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        hidden,
+        "-",
+        sys.executable,
+        "-m",
+        "cluster.cli.main",
+        *words,
+    ]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=cluster.environment
+    )
+
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="hiding a Ray needs root")
+
+
+@needs_root
 @has_jobs_api
 @pytest.mark.slow
 @pytest.mark.ray
+def test_from_a_machine_that_is_no_node(folder, tmp_path, ray_cluster):
+    """Ray would abort the process."""
+    job, profile = folder / "walk.yaml", tmp_path / "dept.yaml"
+    content = yaml.safe_load(job.read_text())["cluster"]
+    profile.write_text(yaml.safe_dump(content))
+    done = elsewhere(ray_cluster, "run", str(job), "--address", content["address"])
+    assert done.returncode == 2, done.stderr
+    assert "this machine is no node of that Ray; `ctd submit JOB" in done.stderr
+    assert "StackTrace" not in done.stderr
+    done = elsewhere(ray_cluster, "clusters", str(profile), "--json")
+    assert done.returncode == 0, done.stderr
+    lines = {line["check"]: line for line in json.loads(done.stdout)}
+    assert lines["reachable"]["found"] == f"2 nodes at {content['address']}"
+    assert lines["GPUs"]["found"] == "1"
+    assert lines["stores writable"]["found"] == str(tmp_path / "stores")
+    assert list((tmp_path / "stores").iterdir()) == []
+
+
+@has_jobs_api
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.endurance  # as above, on a node
 def test_clusters_checks_a_ray(folder, tmp_path):
     content = yaml.safe_load((folder / "walk.yaml").read_text())["cluster"]
     profile = RayProfile.model_validate(content)

@@ -330,6 +330,7 @@ def test_versions_that_differ_there_are_told(tmp_path, monkeypatch, capsys):
     other = {**versions.versions(), **dict.fromkeys(names, "0.0.1")}
     monkeypatch.setattr("cluster.ray.jobs.versions", lambda: other)
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda url: Api())
+    monkeypatch.setattr("cluster.ray.jobs.knock", lambda address: None)
     cluster = {"kind": "ray", "address": "head:6379", "stores": str(tmp_path / "stores")}
     path = write(tmp_path, cluster=cluster)
     said = "; ".join(rf"{name} is \S+ there and 0\.0\.1 here" for name in names)

@@ -448,6 +448,7 @@ def test_one_question_without_an_answer_fails_no_submission(monkeypatch):
             return rayjobs.AGREE
 
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda url: Api())
+    monkeypatch.setattr("cluster.ray.jobs.knock", lambda address: None)
     profile = RayProfile(kind="ray", address="h:6379", installed=True)
     assert rayjobs.submit("/tmp", profile, "x", "ctd-9", "cluster dept", lambda: None) == "ctd-9"
     assert not answers
@@ -468,6 +469,7 @@ def test_ctrl_c_while_versions_are_compared_stops_the_job(monkeypatch):
             stopped.append(number)
 
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda url: Api())
+    monkeypatch.setattr("cluster.ray.jobs.knock", lambda address: None)
     profile = RayProfile(kind="ray", address="h:6379", installed=True)
     with pytest.raises(KeyboardInterrupt):
         rayjobs.submit("/tmp", profile, "x", "ctd-9", "cluster dept", lambda: None)
@@ -498,7 +500,7 @@ def test_state_of_a_ray_job_is_one_line(monkeypatch, answer, said):
             return answer
 
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda url: Api())
-    monkeypatch.setattr(rayjobs, "knock", lambda address: None)
+    monkeypatch.setattr("cluster.ray.jobs.knock", lambda address: None)
     profile = RayProfile(kind="ray", address="h:6379")
     try:
         found = rayjobs.state(profile, "ctd-9")[0]
