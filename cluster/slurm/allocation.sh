@@ -115,10 +115,17 @@ fi
 
 # 100 ports, in the first block from the allocation's id on that nobody listens in on any of its nodes.
 block=$((SLURM_JOB_ID % 200 + 100))
+# The files that an allocation which Slurm killed has left on these nodes go, too. (Later ids may be of allocations that began since
+# the queue was listed.)
+[[ $queued == *" $SLURM_JOB_ID "* ]] || queued=
 taken=" $("${step[@]}" -N "$nodes" -n "$nodes" --job-name=ports bash -c '
+  for folder in /tmp/ctd-*; do
+    id=${folder#/tmp/ctd-}
+    [ -z "$1" ] || [ ! -O "$folder" ] || [[ $id == *[!0-9]* || $1 == *" $id "* ]] || ((id > SLURM_JOB_ID)) || rm -rf "$folder"
+  done
   while read -r _ local _ state _; do
     [ "$state" != 0A ] || echo $((16#${local##*:} / 100))
-  done < <(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null)' | sort -nu | tr '\n' ' ')"
+  done < <(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null)' - "$queued" | sort -nu | tr '\n' ' ')"
 while [[ $taken == *" $block "* ]]; do block=$(((block - 99) % 200 + 100)); done
 port=$((block * 100))
 ports=(--node-manager-port=$((port + 1)) --object-manager-port=$((port + 2))

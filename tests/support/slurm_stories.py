@@ -216,7 +216,7 @@ def array(lab, name, signal, told_of):
 
 
 def scancelled(lab, ray):
-    """Slurm's own scancel, which Ray and the driver get at the same moment; a token was left by an allocation before.
+    """Slurm's own scancel, which Ray and the driver get at the same moment; an allocation before has left a token, and files on a node.
 
     Another one is of a cluster whose name begins with that of this one. The job's name has what means something to Slurm.
     ray: with a Ray and a driver, or with what waits in their place.
@@ -226,6 +226,9 @@ def scancelled(lab, ray):
     old.parent.mkdir(exist_ok=True)
     old.touch()
     other.touch()
+    files, later = (lab.tmp(8 if ray else 2) / f"ctd-{left}" for left in (0, 999999))
+    for folder in (files, later):
+        folder.mkdir(exist_ok=True)
     nodes = (7, 8) if ray else (1, 2)
     setup = [LEAN] if ray else [NO_RAY, 'ctd() { touch "$home/runs"; exec sleep infinity; }']
     with Sent(lab, job(lab, f"it's#1-50%j-scancelled{ray:d}"), **on(*nodes), setup=setup) as sent:
@@ -233,7 +236,7 @@ def scancelled(lab, ray):
         sent.until(runs, "the driver runs", PATIENCE_S)
         slurm.command("scancel", sent.number)
         sent.await_end()
-        return SimpleNamespace(sent=sent, old=old, other=other)
+        return SimpleNamespace(sent=sent, old=(old, files), others=(other, later))
 
 
 def stuck(lab, limit=False, busy=""):

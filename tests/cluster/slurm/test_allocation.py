@@ -66,8 +66,7 @@ def ctd(command_line):
 def test_scancel_leaves_nothing(end, ray):
     assert end.sent.state() == "CANCELLED"
     end.sent.assert_nothing_left()
-    assert not end.old.exists()
-    assert end.other.exists()
+    assert [path.exists() for path in (*end.old, *end.others)] == [False, False, True, True]
     # What Slurm wrote lies where it is looked for.
     written = {path.name.partition("-")[0] for path in end.sent.home.glob(f"*-{end.sent.number}.*")}
     assert written == {"slurm", "head", "worker"}
