@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -204,6 +205,14 @@ class Pool:
             raise NoRay(
                 f"run: a worker takes cpus_per_worker: {settings.cpus_per_worker:g} and gpus_per_worker: {self._gpus:g}; "
                 f"the largest node of this Ray has {count(cpus, 'CPU')} and {count(gpus, 'GPU')}"
+            )
+        fits = [node.get("CPU", 0) >= settings.cpus_per_worker for node in nodes]
+        idle = sum(fit and not node.get("GPU") for fit, node in zip(fits, nodes, strict=True))
+        if self._gpus and idle:
+            warnings.warn(
+                f"{count(idle, 'node')} of this Ray without GPUs will have nothing to do, as each worker takes one; run: "
+                "{gpus_per_worker: 0} computes on the CPUs of all nodes",
+                stacklevel=2,
             )
         self.n = settings.workers or sum(counts)
         self._looked_at = time.monotonic()
