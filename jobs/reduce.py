@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +24,7 @@ from ctd.kernel import Coordinate, Kernel, Params, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError, validated
-from jobs.inputs.measure import load_group, paths_of, two_lengths, with_files
+from jobs.inputs.measure import collected, load_with_warnings, paths_of, two_lengths, with_files
 from jobs.inputs.versions import changed_files
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
@@ -223,18 +222,22 @@ def reduce_group(
     options, params = options_of(store.job.spec, kernel), group_params(store, group)
     results = GroupResults(store, group, rows, store.names(group))
     with precision(static_of(params)), _on_cpu():
-        shared = load_group(kernel, params, store.job.base)
+        shared, of_load = load_with_warnings(kernel, params, store.job.base)
         inputs = inputs_of(params)
         columns = columns_of(store, group, rows)
         coords = kernel.coordinates(inputs, shared)
-        with explained(kernel, "reduce", store), _told() as told:
+        with explained(kernel, "reduce", store), collected() as texts:
             reduced = _as_arrays(kernel.reduce(inputs, shared, columns, results, options))
             check_axes("", "reduced", kernel.reduced, reduced)
             if fault := two_lengths(kernel.reduced, reduced, coords):
                 raise ContractError(fault)
     check()
     objects.delete_all(store.objects, folder)
-    about = {"options": options.model_dump(mode="json"), "items": int(rows.sum()), "warnings": told}
+    about = {
+        "options": options.model_dump(mode="json"),
+        "items": int(rows.sum()),
+        "warnings": of_load + texts,
+    }
     swept = attributes(store.results(group))["swept"]
     out = table_group(store, folder, {**about, "swept": swept})
     for name, (values, var) in _with_coordinates(kernel, reduced, coords).items():
@@ -278,20 +281,6 @@ def _with_coordinates(
         one = coords[axis]
         arrays[axis] = one.values, Var((axis,), one.units, one.long_name)
     return arrays
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[list[str]]:
-    """Collect the kernel's own warnings, `warnings.warn(text)`, for the store; show all others."""
-    told: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield told
-    for one in caught:
-        if one.category is UserWarning:
-            told.append(str(one.message))
-        else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 class FunctionFailed(JobError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -79,8 +81,27 @@ _last: dict[Any, Any] = {}
 """Key of `_identity` -> the data that were loaded last, if they are kept."""
 
 
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """Collect a kernel's own warnings, `warnings.warn(text)`, for the store; show all others."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield texts
+    for one in caught:
+        if one.category is UserWarning:
+            texts.append(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
 def load_group(kernel: Kernel, params: Params, base: str) -> Any:
-    """Load the group's data with the kernel's `load`. Callers share them and must not change them.
+    """The data of `load_with_warnings`, whose warnings were shown when the job was planned."""
+    return load_with_warnings(kernel, params, base)[0]
+
+
+def load_with_warnings(kernel: Kernel, params: Params, base: str) -> tuple[Any, list[str]]:
+    """Load the group's data with the kernel's `load`, and collect its warnings. Callers share both and must not change them.
 
     Raises:
         JobError: a file does not exist, or `load` raises ValueError or OSError.
@@ -93,16 +114,25 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
         if not Path(path).exists():
             raise JobError(f"params: {name}: {path}: there is no such file{near_file(path)}")
     key = _identity(kernel, params, [path for _, path in files])
-    if (shared := _last.get(key)) is not None:
-        return shared
+    if (last := _last.get(key)) is not None:
+        return last
+
+    def of_job(text: str) -> str:
+        # The user does not know the path of a copy: name what the job names.
+        for (_, path), (_, name) in zip(files, given, strict=True):
+            if not path.endswith(name):
+                text = text.replace(path, name)
+        return text
+
     # Before the next data are read: the memory may not hold both.
     _last.clear()
     try:
-        with precision(static_of(params)):
+        with precision(static_of(params)), collected() as texts:
             shared = kernel.load(inputs_of(params))
+        loaded = shared, [of_job(text) for text in texts]
         if key is not None and _nbytes(shared) <= KEPT_BYTES:
-            _last[key] = shared
-        return shared
+            _last[key] = loaded
+        return loaded
     except JobError:
         raise
     except (ValueError, OSError) as error:
@@ -111,11 +141,7 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
         # Words of a library, such as NumPy's on shapes, name neither a file nor a line.
         worded = isinstance(error, OSError) or is_worded(error, kernel.load)
         text = f"params: {error}" if worded else f"kernel {kernel.name}: load: {located(error)}"
-        for (_, path), (_, name) in zip(files, given, strict=True):
-            # The user does not know the path of a copy: name what the job names.
-            if not path.endswith(name):
-                text = text.replace(path, name)
-        raise JobError(text) from None
+        raise JobError(of_job(text)) from None
 
 
 def paths_of(params: Params) -> list[tuple[str, str]]:
@@ -154,6 +180,8 @@ class Evaluated:
     """The traced fields that none of its results depends on."""
     started: frozenset[str]
     """The traced fields that act at an item's start alone."""
+    warnings: list[str]
+    """Those of the kernel's `load`."""
 
     def measured(self, layout: GroupLayout, devices: int) -> Sizes:
         """The sizes with the work of an item, from the compiler's memory analysis.
@@ -231,7 +259,7 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     Raises JobError if the data cannot be loaded, or the kernel breaks its contract; errors of the storage as `load_group`.
     """
     try:
-        shared = load_group(kernel, params, base)
+        shared, texts = load_with_warnings(kernel, params, base)
     except JobError:
         raise
     except Exception as error:
@@ -261,7 +289,7 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     sizes = Sizes(state=nbytes(state), work=0, result=nbytes(shapes), shared=_nbytes(shared))
     outputs = Outputs(shapes, coords)
-    return Evaluated(kernel, static, shared, traced, sizes, outputs, unread, started)
+    return Evaluated(kernel, static, shared, traced, sizes, outputs, unread, started, texts)
 
 
 MOST_NAME = 200

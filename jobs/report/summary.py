@@ -72,10 +72,17 @@ def state(
         "unfinished": _unfinished(store, markers, events) if stopped else None,
         "attempts_failed": sum(event.kind == "error" for event in events),
         "items_with_errors": sum(map(len, failed.values())),
-        "warnings": planned_warnings(events) + warnings_of(store, markers),
+        "warnings": _warnings(store, markers, events),
         "learned": _learned(markers, events)[-5:],
         "errors": _errors(plan, markers, events, failed),
     }
+
+
+def _warnings(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -> list[str]:
+    """Warnings of the plan, of results and of tables; those of a kernel's `load` are with both the plan and the tables."""
+    planned = planned_warnings(events)
+    of_results = warnings_of(store, markers)
+    return planned + [text for text in of_results if not text.endswith(tuple(planned))]
 
 
 def _errors(

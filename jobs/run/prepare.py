@@ -53,7 +53,7 @@ class Prepared:
     data: list[str]
     """The sizes of the groups' data, and which of them are not used, as texts."""
     warnings: list[str]
-    """Warnings of given parameters that no result depends on, and of inputs that failed."""
+    """Warnings of the kernel's `load`, of given parameters that no result depends on, and of inputs that failed."""
 
 
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
@@ -99,7 +99,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     pairs = zip(evaluated, first.layouts, strict=True)
     sizes = [group.measured(layout, found.devices) for group, layout in pairs]
     plan, data = laid_out(sizes, found), data_told([group.shared for group in evaluated])
-    warnings = _without_effect(spec, kernel, items, evaluated)
+    warnings = list(dict.fromkeys(text for group in evaluated for text in group.warnings))
+    warnings += _without_effect(spec, kernel, items, evaluated)
     warnings += failed_inputs(_files(items), base)
     return Prepared(spec, base, kernel, items, plan, sizes, outputs, data, warnings)
 

@@ -214,7 +214,7 @@ def test_gather_waits_for_another_and_sees_what_it_did(copied, reduced):
     assert tree_bytes(copied.address) == whole
 
 
-@pytest.mark.parametrize("at", ["jobs.reduce.load_group", "write_reductions"])
+@pytest.mark.parametrize("at", ["jobs.reduce.load_with_warnings", "write_reductions"])
 def test_gather_that_lost_its_lease_writes_nothing_over_newer_tables(copied, monkeypatch, at):
     """Suspended while it reduces, or before the last tables; another process takes over and gathers meanwhile."""
     whole, put_back = tree_bytes(copied.address), forget(copied, 5)

@@ -44,11 +44,15 @@ def result(static, shared, traced, key, state):
     values = toy.result(static, shared, traced, key, state)
     return values | {"norm": jnp.where(traced.rate > 0.25, jnp.nan, values["norm"])}
 
+def load(inputs):
+    warnings.warn("data are old")
+    return toy.load(inputs)
+
 def reduce(*arguments):
     warnings.warn("three places are few")
     return toy.reduce(*arguments)
 
-kernel = replace(toy, name="holed", reduce=reduce, Params=Params, result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
+kernel = replace(toy, name="holed", load=load, reduce=reduce, Params=Params, result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
 """
 JOB = "kernel: holed\nparams: {n_steps: 5, gain: 2, at: [0, 0]}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
 
@@ -58,7 +62,10 @@ def test_plan_and_status_warn(ctd, job_file):
     (path.parent / "holed.py").write_text(HOLED)
     declared = "norm2, nrm: declared in `dims` of kernel holed, but returned for no item"
     idle = "gain has no effect here (of another method)"
-    assert json.loads(ctd("plan", path, "--json")[1])["warnings"] == f"{idle}; {declared}"
+    assert (
+        json.loads(ctd("plan", path, "--json")[1])["warnings"]
+        == f"data are old; {idle}; {declared}"
+    )
     code, _, err = ctd("run", path, "--executor", "serial")
     assert code == 0
     assert "warning: norm is NaN or infinite in 3 of 6 done items" in err
@@ -67,8 +74,15 @@ def test_plan_and_status_warn(ctd, job_file):
     store = path.with_suffix(".zarr")
     # A kernel's warnings from `reduce` are kept with its tables.
     both = ["norm is NaN or infinite in 3 of 6 done items", declared, "three places are few"]
-    assert json.loads(ctd("status", store, "--json")[1])["warnings"] == [idle, *both]
-    assert f"warnings     {'; '.join([idle, *both])}" in ctd("status", store)[1]
+    assert json.loads(ctd("status", store, "--json")[1])["warnings"] == [
+        "data are old",
+        idle,
+        *both,
+    ]
+    # Those of `load` are kept with the tables, too, and `best` tells them.
+    assert "data are old" in Store.open(str(store)).root["gathered/0"].attrs["warnings"]
+    assert "warning: data are old" in ctd("best", store, "--by", "norm")[2]
+    assert f"warnings     {'; '.join(['data are old', idle, *both])}" in ctd("status", store)[1]
     assert both[0] in ctd("plan", path)[1]
     assert f"warning: {both[0]}" in ctd("best", store, "--by", "norm")[2]
     code, out, err = ctd("best", store, "--by", "norm", "--json")
