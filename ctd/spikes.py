@@ -128,7 +128,7 @@ def load(inputs: View[Spikes]) -> Recorded:
         raise ValueError(
             "weights: a file with the weights of a trained network is needed; give its path"
         )
-    cell, weights, _ = read_weights(inputs.weights, inputs.cell)
+    cell, weights, *_ = read_weights(inputs.weights, inputs.cell)
     n, n_in, _ = sizes(cell, weights)
     inputs.task.check_inputs(n_in, inputs.weights)
     if inputs.n_units is not None and inputs.n_units > n:

@@ -19,7 +19,7 @@ from ctd.data import dataset_of, read_arrays
 from ctd.dotted import load as load_dotted
 from ctd.kernel import Data, File, Params, Static, Traced, Values, View
 from ctd.late import Array, Float, jax, jnp, on_host
-from ctd.weights import read_tensors, read_weights
+from ctd.weights import Loaded, check_guess, read_tensors, read_weights
 from ctd.words import count
 
 type Map = Callable[[Weights, Float[Array, "state"], Float[Array, "input"]], Float[Array, "state"]]
@@ -257,7 +257,8 @@ def make_network(
 
 def stored_network(inputs: View[OfNetwork], path: str, dataset: str) -> Network:
     """The network, with the states in a dataset of a file, (..., state). Raises ValueError, naming file and field."""
-    name, found, weights = stored_cell(inputs)
+    loaded = _loaded(inputs)
+    name, found, weights = loaded.cell, find_cell(loaded.cell), as_weights(loaded.params)
     where = f"{path}: {dataset}"
     stored = read_arrays(path, dataset)
     size = found.state_size(found.infer(weights)[0]) if isinstance(found, Cell) else None
@@ -270,6 +271,8 @@ def stored_network(inputs: View[OfNetwork], path: str, dataset: str) -> Network:
             f"{size} entries, which the last axis must have"
         )
     network = make_network(name, weights, states, inputs.dtype, where)
+    if loaded.guess:
+        check_guess(f"{inputs.weights}, {where}", loaded.guess, name, loaded.params, states)
     # A table of fixed_points says at which input each of its points is one.
     own = stored.get("constant_input", np.zeros(0))
     if own.ndim != 2 or len(own) != len(network.states):
@@ -303,7 +306,13 @@ def _is_reservoir(path: str | None) -> bool:
 
 
 def stored_cell(inputs: View[OfNetwork]) -> tuple[str, Cell | Map, Weights]:
-    """(the cell's name, the cell or function, the weights).
+    """(the cell's name, the cell or function, the weights). Raises ValueError, naming file and field."""
+    loaded = _loaded(inputs)
+    return loaded.cell, find_cell(loaded.cell), as_weights(loaded.params)
+
+
+def _loaded(inputs: View[OfNetwork]) -> Loaded:
+    """The network of a job's fields; its cell may be the path of a function.
 
     For a cell of ctd the file says which it is; a user's cell gets the arrays by their names. Raises ValueError, naming file
     and field, also where time is continuous and the cell is a map.
@@ -311,23 +320,22 @@ def stored_cell(inputs: View[OfNetwork]) -> tuple[str, Cell | Map, Weights]:
     name = inputs.cell
     found = None if name is None else find_cell(name)
     own = "." in (name or "").partition(":")[0]  # a user's own cell has a dotted path
-    arrays: Mapping[str, np.ndarray] = {}
     if inputs.weights is None:  # a user's F may have none
         if name is None or isinstance(found, Cell):
             raise ValueError(f"weights: {name or 'a network'} needs a file of weights")
+        loaded = Loaded(name, {}, ())
     elif name is None or (isinstance(found, Cell) and not own):
         loaded = read_weights(inputs.weights, name)
-        name, arrays = loaded.cell, loaded.params
     else:
-        arrays = read_tensors(inputs.weights).arrays
-    found = find_cell(name)
+        loaded = Loaded(name, dict(read_tensors(inputs.weights).arrays), ())
+    name, found = loaded.cell, find_cell(loaded.cell)
     flows = getattr(inputs, "time", "steps") == "continuous"
     if flows and isinstance(found, Cell) and found.flow is None:
         known = ", ".join(cell.name for cell in CELLS.values() if cell.flow is not None)
         raise ValueError(
             f"time: continuous, but cell {name} is a map; write time: steps, or cell: {known}, or the path of a function dh/dt"
         )
-    return name, found, as_weights(arrays)
+    return loaded
 
 
 def load_trials(

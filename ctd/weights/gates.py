@@ -41,6 +41,8 @@ class Found(NamedTuple):
     """The names of its tensors."""
     units: str | None = None
     """The nonlinearity of a cell without gates, by the name of `ctd.cells.UNITS`; None if the file does not tell it."""
+    guess: str = ""
+    """A sentence on what is taken because the file does not tell it; of cells with gates."""
 
 
 def check_shape(where: str, name: str, value: Array, shape: tuple[int, ...], what: str) -> None:

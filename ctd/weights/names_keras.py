@@ -12,6 +12,7 @@ RECURRENT = ".recurrent_kernel"
 CLASSES = {"rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
 EXPECTED = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False}
 """Settings of Keras' layers that ctd's cells match."""
+GUESS = "the file does not tell the activations: tanh and sigmoid are taken; model.save('net.keras') writes a file that tells them"
 
 
 def places(tensors: Tensors) -> set[str]:
@@ -34,10 +35,10 @@ def read(tensors: Tensors, place: str) -> Found:
     gates = Gates(kind, _ordered(into.T, n, kind), _ordered(recurrent.T, n, kind), b_ih, b_hh)
     after = {"gru": " with reset_after", "gru_before": " without reset_after"}.get(kind, "")
     told = f"Keras {CLASSES[KINDS[blocks]]}{after}, {place}"
-    if kind != "rnn" and not settings:
-        told += " with tanh and sigmoid (the file does not tell; model.save('net.keras') writes one that does)"
+    guess = GUESS if kind != "rnn" and not settings else ""
     used = frozenset(set(names.values()) & arrays.keys())
-    return Found(told, gates, used, settings.get("activation", "tanh") if settings else None)
+    units = settings.get("activation", "tanh") if settings else None
+    return Found(told, gates, used, units, guess)
 
 
 def _settings(tensors: Tensors, place: str, layer: str) -> Settings:

@@ -31,8 +31,7 @@ OF_DYNAMICS = {"continuous": "leaky", "discrete": "leaky_rates"}
 """The field `dynamics` of an echo-state network -> its cell; their weights have the same names."""
 
 UNTOLD = "the file does not tell the units"
-TAKEN = f"{UNTOLD}: tanh is taken; if they are relu"
-"""How a sentence begins where a file does not tell the units of its ungated cell, and where the user does not, either."""
+"""How a sentence begins where a file does not tell the units of its ungated cell."""
 
 
 class Loaded(NamedTuple):
@@ -50,6 +49,8 @@ class Loaded(NamedTuple):
     """The cell's weights by name, with the shapes of `ctd.cells`; wO, bO and h0 if the file has them."""
     told: tuple[str, ...]
     """Sentences for people that tell how the file was understood."""
+    guess: str = ""
+    """That of these sentences that says what was taken where neither the file nor the user tells the units; "" if one does."""
 
 
 def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
@@ -66,9 +67,8 @@ def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
     vanilla
     """
     found = understand(read_tensors(path), cell)
-    for line in found.told:
-        if line.startswith(TAKEN):
-            warnings.warn(f"{path}: {line}", stacklevel=2)
+    if found.guess:
+        warnings.warn(f"{path}: {found.guess}", stacklevel=2)
     return found
 
 
@@ -95,12 +95,14 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
     name, params = to_cell(found.gates)
     # Before the cell is compared: tensors that nothing understands are the more basic fault.
     rest, told = read_rest(tensors, found)
+    guess = "" if cell else found.guess
     if CELLS[name] in UNGATED and found.units is not None:
         name = get_cell(f"{name}:{found.units}").name
     elif CELLS[name] in UNGATED:
-        given = cell is not None and cell.partition(":")[0] == name
-        told = (f"{UNTOLD}: cell {cell}" if given else f"{TAKEN}, give cell {name}:relu", *told)
-        name = cell if given and cell else name
+        if cell is not None and cell.partition(":")[0] == name:
+            told, name = (f"{UNTOLD}: cell {cell}", *told), cell
+        else:
+            guess = f"{UNTOLD}: tanh is taken; if they are relu, give cell {name}:relu"
     if cell is not None and cell != name:
         raise ValueError(
             f"{tensors.where}: holds the weights of cell {name} ({found.told}), but cell {cell} is given; give "
@@ -108,7 +110,7 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
         )
     params = {**params, **rest}
     check_params(name, params, tensors.where)
-    return Loaded(name, params, (found.told, *told))
+    return Loaded(name, params, (found.told, *([guess] if guess else []), *told), guess)
 
 
 def find_cell(tensors: Tensors) -> Found:

@@ -1,0 +1,67 @@
+"""Units that are taken where a file does not tell them, against the states of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+ROUNDING = 1e-3
+"""A state of tanh units exceeds 1 by less, and one step of stored states misses by less of their size; states may be of 16 bits."""
+MOST = 1000
+"""Steps that are compared."""
+
+
+def check_guess(
+    where: str, guess: str, cell: str, params: Mapping[str, ArrayLike], states: np.ndarray
+) -> None:
+    """Raise ValueError where states (..., state) of a network cannot be those of tanh units, which are taken without being told.
+
+    guess: the sentence of `Loaded.guess`. Where the states have an axis of time, (trial, time, state), steps between them are
+    compared, too, at whatever input fits best; the first state of a trial may be any.
+    """
+    consecutive = states.ndim == 3 and states.shape[1] > 1
+    after = states[:, 1:] if consecutive else states
+    # The state of an LSTM ends with its memory cells, which have no bound.
+    outputs = after[..., : after.shape[-1] // 2] if cell == "lstm" else after
+    largest = float(np.abs(outputs).max(initial=0))
+    tells = f"give cell: {cell} if they are tanh all the same"
+    if largest > 1 + ROUNDING:
+        raise ValueError(f"{where}: {guess}; but states reach {largest:.3g}, and tanh 1; {tells}")
+    if consecutive and cell == "vanilla":
+        tanh, relu = step_errors(params, states)
+        if relu < ROUNDING < tanh:
+            raise ValueError(
+                f"{where}: {guess}; but a step of the states misses by {tanh:.2g} of their size with tanh, and by {relu:.2g} with "
+                f"relu; {tells}"
+            )
+
+
+def step_errors(params: Mapping[str, ArrayLike], states: np.ndarray) -> tuple[float, float]:
+    """Root mean square error of h' = f(wI x + wR h + bR), as a share of that of h', for tanh and relu, at the input x that fits best.
+
+    states: (trial, time, unit). NaN where there are as many inputs as units, since an input then fits any step.
+    """
+    w_in, w, bias = (np.asarray(params[name], float) for name in ("wI", "wR", "bR"))
+    n, n_in = w_in.shape
+    if n_in >= n:
+        return np.nan, np.nan
+    size = states.shape[-1]
+    h, after = (part.reshape(-1, size).astype(float) for part in (states[:, :-1], states[:, 1:]))
+    some = np.linspace(0, len(h) - 1, min(MOST, len(h))).astype(int)
+    h, after = h[some], after[some]
+    own = h @ w.T + bias
+    # Rounding may bring a tanh to 1, whose arctanh is infinite.
+    wanted = np.arctanh(np.clip(after, -1 + 1e-7, 1 - 1e-7)) - own
+    x = np.linalg.lstsq(w_in, wanted.T, rcond=None)[0].T
+    tanh = np.tanh(own + x @ w_in.T)
+    relu = np.empty_like(after)
+    for k, (row, before) in enumerate(zip(after, own, strict=True)):
+        # A unit at 0 only says that its sum is not above 0.
+        active = row > 0
+        x_row = np.linalg.lstsq(w_in[active], (row - before)[active], rcond=None)[0]
+        relu[k] = np.maximum(before + w_in @ x_row, 0)
+    scale = np.sqrt(np.mean(after**2)) or 1.0
+    error = lambda found: float(np.sqrt(np.mean((found - after) ** 2)) / scale)
+    return error(tanh), error(relu)
