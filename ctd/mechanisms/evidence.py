@@ -21,7 +21,7 @@ from ctd.late import Array, Bool, Float, jax, jnp, lax
 from ctd.mechanisms.features import FEATURES, read, velocities
 from ctd.mechanisms.fits import Evidence, Shared, load
 from ctd.mechanisms.plots import plots
-from ctd.mechanisms.summary import REDUCED, TRUST, Options, reduce
+from ctd.mechanisms.summary import REDUCED, Options, reduce
 from ctd.plots import side_by_side
 
 READ, NONE, UNFITTED = range(3)
@@ -110,8 +110,8 @@ kernel = one_shot(
     reduced=REDUCED,
     Options=Options,
     summary=(
-        "recording_item", "true", "verdict", "likeliest", "probability", "runner_up", "runner_up_probability",
-        "atlas_recordings", *(f"atlas_{name}" for name in TRUST),
+        "recording_item", "true", "verdict", "verdict_precision", "fit_agreement", "atlas_none_found", "likeliest", "probability",
+        "runner_up", "runner_up_probability", "atlas_accuracy", "atlas_accuracy_plain",
     ),
     plots=plots,
     figure=side_by_side(plots),

@@ -32,20 +32,25 @@ class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
     """parts into which members are divided; each part is judged by a classifier trained on the others"""
 
 
-TRUST = ("accuracy", "accuracy_plain", "calibration")
+TRUST = ("none_found", "accuracy", "accuracy_plain", "calibration")
 """Columns of an atlas's table of sizes that say how far to trust a verdict."""
 _R, _S, _C = ("recording",), ("size",), ("left_out",)
 REDUCED = {
     "recording_item": Var(_R, "1", "item of the recording in its stage"),
     "true": Var(_R, "1", "mechanism that made it", usual=UNKNOWN),
     "verdict": Var(_R, "1", "mechanism with the largest probability, if that is at least `sure`"),
+    "verdict_precision": Var(
+        _R, "1", "share of the atlas's recordings of this size with this verdict, unseen by their classifier, whose mechanism it is; NaN unless "
+        "the verdict is a mechanism that one of them got", may_be_nan=True,
+    ),
+    "fit_agreement": Var(_R, "1", "mean cosine of what two fits do at the recording's states"),
+    "atlas_none_found": Var(_R, "1", "none_found of the atlas at this size (table size)"),
     "likeliest": Var(_R, "1", "what has the largest probability, whether or not that is a verdict"),
     "probability": Var(_R, "1", "the largest probability: that of `likeliest`"),
     "runner_up": Var(_R, "1", "what has the second largest probability"),
     "runner_up_probability": Var(_R, "1", "that probability"),
-    "fit_agreement": Var(_R, "1", "mean cosine of what two fits do at the recording's states"),
     "atlas_recordings": Var(_R, "1", "recordings of the atlas, of the nearest size, by which it was placed"),
-    **{f"atlas_{name}": Var(_R, "1", f"{name} of the atlas at this size (table size)") for name in TRUST},
+    **{f"atlas_{name}": Var(_R, "1", f"{name} of the atlas at this size (table size)") for name in TRUST[1:]},
     **{f"p_{name}": Var(_R, "1", f"probability of {name}, by a classifier that has not seen this member") for name in NAMES},
     "p_none": Var(_R, "1", "probability of none of these"),
     "n_neurons": Var(_R, "1", "neurons"),
@@ -146,6 +151,19 @@ def verdicts(p: np.ndarray, classes: np.ndarray, sure: float) -> dict[str, np.nd
     return found | {"p_none": p[:, -1]} | shown
 
 
+def precisions(said: np.ndarray, unseen_said: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """(recording,) the share of unseen recordings with the same verdict whose mechanism it is; NaN without such recordings.
+
+    unseen_said, true: verdicts on unseen recordings of an atlas, and their mechanisms. None of them can be `none of these`.
+
+    >>> precisions(np.array(["ring", "none of these"]), np.array(["ring", "ring"]), np.array(["ring", "plane"]))
+    array([0.5, nan])
+    """
+    called = set(unseen_said.tolist()).intersection(NAMES)
+    share = {name: (true[unseen_said == name] == name).mean() for name in called}
+    return np.asarray([share.get(name, np.nan) for name in said.tolist()], float)
+
+
 def _components(x: np.ndarray, of: np.ndarray) -> np.ndarray:
     """(recording, 2) the first principal components of standardised features, those of the recordings `of`."""
     mean, sd = np.nan_to_num(of.mean(0)), np.nan_to_num(of.std(0))
@@ -193,12 +211,16 @@ def judge(
     if len(classes) < 3 or not judged or (y < 0).any():
         return {}
     p = np.full((len(y), len(classes) + 1), np.nan)
+    precision, none_found = np.full((2, len(y)), np.nan)
     rows = []
     for k in judged:
         here = of_size == k
         p[here] = _unseen(x[here], y[here], fold[here], options)
         called = _left_out(x[here], y[here], fold[here], options)
         called_truth = _left_out(truth[here], y[here], fold[here], options)
+        said = verdicts(p[here], classes, options.sure)["verdict"]
+        precision[here] = precisions(said, said, _names(y[here]))
+        none_found[here] = called[0].mean()
         plain = table["plain_evidence"][here]
         both = np.column_stack([x[here], plain])
         seen = y[here], fold[here], options.l2
@@ -216,6 +238,8 @@ def judge(
         rows.append(_of_size(p[here], y[here], classes, options.sure) | more)
     return {
         **verdicts(p, classes, options.sure),
+        "verdict_precision": precision,
+        "atlas_none_found": none_found,
         "place": _components(x, x),
         **{name: np.asarray([row[name] for row in rows]) for name in rows[0]},
         # Of the largest recordings, which are the last.
@@ -299,6 +323,7 @@ def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str
     names = _called(classes)
     found = verdicts(p, classes, options.sure)
     found |= {
+        "verdict_precision": _precision_of(atlas, found["verdict"], nearest, options),
         "runner_up": names[p.argsort(1)[:, -2]],
         "runner_up_probability": np.sort(p, 1)[:, -2],
         "atlas_recordings": used,
@@ -306,3 +331,21 @@ def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str
     }
     around = {"atlas_place": _components(of, of), "atlas_true": _names(atlas["mechanism"])}
     return found | around | {"place": _components(x, of)}
+
+
+def _precision_of(
+    atlas: dict[str, np.ndarray], said: np.ndarray, size: np.ndarray, options: Options
+) -> np.ndarray:
+    """(recording,) how often a verdict is right on recordings of the atlas that its classifier had not seen. size: rows of its sizes."""
+    classes = np.unique(atlas["mechanism"])
+    p = np.column_stack([atlas[f"p_{name}"] for name in (*_names(classes), "none")])
+    unseen_said, true = verdicts(p, classes, options.sure)["verdict"], _names(atlas["mechanism"])
+    found = np.full(len(said), np.nan)
+    for k in np.unique(size):
+        same = [
+            np.isclose(atlas[name], atlas[f"size_{name}"][k], equal_nan=True)
+            for name in ("n_neurons", "n_trials", "noise")
+        ]
+        here = np.logical_and.reduce(same)
+        found[size == k] = precisions(said[size == k], unseen_said[here], true[here])
+    return found

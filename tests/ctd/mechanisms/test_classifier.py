@@ -12,7 +12,13 @@ from ctd.mechanisms.families import NAMES
 from ctd.mechanisms.fits import Shared
 from ctd.mechanisms.summary import NONE, UNJUDGED, UNSURE, Options, judge, place, verdicts
 
-TRUSTED = {"recordings": 20, "accuracy": 0.9, "accuracy_plain": 0.8, "calibration": 0.1}
+TRUSTED = {
+    "recordings": 20,
+    "none_found": 0.7,
+    "accuracy": 0.9,
+    "accuracy_plain": 0.8,
+    "calibration": 0.1,
+}
 """Columns of an atlas's table of sizes."""
 
 
@@ -100,7 +106,7 @@ def table_of(x, y, member):
     n = len(y)
     return {
         "mechanism": y, "member": member, "n_neurons": np.full(n, 30), "n_trials": np.full(n, 50), "mean_count": np.full(n, 0.5),
-        "noise": np.full(n, 0.02), "fit_agreement": np.zeros(n), "evidence": x, "plain_evidence": np.random.default_rng(0).normal(size=(n, 2)),
+        "noise": np.full(n, 0.02), "fit_agreement": np.zeros(n), **{f"p_{name}": np.zeros(n) for name in (*NAMES, "none")}, "evidence": x, "plain_evidence": np.random.default_rng(0).normal(size=(n, 2)),
     }  # fmt: skip
 
 
@@ -195,7 +201,9 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
     )
     atlas = {name: np.concatenate([small[name], large[name]]) for name in small}
     judged = {name: [1, value] for name, value in TRUSTED.items()}
-    judged |= {"size_n_neurons": [30, 100], "size_n_trials": [50, 50]}
+    judged |= {
+        "size_n_neurons": [30, 100], "size_n_trials": [50, 50], "size_noise": [0.02] * 2,
+    }  # fmt: skip
     write_hdf5(tmp_path / "atlas.h5", atlas | judged)
     mine = {name: values[:1] for name, values in small.items()}
     for neurons, verdict in ((35, NAMES[0]), (90, NAMES[2])):
@@ -218,7 +226,7 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
         tmp_path / "atlas.h5",
         atlas
         | {name: [value] for name, value in TRUSTED.items()}
-        | {"size_n_neurons": [30], "size_n_trials": [50]},
+        | {"size_n_neurons": [30], "size_n_trials": [50], "size_noise": [0.02]},
     )
     assert place(str(tmp_path / "atlas.h5"), mine, Options())["verdict"].tolist() == [NAMES[0]]
     none = {name: values[:0] for name, values in mine.items()}
@@ -229,7 +237,7 @@ def test_a_mechanism_whose_members_share_a_fold_is_told(tmp_path):
     x, y, _ = clouds(8.0, n=10)
     table = table_of(x, y, np.concatenate([2 * (np.arange(10) % 5), *[np.arange(10)] * 2]))
     judged = {name: [value] for name, value in TRUSTED.items()}
-    judged |= {"size_n_neurons": [30], "size_n_trials": [50]}
+    judged |= {"size_n_neurons": [30], "size_n_trials": [50], "size_noise": [0.02]}
     write_hdf5(tmp_path / "atlas.h5", table | judged)
     mine = {name: values[:1] for name, values in table.items()}
     assert place(str(tmp_path / "atlas.h5"), mine, Options(folds=5))["verdict"].size

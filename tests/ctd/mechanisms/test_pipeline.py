@@ -13,6 +13,7 @@ from ctd.kernel import inputs_of
 from ctd.mechanisms.evidence import kernel
 from ctd.mechanisms.families import NAMES
 from ctd.mechanisms.fits import Evidence
+from ctd.mechanisms.summary import _precision_of
 from ctd.plots import Points
 
 
@@ -67,8 +68,24 @@ def test_what_is_read_off_fits_is_judged_and_places_a_recording(tmp_path):
     p = np.sort([placed[f"p_{name}"] for name in (*NAMES, "none")], axis=0)
     np.testing.assert_allclose(placed["runner_up_probability"], p[-2])
     assert placed["atlas_recordings"].tolist() == [9] * 9
-    for name in ("accuracy", "accuracy_plain", "calibration"):
+    for name in ("none_found", "accuracy", "accuracy_plain", "calibration"):
         assert set(placed[f"atlas_{name}"]) == set(table[name])
+
+
+def test_verdict_qualified():
+    """Of nine unseen recordings called planes, six are planes and three rings: that stands beside the verdict, wherever it is."""
+    plane, ring = NAMES.index("plane"), NAMES.index("ring")
+    p = {f"p_{name}": np.zeros(9) for name in (*NAMES, "none")} | {"p_plane": np.full(9, 0.9)}
+    atlas = p | {"mechanism": np.repeat([plane, ring], [6, 3]), "n_neurons": np.full(9, 40)}
+    atlas |= {"n_trials": np.full(9, 200), "noise": np.full(9, 0.02), "size_noise": [0.02]}
+    atlas |= {"size_n_neurons": [40], "size_n_trials": [200]}
+    placed = np.array(["plane", "line", "none of these"])
+    shares = _precision_of(atlas, placed, np.zeros(3, int), kernel.Options())
+    np.testing.assert_array_equal(shares, [6 / 9, np.nan, np.nan])
+    beside = kernel.summary.index("verdict") + 1
+    qualified = {"verdict_precision", "fit_agreement", "atlas_none_found"}
+    assert {*kernel.summary[beside : beside + 3]} == qualified
+    assert qualified <= {*kernel.reduced}
 
 
 FITS = ("fits.params.n_batches=200", "fits.params.report_every=100", "fits.params.length=15", "fits.params.hidden=10", "fits.params.smoothing=1")  # fmt: skip
