@@ -29,4 +29,8 @@ def _store_class() -> Any:
                 )
             return await super().get(key, *arguments, **options)
 
+        def __reduce__(self) -> tuple[Any, ...]:
+            """Name the function, since no other process finds a class that is made in one."""
+            return zarr_store, (self.store, self.read_only)
+
     return RegularFiles
