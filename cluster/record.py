@@ -180,19 +180,27 @@ def submissions(address: str) -> list[Submission]:
         with suppress(ValidationError):
             [submission] = records.validate_python([record])
             if submission.kind == "ray" or all(map(NUMBER.fullmatch, submission.numbers)):
-                submitted.append(replace(submission, is_ours=_is_ours(submission, path)))
+                submitted.append(replace(submission, is_ours=_is_ours(submission, address)))
     return submitted
 
 
-def _is_ours(submission: Submission, store: Path | None) -> bool:
-    """Whether ctd made `home`: it lies in the store, without links on the way, or this user has submitted from here."""
-    if submission.home and store is not None:
-        inside = Path(os.path.realpath(store), *keys.submission(submission.id).split("/")[:-1])
-        if os.path.realpath(submission.home) == str(inside):
+def _is_ours(submission: Submission, address: str) -> bool:
+    """Whether ctd made `home`: it lies in the store, without links on the way, or this user has submitted for this store."""
+    path = addresses.local_path(address)
+    if path is not None:
+        inside = Path(os.path.realpath(path), keys.submission(submission.id)).parent
+        if os.path.realpath(submission.home or os.devnull) == str(inside):
             return True
-    return is_remembered("submission", submission.id, submission.home)
+    return is_remembered(*_note(submission, address))
 
 
-def remember_home(submission: Submission) -> None:
-    """Note that this user has made a submission: its folder may lie outside of the store."""
-    remember("submission", submission.id, submission.home)
+def remember_home(submission: Submission, address: str) -> None:
+    """Note that this user has made a submission for the store at an address: its folder may lie outside of it."""
+    remember(*_note(submission, address))
+
+
+def _note(submission: Submission, address: str) -> tuple[str, ...]:
+    # With the store, since a stranger may copy a record into one of theirs.
+    path = addresses.local_path(address)
+    where = addresses.plain(address) if path is None else os.path.realpath(path)
+    return "submission", submission.id, submission.home, where

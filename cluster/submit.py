@@ -301,10 +301,10 @@ def _record(order: Order, number: str, home: str, command: str) -> Submission:
         profile.model_dump(mode="json", exclude_defaults=True) | {"kind": profile.kind},
         command, time.time(), list(order.words),
     )  # fmt: skip
-    remember_home(submission)
     record = {k: v for k, v in asdict(submission).items() if k != "is_ours"}
     for stage in order.stages:
         store = connect.open_objects(stage.address, create=True)
+        remember_home(submission, stage.address)
         content = json.dumps(record, indent=1)
         objects.write(store, keys.submission(order.id), content.encode())
     return submission

@@ -95,7 +95,11 @@ def _on_slurm(
         for n in tasks or [number]:
             word = words.get(n, never)
             # Numbers come again, and a stranger's record may name any: an allocation of this submission prints into its folder.
-            if (told := known.get(n)) is not None and slurm.lies_in(submission.home, told.output):
+            if (
+                (told := known.get(n)) is not None
+                and submission.is_ours
+                and slurm.lies_in(submission.home, told.output)
+            ):
                 text = _in_words(told, word, submission, address)
                 states[n] = State(text, told.is_over, told.state)
                 continue

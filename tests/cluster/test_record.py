@@ -50,7 +50,10 @@ def test_home_of_a_stranger_is_not_looked_at(tmp_path):
         record = {"id": name, "kind": "slurm", "numbers": ["7"], "home": str(home), "profile": {}, "command": "", "submitted": 0.0}  # fmt: skip
         (folder / "record.json").write_text(json.dumps(record))
         assert submissions(str(store))[-1].history() == []
-    remember_home(Submission("1", "slurm", ["7"], str(mine), {}, "", 0.0))
+    mine_too = Submission("1", "slurm", ["7"], str(mine), {}, "", 0.0)
+    remember_home(mine_too, str(tmp_path / "other.zarr"))
+    assert submissions(str(store))[0].all_numbers() == ["7"], "a copy of another store's record"
+    remember_home(mine_too, str(store))
     assert submissions(str(store))[0].all_numbers() == ["7", "8"]
 
 

@@ -109,12 +109,16 @@ def test_nothing_is_given_up_that_is_done(ctd, sent, tmp_path):
     assert "given up" not in ctd("status", address)[1]
 
 
-def test_cancel_of_another_job(ctd, sent, monkeypatch):
-    """A stranger's record may name any allocation of the user's: Slurm says that it prints elsewhere."""
+@pytest.mark.parametrize("home", [None, "", "/home/me", "/home/me/mine.zarr/run/submit/0"])
+def test_cancel_of_another_job(ctd, sent, monkeypatch, home):
+    """A stranger's record may name any allocation of the user's, and the folder into which that prints."""
     theirs = slurm.Allocation(
         "4712", "RUNNING", "running on n1", "/home/me/mine.zarr/run/submit/0/slurm-4712.out"
     )
     address = sent(("4712", []), known={"4712": theirs})
+    record = Path(address) / "run/submit/0/record.json"
+    if home is not None:
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"home": home}))
     monkeypatch.setattr(slurm, "command", lambda *words, **_: pytest.fail(f"called: {words}"))
     assert ctd("cancel", address)[0] == 0
 
