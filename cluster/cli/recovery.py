@@ -23,7 +23,7 @@ from jobs.storage import connect, objects
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
-from jobs.store.store import Store, again_command
+from jobs.store.store import Store, again_command, refuse_links
 
 STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
 """Names of facts -> the style of their text on a terminal."""
@@ -179,6 +179,8 @@ def cancel(store: options.StorePath) -> None:
     if sent and not Store.exists(store):
         return
     place = connect.open_objects(store)
+    if Store.exists(store):
+        refuse_links(Store.open(store))  # a request to stop is written
     try:
         stopped = ask_to_stop(place)
     except TimeoutError:

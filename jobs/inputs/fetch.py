@@ -34,6 +34,7 @@ from jobs.redact import redact
 from jobs.storage import connect, objects
 from jobs.storage.addresses import LINKS, local_path, scheme
 from jobs.storage.checksums import digest_of
+from jobs.storage.hierarchy import zarr_store
 from jobs.store.arrays import attributes
 
 ZARR = {"zarr.json", ".zarray", ".zgroup"}
@@ -171,7 +172,7 @@ def _convert(address: str, to: Path) -> None:
     """Write every numeric array of a Zarr group to an HDF5 file at its path in the group; a single array
     under its own name."""
     try:
-        node = zarr.open(zarr.storage.ObjectStore(_store(address), read_only=True), mode="r")
+        node = zarr.open(zarr_store(_store(address), read_only=True), mode="r")
         arrays = _arrays(node, Path(address).name.removesuffix(".zarr"))
         with hdf5_writer(to) as file:
             file.attrs["address"] = redact(address)

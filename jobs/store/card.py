@@ -20,12 +20,11 @@ from jobs import keys
 from jobs.errors import JobError, advised
 from jobs.spec.job import JobSpec
 from jobs.storage import addresses, objects
-from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import checksummed, verified_as
 from jobs.store.arrays import DONE
 from jobs.store.finding import Read, is_store
 from jobs.store.marker import Marker
-from jobs.store.store import Store, metric_of
+from jobs.store.store import Store, metric_of, refuse_links
 
 Whole = Annotated[int, Field(ge=0, lt=2**53)]
 """A count: a card may be a stranger's."""
@@ -153,7 +152,7 @@ def read_note(store: ObjectStore) -> Note:
 
 def write_note(store: Store, note: Note) -> None:
     """Keep what the user wrote about a store. Raises JobError if it cannot be written."""
-    refuse_zip(addresses.local_path(store.address))
+    refuse_links(store)
     with objects.writing(store.address):
         # The note first: after a kill in between the card shows the old one, until the same command is repeated.
         objects.write(store.objects, keys.NOTE, checksummed(note.model_dump(mode="json")))

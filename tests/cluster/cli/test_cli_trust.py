@@ -213,7 +213,7 @@ def test_a_store_is_never_read_as_version_2_of_zarr(ctd, hostile):
         _ = Store.open(str(hostile.path)).root
 
 
-WRITERS = [["query"], ["report"], ["gather", "--trust"], ["check", "--repair", "--trust"], ["resume", "--trust"]]  # fmt: skip
+WRITERS = [["query"], ["report"], ["gather", "--trust"], ["check", "--repair", "--trust"], ["resume", "--trust"], ["note", "x"], ["cancel"]]  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", ["gathered", "gathered/0", "items", "run/sums", "run"])
