@@ -27,9 +27,11 @@ from ctd.full_force.model import (
     FIRST,
     STATES,
     TEST,
+    Fixed,
     Now,
     Trained,
     begin,
+    driven,
     fixed,
     free_trial,
     item_key,
@@ -120,36 +122,50 @@ def advance(
     return State(end.now, end.JW, P, state.trials + 1, curve, outcome.astype(jnp.int32))
 
 
+def _tested(
+    test: Trials, w: Fixed, JW: Array, x: Array, keys: Array
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    """Run the network alone from x: (last state, (state before a trial, outputs, wanted outputs), each (trial, ...)); a trial for each key."""
+
+    def trial(x: Array, key: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        u, f, _ = _some(test, key)
+        end, z = free_trial(w, JW, x, u)
+        return end, (x, z, f)
+
+    return lax.scan(trial, x, keys)
+
+
 def result(
     static: View[FullForce], shared: Trials, traced: Values[FullForce], key: Array, state: State
 ) -> dict[str, Array]:
-    """Test the network alone on trials of the test file, from a random state, and return it as a `leaky` network."""
-    w, n = fixed(static, shared, traced, key), static.n
+    """Test the network alone on trials of the test file, and return it as a `leaky` network."""
+    w, n, JW = fixed(static, shared, traced, key), static.n, state.JW
     key_state, key_trials = jax.random.split(item_key(traced, key, TEST))
     keys = jax.random.split(key_trials, static.settle + static.n_test)
+    settling, testing = keys[: static.settle], keys[static.settle :]
     # Hints are for training alone.
     test = shared._replace(
         inputs=shared.test_inputs, targets=shared.test_targets, hints=shared.test_targets
     )
-    start = jax.random.normal(key_state, (n,), static.dtype)
-
-    def one(x: Array, key: Array) -> tuple[Array, tuple[Array, ...]]:
-        u, f, _ = _some(test, key)
-        end, z = free_trial(w, state.JW, x, u)
-        return end, (x, z, f)
-
-    _, (states, z, f) = lax.scan(one, start, keys)  # (trial, ...)
-    # Trials of settling, from a random state, do not count.
-    states, z, f = (a[static.settle :] for a in (states, z, f))
     # One ratio over all test trials.
-    error = _relative(jnp.sum((z - f) ** 2), f, shared.test_targets)
+    error = lambda z, f: _relative(jnp.sum((z - f) ** 2), f, test.targets)
+    # As the authors' fF_v_F.m tests: from one random state of both, the wanted currents bring the network to its cycle.
+    x = jax.random.normal(key_state, (n,), static.dtype)
+    drive = lambda now, key: (driven(w, JW, now, _some(shared, key)), None)
+    start, _ = lax.scan(drive, begin(w, JW, x, x), settling)
+    _, (states, z, f) = _tested(test, w, JW, start.x, testing)
+    # As their Python demo tests: the network settles by itself.
+    alone, _ = _tested(test, w, JW, x, settling)
+    _, (_, z_alone, _) = _tested(test, w, JW, alone, testing)
+    test_error = error(z, f)
     # In training RLS corrects the outputs as they come; alone, the network may run away.
-    lost = (state.outcome == TRAINED) & ~jnp.isfinite(error)
-    weights = {"wI": w.w, "wR": state.JW[:n], "bR": jnp.zeros(n, static.dtype), "alpha": w.rate}
-    weights |= {"wO": state.JW[n:], "bO": jnp.zeros(len(state.JW) - n, static.dtype)}
+    lost = (state.outcome == TRAINED) & ~jnp.isfinite(test_error)
+    weights = {"wI": w.w, "wR": JW[:n], "bR": jnp.zeros(n, static.dtype), "alpha": w.rate}
+    weights |= {"wO": JW[n:], "bO": jnp.zeros(len(JW) - n, static.dtype)}
     weights |= {"h0": states[0]}  # at which the stored test trial begins
     return {f"weights.{name}": value for name, value in weights.items()} | {
-        "test_error": error,
+        "test_error": test_error,
+        "random_start_error": error(z_alone, f),
         "curve": state.curve,
         "output": z[0],
         "target": f[0],
@@ -172,8 +188,9 @@ kernel = Kernel(
     Params=FullForce,
     dims=weight_dims(["leaky"], " of the task-performing network")
     | {
-        "test_error": Var((), "1", "normalised error of free runs, sum (z - f)^2 / sum f^2, on the trials of `test`, by default those of training; "
-        "an output of 0 has 1"),
+        "test_error": Var((), "1", "normalised error of free runs, sum (z - f)^2 / sum f^2, on the trials of `test`, by default those of training, "
+        "after `settle` training trials that drive the network; an output of 0 has 1"),
+        "random_start_error": Var((), "1", "the same after `settle` trials in which the network runs alone from a random state", may_be_nan=True),
         "curve": Var(("train_trial",), "1", "normalised error in training, each output before its update"),
         "output": Var(("time", "output"), "1", "output in the first test trial"),
         "target": Var(("time", "output"), "1", "wanted output in that trial"),

@@ -135,6 +135,17 @@ def training_trial(
     return end, even(P)
 
 
+def driven(w: Fixed, JW: Array, now: Now, trial: tuple[Array, Array, Array]) -> Now:
+    """Both networks after a trial in which the first one gets the currents that it was to learn, in place of its own."""
+
+    def step(now: Now, row: tuple[Array, Array, Array]) -> tuple[Now, None]:
+        new, wanted = advance_both(w, JW, now, row)
+        return new._replace(v=wanted), None
+
+    end, _ = lax.scan(step, now, trial)
+    return end._replace(v=JW @ jnp.tanh(end.x))
+
+
 def free_trial(
     w: Fixed, JW: Array, x: Array, inputs: Float[Array, "time input"]
 ) -> tuple[Array, Array]:

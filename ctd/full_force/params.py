@@ -46,7 +46,7 @@ class FullForce(Params):
     update_every: Traced[float] = Field(2.0, ge=1)
     """mean number of steps between two updates; which steps update is drawn at random"""
     settle: Static[int] = Field(3, ge=0)
-    """trials that run before training, and before the test, without learning"""
+    """trials without learning before training, and before the test, where they drive the network"""
     n_train: Static[int] = Field(100, gt=0)
     """training trials; one is an advance"""
     n_test: Static[int] = Field(10, gt=0)

@@ -13,7 +13,15 @@ from ctd.batch import evaluated, run_items
 from ctd.cells import check_params, get_cell, run
 from ctd.data import write_hdf5
 from ctd.full_force import FullForce, kernel
-from ctd.full_force.model import Fixed, Trained, begin, free_trial, settled, training_trial
+from ctd.full_force.model import (
+    Fixed,
+    Trained,
+    begin,
+    driven,
+    free_trial,
+    settled,
+    training_trial,
+)
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots.png import draw
 from ctd.rls import scaled_identity
@@ -116,6 +124,21 @@ def test_trials_numpy():
     np.testing.assert_allclose(ours()[0], numpy_full_force(), rtol=0, atol=1e-11)
 
 
+@pytest.mark.usefixtures("float64")
+def test_driven_trial_numpy():
+    """The network has the currents of the target-generating one in place of its own, a step later, as its own would come."""
+    (w, x, x_d), JW = drawn(), np.sin(6 + np.arange((N + 1) * N)).reshape(N + 1, N)
+    end = jax.jit(lambda x, x_d: driven(w, JW, begin(w, JW, x, x_d), trial(1)))(x, x_d)
+    current = JW[:N] @ np.tanh(x)
+    for u, f, h in zip(*trial(1), strict=True):
+        x = x + RATE * (-x + current + w.w @ u)
+        x_d = x_d + RATE * (-x_d + w.J @ np.tanh(x_d) + w.w_f @ f + w.w_h @ h + w.w_d @ u)
+        current = w.J @ np.tanh(x_d) + w.w_f @ f + w.w_h @ h
+    np.testing.assert_allclose(end.x, x, rtol=0, atol=1e-12)
+    # Let go, it goes on by its own currents.
+    np.testing.assert_allclose(end.v, JW @ np.tanh(x), rtol=0, atol=1e-12)
+
+
 def sine(tmp_path, **more):
     """A file of one trial: a pulse, then a sine of three periods."""
     t = np.arange(300)
@@ -140,10 +163,12 @@ def twice(tmp_path, **more):
 def test_networks_learn_a_sine(tmp_path):
     """Several g and seeds; the stored weights, run as a leaky network from h0, give the stored output."""
     params = FullForce(trials=twice(tmp_path), **SMALL)
-    found = run_items(kernel, params, {"g": [1.0, 1.5], "seed": [0, 1]})
-    assert found["outcome"].tolist() == [0, 0]
+    found = run_items(kernel, params, {"g": [1.0, 1.5] * 4, "seed": [*range(8)]})
+    assert (found["outcome"] == 0).all()
     assert (found["curve"][:, -1] < 0.05).all()
-    assert (found["test_error"] < 0.3).all()
+    # A network may leave its cycle after it was driven there; from a random state it may not find it, with an error of 1 or so.
+    assert (found["test_error"] < 0.01).sum() >= 6
+    assert np.median(found["random_start_error"]) < 1
     assert np.abs(found["weights.wI"][0] - found["weights.wI"][1]).max() > 0.1
     weights = {k.removeprefix("weights."): v[0] for k, v in found.items() if k[:8] == "weights."}
     check_params("leaky", weights, "here")
@@ -153,7 +178,7 @@ def test_networks_learn_a_sine(tmp_path):
     np.testing.assert_allclose(
         found["target"][0, :, 0], np.sin(np.arange(300) * 2 * np.pi / 100), atol=1e-5
     )
-    inputs, columns = inputs_of(params), {"item": np.arange(2)}
+    inputs, columns = inputs_of(params), {"item": np.arange(8)}
     drawn_first = kernel.plots(inputs, None, columns, found, {})[0]
     assert drawn_first.title == "A test trial"
     assert draw(kernel.figure(inputs, None, columns, found, {})).axes
