@@ -93,6 +93,8 @@ class Best:
     """Parameter that lies at an end of the range that the job gives it -> which end."""
     items: Spread
     """Over all done items with a finite metric."""
+    outcome: str = ""
+    """How it ended, if not in the first outcome of its kernel."""
     dropped: int = 0
     """Items that the search dropped on the way, which it judged by what they had reached."""
     without: int = 0
@@ -119,6 +121,8 @@ class Best:
             "item": f"{self.item}, the best of {of.n:,}{ended} by {self.metric} ({better} is better){shared}",
             self.metric: brief(self.value),
         }
+        if self.outcome:
+            found["outcome"] = self.outcome
         for name, value in self.params.items():
             found[f"last {name}" if name in self.last else name] = brief(value)
         repeats = " and ".join(f"{name}s" for name in self.replicates) or "items"
@@ -170,12 +174,12 @@ def best(store: Store, metric: Metric) -> Best | None:
     True
     """
     names = ask(store, lambda tables: tables["items"].names)
-    wanted = [n for n in ("item", "status", metric.name, *varied(store)) if n in names]
+    wanted = [n for n in ("item", "status", "outcome", metric.name, *varied(store)) if n in names]
     return best_of(store, rows(store, table="items", columns=wanted)[1], metric)
 
 
 def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> Best | None:
-    """`best`, from columns (n,) of the table `items`: item, status, the metric, and what was swept."""
+    """`best`, from columns (n,) of the table `items`: item, status, outcome if it is there, the metric, and what was swept."""
     values, status = np.asarray(columns[metric.name], float), np.asarray(columns["status"])
     fine = np.flatnonzero((status == "done") & np.isfinite(values))
     if not len(fine):
@@ -211,6 +215,7 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         once=computes_once(store),
         ends=ends(store.job.spec, params, int(columns["item"][first])),
         items=Spread.of(of_fine),
+        outcome=_outcome(store, columns, first),
         last=tuple(searched(store)) if isinstance(store.job.spec.search, Population) else (),
         replicates=tuple(name for name in names if name not in of_setting),
         next=commands(store, int(columns["item"][first]), metric.name),
@@ -219,6 +224,13 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         failed=int((status == "failed").sum()),
         equals=int((of_fine == of_fine[place]).sum()),
     )
+
+
+def _outcome(store: Store, columns: Mapping[str, np.ndarray], row: int) -> str:
+    """The name and the meaning of a row's outcome, unless it is the first of its kernel."""
+    ended = {end.name: end.reason for end in store.description.outcomes[1:]}
+    name = str(columns["outcome"][row]) if "outcome" in columns else ""
+    return f"{name}: {ended[name]}" if name in ended else ""
 
 
 def _settings(columns: list[np.ndarray], n: int) -> np.ndarray:

@@ -57,6 +57,15 @@ def test_best_item_and_its_seeds(trained):
     assert tree.best(mode="max").value == frame["eval_loss"].max()
 
 
+def test_best_outcome(trained):
+    """The first one of a kernel is not worth a line; any other is."""
+    frame = query(trained, table="items")
+    first, second = trained.description.outcomes[:2]
+    for name, text in ((first.name, None), (second.name, f"{second.name}: {second.reason}")):
+        columns = {k: frame[k].to_numpy() for k in frame} | {"outcome": np.full(len(frame), name)}
+        assert best_of(trained, columns, Metric("eval_loss")).facts().get("outcome") == text
+
+
 def test_a_metric_that_the_job_does_not_have_is_told_by_what_it_is(trained):
     """No near word is proposed, which would be another metric."""
     name = min(trained.description.dims.keys() - set(trained.names(0)))
