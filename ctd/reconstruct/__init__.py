@@ -258,8 +258,9 @@ kernel = Kernel(
     Params=Reconstruction,
     dims=weight_dims(["shplrnn", "alrnn"])
     | {
-        "d_stsp": Var((), "1", "D_stsp: KL divergence of histograms over the range of the data and .1 sd more (Hess et al. 2023); of mixtures of Gaussians where bins^channels exceeds 10^6 (Koppe et al. 2019); 0 is best"),
-        "d_stsp_legacy": Var((), "1", "D_stsp: KL divergence of histograms between -2 and 2 sd (Brenner et al. 2022); 0 is best"),
+        "d_stsp": Var((), "1", "D_stsp as Hess et al. 2023 have it: KL divergence of histograms over the range of the data and .1 sd more; from six channels on that of mixtures; 0 is best"),
+        "d_stsp_mixture": Var((), "1", "D_stsp: KL divergence of mixtures of Gaussians of variance 1 around samples (Koppe et al. 2019), however many channels; 0 is best"),
+        "d_stsp_legacy": Var((), "1", "D_stsp: KL divergence of histograms between -2 and 2 sd (Brenner et al. 2022), of up to five channels; 0 is best"),
         "d_h": Var((), "1", "D_H: mean Hellinger distance of smoothed power spectra (Mikhaeil et al. 2022); 0 is best, 1 worst"),
         "prediction_error": Var((), "1", "PE(n): mean squared error `ahead` steps ahead (Hess et al. 2023); 0 is best, 1 the error of the data's mean where they are standardised"),
         "exponent": Var((), "1/time", "largest Lyapunov exponent of the free run (Benettin et al. 1980), per unit of dt; about 0 on a cycle, below 0 at "

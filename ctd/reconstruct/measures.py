@@ -21,8 +21,8 @@ from ctd.tangent import tangent_growth
 LAPLACE = 1e-5
 """Added to each bin's count, so that a bin that only one of both visits has a logarithm."""
 
-MOST_BINS = 1_000_000
-"""Most bins in all channels together; D_stsp takes mixtures of Gaussians where there would be more."""
+MOST_BINNED = 5
+"""Most channels whose D_stsp is one of histograms: Hess et al. 2023 take mixtures of Gaussians from six channels on."""
 
 SAMPLES = 1000
 """Samples of a mixture."""
@@ -73,26 +73,38 @@ def divergence_of_bins(
 ) -> Float[Array, ""]:
     """D_stsp: Kullback-Leibler divergence of the histograms of data x and generated y over `bins` bins a channel.
 
-    Counts c become (c + 1e-5) / (sum c + 1e-5 bins^channel). Infinite if no sample of y lies in the bins.
+    Counts c become (c + 1e-5) / (sum c + 1e-5 bins^channel). Infinite if no sample of y lies in the bins. Only bins with samples are
+    stored, so that the number of channels costs no memory.
 
     >>> x = jnp.linspace(0, 1, 100)[:, None]
     >>> float(divergence_of_bins(x, x, 10))
     0.0
     """
     low, high = edges(x, scheme)
-    n, total = x.shape[1], bins ** x.shape[1]
+    # The last bin is open above, as all are: half-open intervals.
+    place = jnp.floor((jnp.concatenate([x, y]) - low) / (high - low) * bins)
+    inside = jnp.all((place >= 0) & (place < bins), axis=1)
+    of_x = jnp.arange(len(place)) < len(x)
+    # A sample outside is put in some bin, and adds 0 to it.
+    channels = jnp.clip(place, 0, bins - 1).astype(jnp.int32).T
+    counted = ((inside & which).astype(x.dtype) for which in (of_x, ~of_x))
+    *ordered, in_x, in_y = lax.sort((*channels, *counted), num_keys=len(channels))
+    # Sorted, samples of a bin follow each other.
+    is_next = jnp.any(jnp.diff(jnp.stack(ordered), axis=1) != 0, axis=0)
+    of_sample = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(is_next, dtype=jnp.int32)])
+    total = float(bins) ** x.shape[1]
 
-    def shares(values: Array) -> tuple[Array, Array]:
-        # The last bin is open above, as all are: half-open intervals.
-        place = jnp.floor((values - low) / (high - low) * bins)
-        inside = jnp.all((place >= 0) & (place < bins), axis=1)
-        # Each bin of the whole space has one number; a sample outside gets the number of some bin, and adds 0 to it.
-        index = jnp.clip(place, 0, bins - 1).astype(jnp.int32) @ (bins ** jnp.arange(n))
-        counts = jnp.zeros(total, x.dtype).at[index].add(inside.astype(x.dtype))
-        return (counts + LAPLACE) / (counts.sum() + LAPLACE * total), counts.sum()
+    def shares(samples: Array) -> tuple[Array, Array, Array]:
+        counts = jax.ops.segment_sum(samples, of_sample, len(place))
+        whole = counts.sum() + LAPLACE * total
+        return (counts + LAPLACE) / whole, LAPLACE / whole, counts.sum()
 
-    (p, _), (q, visits) = shares(x), shares(y)
-    return jnp.where(visits > 0, jnp.sum(p * jnp.log(p / q)), jnp.inf)
+    (p, p_empty, _), (q, q_empty, visits) = shares(in_x), shares(in_y)
+    # As many terms as samples, of which those beyond the bins with samples are of empty ones; `total` less these are missing.
+    divergence = jnp.sum(p * jnp.log(p / q)) + (total - len(p)) * p_empty * jnp.log(
+        p_empty / q_empty
+    )
+    return jnp.where(visits > 0, divergence, jnp.inf)
 
 
 def divergence_of_mixtures(
@@ -282,16 +294,20 @@ def _run_on(
 def _distances(
     static: View[Reconstruction], x: Array, y: Array, key: Array, smoothing: float
 ) -> dict[str, Array]:
-    """D_stsp, of both schemes if of histograms, and D_H of data x and others y, both (recording, time, channel)."""
-    flat = lambda values: values.reshape(-1, x.shape[2])  # all recordings in one histogram
-    if static.bins ** x.shape[2] <= MOST_BINS:
-        found = {
-            "d_stsp": divergence_of_bins(flat(x), flat(y), static.bins),
-            "d_stsp_legacy": divergence_of_bins(flat(x), flat(y), static.bins, "legacy"),
-        }
-    else:
-        found = {"d_stsp": divergence_of_mixtures(flat(x), flat(y), key)}
-    return found | {"d_h": jnp.mean(jax.vmap(lambda x, y: hellinger(x, y, smoothing))(x, y))}
+    """D_stsp and D_H of data x and others y, both (recording, time, channel)."""
+    d_h = jnp.mean(jax.vmap(lambda x, y: hellinger(x, y, smoothing))(x, y))
+    return _divergences(static, x, y, key) | {"d_h": d_h}
+
+
+def _divergences(static: View[Reconstruction], x: Array, y: Array, key: Array) -> dict[str, Array]:
+    """D_stsp as published for so many channels, and by the other definitions; all recordings in one histogram."""
+    first, second = (v.reshape(-1, x.shape[2]) for v in (x, y))
+    mixture = divergence_of_mixtures(first, second, key)
+    found = {"d_stsp": mixture, "d_stsp_mixture": mixture}
+    if x.shape[2] <= MOST_BINNED:
+        of_bins = lambda scheme: divergence_of_bins(first, second, static.bins, scheme)
+        found |= {"d_stsp": of_bins("range"), "d_stsp_legacy": of_bins("legacy")}
+    return found
 
 
 def of_halves(

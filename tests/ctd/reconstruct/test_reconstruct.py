@@ -156,15 +156,16 @@ def test_a_fit_learns_and_its_weights_are_a_network(fit):
         assert (found["alpha_curve"][:2, -1] < 1).all()
 
 
-@pytest.mark.parametrize(("bins", "legacy"), [(1000, True), (1001, False)])
-def test_too_many_bins_give_way_to_mixtures(bins, legacy):
-    """More than 10^6 in both channels. Shapes alone: nothing is compiled."""
-    params = Reconstruction(**TINY | {"bins": bins}, data=small_files.spiral())
+@pytest.mark.parametrize("channels", [5, 6])
+def test_d_stsp_by_channels(tmp_path, channels):
+    """Histograms in up to five, as Hess et al. 2023 have it; mixtures have a name of their own. Shapes alone: nothing is compiled."""
+    path = recordings(tmp_path, data=np.tile(X, 3)[:, :channels])
+    params = Reconstruction(**TINY | {"n": 6, "data": path})
     traced = jax.tree.map(np.asarray, traced_of(params))
     shared = kernel.load(inputs_of(params))
     found = evaluated(kernel, static_of(params), shared, traced).results
-    assert "d_stsp" in found
-    assert ("d_stsp_legacy" in found) == legacy
+    assert {"d_stsp", "d_stsp_mixture"} <= found.keys()
+    assert ("d_stsp_legacy" in found) == (channels == 5)
 
 
 @pytest.mark.parametrize("fit", EACH_FIT)
