@@ -36,7 +36,7 @@ from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax, optax
 from ctd.plots import side_by_side
 from ctd.plots.curves import block_ends
 from ctd.reconstruct.data import Shared, load
-from ctd.reconstruct.measures import free_runs, measured, rests
+from ctd.reconstruct.measures import error_of_mean, free_runs, measured, rests
 from ctd.reconstruct.model import (
     OBSERVED,
     Parameters,
@@ -48,7 +48,13 @@ from ctd.reconstruct.model import (
     strengths,
     trained,
 )
-from ctd.reconstruct.params import AT_REST, DIVERGED, FITTED, Reconstruction
+from ctd.reconstruct.params import (
+    AT_REST,
+    DIVERGED,
+    FITTED,
+    WORSE_THAN_MEAN,
+    Reconstruction,
+)
 from ctd.reconstruct.summary import REDUCED, next_jobs, plots, reduce
 from ctd.rows import Best
 
@@ -228,6 +234,9 @@ def result(
     lost = state.diverged | ~jnp.isfinite(states).all()  # a fit may diverge when it runs freely
     at_rest = rests(observed(p, states, channels), x)
     values["peak_frequency"] = jnp.where(at_rest, jnp.nan, values["peak_frequency"])  # rounding's
+    # Not >=: predictions may overflow.
+    worse = ~(values["prediction_error"] < error_of_mean(x, static.ahead))
+    moving = jnp.where(worse, WORSE_THAN_MEAN, FITTED)
     return (
         values
         | {f"weights.{name}": value for name, value in weights.items()}
@@ -237,7 +246,7 @@ def result(
             "alpha_curve": state.alphas,
             "train_loss": state.curve[last],
             "batches": state.step,
-            "outcome": jnp.where(lost, DIVERGED, jnp.where(at_rest, AT_REST, FITTED)),
+            "outcome": jnp.where(lost, DIVERGED, jnp.where(at_rest, AT_REST, moving)),
         }
     )
 
@@ -286,6 +295,7 @@ kernel = Kernel(
         Outcome("fitted", "all training steps were taken"),
         Outcome("diverged", "loss or gradient not finite, or the free run leaves all bounds", failed=True),
         Outcome("at_rest", "all training steps were taken, but the free run stays at one point, unlike the data"),
+        Outcome("worse_than_mean", "all training steps were taken, but the mean of the data predicts `ahead` steps ahead as well or better"),
     ),
     coords=coords,
     reduce=reduce,

@@ -229,6 +229,11 @@ def free_runs(
     return jax.vmap(one)(x, inputs)[:, before:], inputs[:, before:]
 
 
+def error_of_mean(x: Float[Array, "recording time channel"], n: int) -> Float[Array, ""]:
+    """PE(n) of the mean of each channel over all recordings."""
+    return jnp.mean((x[:, n:] - x.mean(axis=(0, 1))) ** 2)
+
+
 def rests(
     y: Float[Array, "recording step channel"], x: Float[Array, "recording time channel"]
 ) -> Array:
@@ -308,6 +313,15 @@ def _divergences(static: View[Reconstruction], x: Array, y: Array, key: Array) -
         of_bins = lambda scheme: divergence_of_bins(first, second, static.bins, scheme)
         found |= {"d_stsp": of_bins("range"), "d_stsp_legacy": of_bins("legacy")}
     return found
+
+
+def divergence_at_rest(
+    static: View[Reconstruction], x: Float[Array, "recording time channel"]
+) -> float:
+    """D_stsp of a run that stays at the mean of the data."""
+    still = jnp.broadcast_to(jnp.mean(x, axis=(0, 1)), x.shape)
+    of = jax.jit(lambda x, y: _divergences(static, x, y, jax.random.key(0))["d_stsp"])
+    return float(of(jnp.asarray(x), still))
 
 
 def of_halves(

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
 
-FITTED, DIVERGED, AT_REST = range(3)
+FITTED, DIVERGED, AT_REST, WORSE_THAN_MEAN = range(4)
 """The kernel's outcomes."""
 
 

@@ -13,9 +13,15 @@ from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.plots.curves import Curves, beside, block_ends, loss_curves
 from ctd.principal import principal
 from ctd.reconstruct.data import Shared
-from ctd.reconstruct.measures import of_halves, peak
-from ctd.reconstruct.params import AT_REST, DIVERGED, Reconstruction
-from ctd.rows import Best, Columns, best_row, ranked
+from ctd.reconstruct.measures import divergence_at_rest, of_halves, peak
+from ctd.reconstruct.params import (
+    AT_REST,
+    DIVERGED,
+    FITTED,
+    WORSE_THAN_MEAN,
+    Reconstruction,
+)
+from ctd.rows import Best, Columns, ranked
 
 MOST = 3000
 """Samples of an attractor that are drawn."""
@@ -23,11 +29,11 @@ MOST = 3000
 MEASURES = {"d_stsp": "1", "d_h": "1", "prediction_error": "1", "exponent": "1/time"}
 """Measure of a fit -> its units."""
 
-FAR, VISIBLE = 10, 0.1
-"""The best D_stsp may be so many times that of two halves of the data; up to `VISIBLE` it is small anyway."""
+SMALL = 0.1
+"""A D_stsp up to which a fit is like the data."""
 
 REDUCED = {
-    "item": Var(("rank",), "item", "item id, by increasing D_stsp; runs at rest are left out"),
+    "item": Var(("rank",), "item", "item id, by increasing D_stsp, those that predict no better than the mean of the data last; runs at rest are left out"),
     **{name: Var(("rank",), units, f"{name} of that fit") for name, units in MEASURES.items()},
     "end_spread": Var(("rank",), "1", "sd of its run after 10,000 steps or more, over that of the data"),
     "peak_frequency": Var(("rank",), "1/time", "frequency at which its run has most power, per unit of dt", may_be_nan=True),
@@ -42,22 +48,21 @@ REDUCED = {
 def reduce(
     inputs: View[Reconstruction], shared: Shared, columns: Columns, results: Columns, options: Best
 ) -> dict[str, np.ndarray]:
-    """The fits with the smallest D_stsp whose runs move, and medians over all that did not diverge."""
+    """The best fits whose runs move, and medians over all that did not diverge."""
     fine = np.flatnonzero(np.asarray(results["outcome"]) != DIVERGED)
     found = {name: np.asarray(results[name], float) for name in MEASURES}
-    order = ranked(results, "d_stsp")[: options.n_best]
+    order = best_fits(results)[: options.n_best]
     out: dict[str, np.ndarray] = {"item": np.asarray(columns["item"])[order]}
     for name in ("end_spread", "peak_frequency"):
         if name in results:  # driven runs are not run on, and have no end_spread
             out[name] = np.asarray(results[name], float)[order]
     of_data = peak(np.asarray(shared.measured.x, float), np)[0] / inputs.dt
     data = of_halves(inputs, shared.measured.x) | {"peak_frequency": of_data}
-    if len(order):
-        error = found["prediction_error"][order[0]]
-        x = np.asarray(shared.measured.x, float)
-        _warn_of_distance(
-            found["d_stsp"][order[0]], data["d_stsp"], error, float(x.var((0, 1)).mean()), len(x)
-        )
+    # Fits of short trials may rest after them, however well they predict.
+    of_one = len(shared.measured.x) == 1
+    if len(order) and (of_one or results["outcome"][order[0]] == WORSE_THAN_MEAN):
+        still = divergence_at_rest(inputs, shared.measured.x)
+        _warn_of_distance(found["d_stsp"][order[0]], data["d_stsp"], still)
     out |= {f"data_{name}": np.full(len(order), value) for name, value in data.items()}
     for name, values in found.items():
         # A measure without a value, as PE(n) of predictions that overflow, is the worst of all: a median counts it as infinite.
@@ -71,16 +76,19 @@ def reduce(
     return out | {"diverged": np.asarray(len(np.asarray(results["outcome"])) - len(fine))}
 
 
-def _warn_of_distance(best: float, halves: float, error: float, variance: float, n: int) -> None:
-    """Warn where the best fit runs in other places than the data.
+def best_fits(results: Columns) -> np.ndarray:
+    """The rows of fits whose runs move, by increasing D_stsp; those that predict no better than the mean of the data come last."""
+    outcome = np.asarray(results["outcome"][:])
+    rows = [ranked({"outcome": outcome - end, "d_stsp": results["d_stsp"]}, "d_stsp") for end in (FITTED, WORSE_THAN_MEAN)]  # fmt: skip
+    return np.concatenate(rows)
 
-    n: recordings. Fits of short trials may rest after them: of several, they must predict no better than the mean, too.
-    """
-    bad = n == 1 or not error < variance  # NaN: predictions overflow
-    if best > max(FAR * halves, VISIBLE) and bad:
+
+def _warn_of_distance(best: float, halves: float, still: float) -> None:
+    """Warn where the D_stsp of the best fit is nearer to that of a run at rest than to that of two halves of the data, as logarithms."""
+    if best > max((halves * still) ** 0.5, SMALL):
         warnings.warn(
             f"no fit is like the data: the best d_stsp is {best:.3g}, that of one half of the data against the other {halves:.3g}, and "
-            f"its prediction_error {error:.3g}, that of the data's mean {variance:.3g}; give more n_batches or hidden units, or other forcing",
+            f"that of a run at rest {still:.3g}; give more n_batches or hidden units, or other forcing",
             stacklevel=2,
         )
 
@@ -178,14 +186,15 @@ def _curves(group: Group) -> Plot:
 @of_group
 def plots(group: Group) -> list[Plot]:
     """The attractor and spectra of the best fit, loss curves, measures of all. Where all runs rest, the point of the first one."""
-    best = best_row(group, "d_stsp")
+    best = best_fits(group.results)[:1]
     made = [
         _curves(group),
         _beside_d_stsp(group, "d_h", "How near the attractors are", Axis("D_H")),
         _beside_d_stsp(group, "exponent", "Largest exponents", Axis("exponent (1 / unit of dt)")),
     ]
-    if best is not None:
-        return [_attractor(group, *best), _spectra(group, *best), *made]
+    if np.isfinite(group.values("d_stsp")[best]).any():
+        row, item = int(best[0]), int(group.items[best[0]])
+        return [_attractor(group, row, item), _spectra(group, row, item), *made]
     # Runs at rest have no spectrum.
     still = np.flatnonzero(group.ended(AT_REST))[:1]
     return [*(_attractor(group, k, group.items[k]) for k in still), *made]

@@ -126,10 +126,11 @@ EACH_FIT = [pytest.param(fit, marks=[pytest.mark.endurance] * (fit != "bound")) 
 
 @functools.cache
 def fitted(name):
-    """(parameters of FITS, the results of seeds 0 and 1, and of one whose learning rate is far too large)."""
+    """(parameters of FITS, the results of seeds 0 and 1, of a learning rate that is far too large, and of noise that hides the data)."""
     params = Reconstruction(**TINY | FITS[name], data=small_files.spiral())
-    rates = {"learning_rate": [0.06, 0.06, 1e20], "final_learning_rate": [0.006, 0.006, 1e20]}
-    return params, run_items(kernel, params, {"seed": [0, 1, 0]} | rates, layout=FOUR)
+    rates = {"learning_rate": [0.06, 0.06, 1e20, 0.06], "final_learning_rate": [0.006] * 2 + [1e20, 0.006]}  # fmt: skip
+    columns = {"seed": [0, 1, 0, 0], "noise": [0, 0, 0, 100.0]} | rates
+    return params, run_items(kernel, params, columns, layout=FOUR)
 
 
 @pytest.mark.slow
@@ -169,19 +170,21 @@ def test_d_stsp_by_channels(tmp_path, channels):
 
 
 @pytest.mark.parametrize("fit", EACH_FIT)
-def test_a_fit_that_diverges_is_an_outcome(fit):
-    """Beside it, the other two go on."""
-    assert fitted(fit)[1]["outcome"].tolist() == [0, 0, 1]
+def test_fit_outcomes(fit):
+    """Beside the fit that diverges, others go on; from what is all noise, a fit predicts worse than the mean does."""
+    _, found = fitted(fit)
+    assert found["outcome"].tolist() == [0, 0, 1, 3]
+    assert found["prediction_error"][3] > 1 > found["prediction_error"][:2].max()
 
 
 def test_a_run_at_rest_is_drawn_as_a_point():
     """And is an outcome of its own: the first fit is drawn as a curve, the second, which is said to rest, by its last state."""
     params, found = fitted("bound")
     shared = kernel.load(inputs_of(params))
-    group = lambda outcome: (inputs_of(params), shared, {"item": np.arange(3)}, found | {"outcome": np.array(outcome)}, {})  # fmt: skip
+    group = lambda outcome: (inputs_of(params), shared, {"item": np.arange(4)}, found | {"outcome": np.array(outcome)}, {})  # fmt: skip
     names = lambda outcome: [layer.name for layer in kernel.figure(*group(outcome)).plots[0].layers]
-    assert names([0, 2, 1]) == ["data", "network, item 0"]
-    assert names([1, 2, 1]) == ["data", "network, item 1, at rest"]
+    assert names([0, 2, 1, 3]) == ["data", "network, item 0"]
+    assert names([1, 2, 1, 1]) == ["data", "network, item 1, at rest"]
 
 
 def test_the_title_says_which_recording_is_drawn():
@@ -189,7 +192,7 @@ def test_the_title_says_which_recording_is_drawn():
     shared = kernel.load(inputs_of(params))
     several = shared._replace(measured=Recordings(*(np.repeat(v, 3, 0) for v in shared.measured)))
     for given, end in ((shared, ""), (several, "; the first of 3 recordings")):
-        made = kernel.figure(inputs_of(params), given, {"item": np.arange(3)}, found, {})
+        made = kernel.figure(inputs_of(params), given, {"item": np.arange(4)}, found, {})
         titles = ("Attractor, true and generated", "Power spectra, channel 0")
         assert [plot.title for plot in made.plots] == [title + end for title in titles]
 
@@ -208,15 +211,19 @@ def test_the_best_fits_and_medians():
     # The run that visits no bin is the worst; the one that diverged does not count.
     assert (table["d_stsp_median"], table["diverged"]) == (2.5, 1)
     assert table["d_h_median"] == 1.5
-    far = results | {"d_stsp": 10 * d_stsp, "prediction_error": np.arange(2.0, 7)}
-    # Of the fit with the smallest one; 1 is the error of the mean, as the test below shows.
-    with pytest.warns(UserWarning, match=r"d_stsp is 10, .* prediction_error 3, .* mean 1;"):
+    far = results | {"d_stsp": 10 * d_stsp}
+    with pytest.warns(UserWarning, match="the best d_stsp is 10, .* at rest 14"):
         kernel.reduce(inputs, kernel.load(inputs), columns, far, kernel.Options())
+    # What predicts no better than the mean comes last.
+    worse = results | {"outcome": np.array([0, 3, 0, 0, 1])}
+    table = kernel.reduce(inputs, kernel.load(inputs), columns, worse, kernel.Options())
+    assert table["item"].tolist() == [13, 10, 12, 11]
 
 
-@pytest.mark.parametrize(("n", "error", "warns"), [(1, 0.1, True), (9, 0.1, False), (9, 2.0, True)])
-def test_a_far_fit_is_warned_of_unless_it_predicts_short_trials(n, error, warns, recwarn):
-    _warn_of_distance(best=5.0, halves=0.2, error=error, variance=1.0, n=n)
+@pytest.mark.parametrize(("best", "halves", "warns"), [(5.0, 0.2, 1), (12.0, 5.0, 1), (6.0, 5.0, 0), (0.09, 1e-4, 0)])  # fmt: skip
+def test_far_fit_warning(best, halves, warns, recwarn):
+    """A run at rest has 15, so that ten times 5 would never come."""
+    _warn_of_distance(best, halves, 15.0)
     assert len(recwarn) == warns
 
 
@@ -232,7 +239,7 @@ def test_the_table_has_the_frequency_of_the_data_beside_those_of_fits():
     """.3 rad a sample, of spiral()."""
     params, found = fitted("bound")
     shared = kernel.load(inputs_of(params))
-    made = kernel.reduce(inputs_of(params), shared, {"item": np.arange(3)}, found, kernel.Options())
+    made = kernel.reduce(inputs_of(params), shared, {"item": np.arange(4)}, found, kernel.Options())
     np.testing.assert_allclose(made["data_peak_frequency"] * 2 * np.pi * params.dt, 0.3, rtol=0.01)
     assert made["peak_frequency"].shape == made["item"].shape
     assert ((made["data_d_h"] > 0) & (made["data_d_h"] < 1)).all()
