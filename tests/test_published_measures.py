@@ -68,7 +68,7 @@ MODELS = {
         ("sines", 1, UNTRAINED, 0.0),
         ("sines", 2, UNTRAINED, np.inf),
         ("flipflop", 0, {**UNTRAINED, "points": Held(CUBE, status=["done"])}, 1 / 3),
-        ("oscillation", 1, {"series": {"results/0": {"targets": xr.DataArray([[[1.0], [-1.0]]])}}, "force": Held(status=LOST, replay_nrmse=[1.0] * 3)}, np.inf),
+        ("oscillation", 2, {"series": {"results/0": {"targets": xr.DataArray([[[1.0], [-1.0]]])}}, "force": Held(status=LOST, replay_nrmse=[1.0] * 3)}, np.inf),
         ("few_shot", 1, {"few_shot": Held(**MODELS, co_bps=[0.1, np.nan, 0.3, np.nan])}, np.inf),
     ],
 )  # fmt: skip

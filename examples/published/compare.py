@@ -4,8 +4,8 @@
     uv run python examples/published/compare.py             # the table; --page OUT.html with the pictures
     uv run python examples/published/compare.py --write     # keeps the table: results.csv, docs/published.md
 
-The line `# full: FIELD=VALUE ...` of a job file has the sizes of the paper. `compare.py --full ROW` prints the command that runs them;
-its stores lie in the folder `full`, and a row that has both has two lines.
+The line `# full: FIELD=VALUE ...` of a job file has a larger setting, mostly of the paper's sizes. `compare.py --full ROW` prints the command
+that runs it; its stores lie in the folder `full`, and a row that has both has two lines.
 """
 
 from __future__ import annotations

@@ -19,65 +19,47 @@ type Measure = Callable[[Stores], Sequence[float]]
 
 @dataclass(frozen=True)
 class Figure:
-    """A published number and ours."""
+    """A published figure and ours."""
 
     name: str
     what: str
     """Its definition in a few words."""
     measure: Measure
-    published: float | None = None
-    """None: the paper shows no number."""
+    published: float | str
+    """A number; or in words what the paper says or shows without one."""
     goal: Literal["more", "less", "equal"] = "more"
-    """Reached if ours is at least, at most or as large as the published figure, up to `slack`."""
-    slack: float = 0.0
-    """How far ours may be behind and still counts, for a reason that `why` says."""
-    sign: bool = False
-    """Whether the paper tells a sign alone: ours must lie beyond `published`, which is 0."""
+    """Whether a good value is at least, at most or as large as the published one."""
+    spread: float = 0.0
+    """The deviation or error that the paper prints beside its number: ours may be as far behind."""
+    differs: str = ""
+    """Why this is another quantity than the paper's, or of other data, although the settings of its row are the paper's."""
     yes_no: bool = False
-    """Whether values are 1 for yes and 0 for no: their share is told, and more than half of them must be yes."""
-    decided: bool = False
-    """Whether values are draws of one number, an effect, of which all must lie on the published figure's side."""
+    """Whether values are 1 for yes and 0 for no: the table has their share."""
     bound: float | Measure | None = None
     """The best value that there can be; what depends on the data is measured."""
     hold: tuple[float, float] = (-np.inf, np.inf)
-    """What the median of the small setting stays within on any machine ..."""
+    """The range of the median of the small setting on any machine ..."""
     why: str = ""
-    """... and the reason of this tolerance, and of `slack`."""
+    """... and the reason of this range."""
 
     @property
     def worst(self) -> float:
-        """What stands for a value that is not there, lest a row is reached by its survivors."""
+        """What stands for a value that is not there, lest survivors count alone."""
         return -np.inf if self.goal == "more" else np.inf
 
-    def reached(self, ours: float) -> bool | None:
-        """Whether ours, a median or a share, is as good as the published figure; None where there is none."""
-        if self.published is None:
-            return None
-        if self.yes_no:
-            return ours > 0.5
-        if self.goal == "equal":
-            return abs(ours - self.published) <= self.slack
-        gain = ours - self.published if self.goal == "more" else self.published - ours
-        return gain > 0 if self.sign else gain >= -self.slack
+    def reached(self, ours: float) -> bool:
+        """Whether ours, a median, is as good as the published number, up to the published spread."""
+        if isinstance(self.published, str):
+            raise ValueError(f"{self.name}: {self.published!r} is no number to reach")
+        behind = self.published - ours if self.goal == "more" else ours - self.published
+        return (abs(behind) if self.goal == "equal" else behind) <= self.spread
 
-    def told(self) -> str:
-        """What was published."""
-        if self.published is None or self.yes_no:
-            return "" if self.published is None else "yes"
-        return self.needed() if self.sign else number(self.published)
-
-    def needed(self) -> str:
-        """What ours must be to count as reached."""
-        if self.published is None:
-            return ""
-        if self.yes_no:
-            return "yes in more than half"
-        ends = [number(self.published + k * self.slack) for k in (-1, 1)]
-        if self.goal == "equal":
-            return " to ".join(ends)
-        if self.sign:
-            return "> 0" if self.goal == "more" else "< 0"
-        return f"at least {ends[0]}" if self.goal == "more" else f"at most {ends[1]}"
+    def published_text(self) -> str:
+        """The published figure, with its spread."""
+        if isinstance(self.published, str):
+            return self.published
+        spread = f" +- {number(self.spread)}" if self.spread else ""
+        return number(self.published) + spread
 
 
 def number(value: float | None) -> str:
@@ -94,3 +76,10 @@ class Row:
     name: str
     paper: str
     figures: tuple[Figure, ...]
+    as_published: tuple[str, ...] = ()
+    """Those of our settings, small and full, that are the paper's: its data, sizes, training. All else has no verdict."""
+
+    def judges(self, figure: Figure, setting: str) -> bool:
+        """Whether a figure in a setting is the paper's own quantity, on its kind of data, at its settings, with a published number."""
+        is_number = not isinstance(figure.published, str)
+        return is_number and not figure.differs and setting in self.as_published
