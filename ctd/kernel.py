@@ -260,6 +260,9 @@ class Kernel:
     """The scalar result that says best how well an item did; tables and reports show it by default."""
     chosen_by: str = ""
     """The result that replaces `metric` in stores that have it: a score on data kept for choosing, where `metric` is one on test data."""
+    measured_on: tuple[str, ...] = ()
+    """Fields that change the data or the measure behind `metric`, such as the file of trials: `ctd best` and the page compare no
+    items that differ in them."""
     draws: bool = False
     """True if items draw from their keys although there is no field `seed`: `ctd best` then proposes seeds, too."""
     replicates: tuple[str, ...] = ()
@@ -296,7 +299,9 @@ class Kernel:
         own = ("metric", (self.metric,)), ("chosen_by", (self.chosen_by,)), ("curves", self.curves)
         named: list[Any] = [(what, "dims", self.dims, names) for what, names in own]
         named.append(("summary", "dims` or `reduced", {**self.dims, **self.reduced}, self.summary))
-        named.append(("replicates", "Params", self.Params.model_fields, self.replicates))
+        fields = self.Params.model_fields
+        named.append(("replicates", "Params", fields, self.replicates))
+        named.append(("measured_on", "Params", fields, self.measured_on))
         for what, where, known, names in named:
             for name in (one for one in names if one and one not in known):
                 said = f"`{where}` has no {name!r}{nearest(name, known)}"

@@ -131,7 +131,9 @@ def show_results(store: Store) -> None:
         show_summary(store)
     else:
         show_table(best, title=f"items, the best by {name} first")
-    if len(best["item"]) and np.isfinite(best[name][0]):
+    if any(map(store.description.is_basis, store.swept)):
+        out.print(f"next    ctd best {shlex.quote(store.address)}")
+    elif len(best["item"]) and np.isfinite(best[name][0]):
         out.print(f"best    item {best['item'][0]}, {name} {best[name][0]:.4g}")
         out.print(f"next    ctd best {shlex.quote(store.address)}")
 

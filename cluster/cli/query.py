@@ -195,29 +195,33 @@ def best(
     as_json: options.AsJson = False,
 ) -> None:
     """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next.
-    Of several stores, show the best item of each, one line per store."""
+    Of several stores, show the best item of each, one line per store. If items differ in what the metric is measured on, such as
+    the file of trials, show the best for each value."""
     opened = open_all(stores, err.print)
     if isinstance(opened, Shelf):
         _show_best_of_each(opened, by, mode, as_json)
         return
-    found = _best(opened, by, mode)
-    if as_json:
-        show_json(found.to_json())
+    found = _bests(opened, by, mode)
+    if len(found) > 1:
+        shelf = Shelf([opened])
+        _show_bests({shelf.labels[0]: found}, shelf, as_json)
         return
-    show_facts(found.facts())
+    if as_json:
+        show_json(found[0].to_json())
+        return
+    show_facts(found[0].facts())
     out.print()
-    for what, command in found.next.items():
+    for what, command in found[0].next.items():
         out.print(f"# {what}", style="dim")
         out.print(command)
 
 
-def _best(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "Best":
-    """Find the best item of a store, `name` among several, and print the warnings of its results."""
-    from jobs.query.best import best as find_best
-    from jobs.query.best import require_metric
+def _bests(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "list[Best]":
+    """Find the best items of a store, `name` among several, and print the warnings of its results."""
+    from jobs.query.best import bests, require_metric
 
-    found = find_best(store, require_metric(store, "--by", by, mode))
-    if found is None:
+    found = bests(store, require_metric(store, "--by", by, mode))
+    if not found:
         why = advised("ctd", "status", store.address)
         raise JobError(f"{store.address}: no item is done with a finite value; {why} says why")
     say_warnings(store, name)
@@ -225,25 +229,33 @@ def _best(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "B
 
 
 def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json: bool) -> None:
-    from jobs.query.best import table_of
-
     found, having = {}, []
     wrong: dict[str, list[str]] = {}
     for label, store in zip(shelf.labels, shelf.stores, strict=True):
         try:
-            found[label] = _best(store, by, mode, label)
+            found[label] = _bests(store, by, mode, label)
             having.append(store)
         except JobError as error:
             wrong.setdefault(str(error), []).append(label)
     lines = [f"{', '.join(labels)}: {why}" for why, labels in wrong.items()]
     if not found:
         raise JobError("\n".join(lines))
-    if as_json:
-        show_json([{"store": label, **one.to_json()} for label, one in found.items()])
-    else:
-        show_table(table_of(found, Shelf(having)), limit=None)
+    _show_bests(found, Shelf(having), as_json)
     for line in lines:
         err.print(f"left out: {line}")
+
+
+def _show_bests(found: "dict[str, list[Best]]", shelf: Shelf, as_json: bool) -> None:
+    """Print the best items of stores, one line each, and why they do not compare."""
+    from jobs.query.best import differing_bases, no_best_of_all, rows_of, table_of
+
+    if as_json:
+        show_json([{"store": name, **b.to_json()} for name, some in found.items() for b in some])
+        return
+    rows = rows_of(found, shelf)
+    show_table(table_of(rows), limit=None)
+    for metric, names in differing_bases(rows).items():
+        out.print(no_best_of_all(metric, names))
 
 
 # --- two stores side by side ---------------------------------------------------------------------------

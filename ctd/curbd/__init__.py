@@ -194,6 +194,7 @@ kernel = Kernel(
     figure=side_by_side(plots, 3),
     plots=plots,
     metric="pvar",
+    measured_on=("data", "dataset", "scale"),  # scaled by unit, all units count alike
     next_jobs=next_jobs,
     curves=("pvar_curve",),
     advances=lambda inputs: inputs.n_runs // inputs.report_every,

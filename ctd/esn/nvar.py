@@ -301,5 +301,5 @@ def figure(group: Group) -> Figure:
 kernel = one_shot(
     "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce,
     reduced=reduced_of(Polynomial), Options=Options, summary=("ridge", "noise", *SHOWN),
-    metric="replay_nrmse", chosen_by="validation_nrmse", replicates=("segment",), figure=figure, plots=plots, microbatches=(0,), cpu_microbatches=(1,),
+    metric="replay_nrmse", chosen_by="validation_nrmse", replicates=("segment",), measured_on=("target", "dt", "m", "test"), figure=figure, plots=plots, microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

@@ -213,5 +213,5 @@ def plots(group: Group) -> list[Plot]:
 
 kernel = one_shot(
     "fixed_points.ablation", Ablation, DIMS, run, load=load, plots=plots, figure=side_by_side(plots),
-    metric="ablated_loss", microbatches=(0,), cpu_microbatches=(1,),
+    metric="ablated_loss", measured_on=("weights", "task", "trial_seed", "loss"), microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

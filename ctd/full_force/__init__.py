@@ -215,6 +215,7 @@ kernel = Kernel(
     figure=side_by_side(plots),
     plots=plots,
     metric="test_error",
+    measured_on=("trials", "test"),
     curves=("curve",),
     advances=lambda inputs: inputs.n_train,
     **OWN_WEIGHTS,

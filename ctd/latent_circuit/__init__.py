@@ -187,6 +187,7 @@ kernel = Kernel(
     figure=side_by_side(plots),
     plots=plots,
     metric="nmse",
+    measured_on=("trials",),
     curves=("curve",),
     advances=lambda inputs: inputs.n_batches // inputs.report_every,
     width=64,

@@ -252,6 +252,18 @@ kernel = Kernel(
     Options=Best,
     summary=("item", "eval_loss", "co_bps_rank", *METRICS),
     metric="eval_loss",
+    # Other trials, bins or units, or another density. Scales of KL and penalties are no part of eval_loss (`evaluate`).
+    measured_on=(
+        "data",
+        "bin_s",
+        "window",
+        "align_to",
+        "eval_every",
+        "chop",
+        "held_out_units",
+        "held_out_bins",
+        "likelihood",
+    ),
     next_jobs=next_jobs,
     curves=("curve.eval.loss", "curve.train.loss"),
     advances=lambda inputs: len(block_ends(inputs)),

@@ -305,6 +305,10 @@ kernel = Kernel(
     figure=side_by_side(plots, 2),
     plots=plots,
     metric="d_stsp",
+    # Other recordings, in another unit, or other settings of the measures.
+    measured_on=(
+        "data", "dataset", "input_dataset", "test", "standardise", "bins", "smoothing", "ahead", "transient",
+    ),
     next_jobs=next_jobs,
     curves=("curve",),
     advances=lambda inputs: len(block_ends(inputs)),

@@ -304,6 +304,8 @@ kernel = Kernel(
     summary=("item", "eval_loss", "train_loss"),
     figure=rnn_figure,
     metric="eval_loss",
+    # Trials of another task, other noise in evaluation trials, or another loss; n_eval draws more of the same trials.
+    measured_on=("task", "trials", "loss", "eval_state_noise", "eval_input_noise"),
     next_jobs=next_jobs,
     curves=("curve",),
     advances=lambda inputs: len(block_ends(inputs)),

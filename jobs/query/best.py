@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ctd.rows import combinations
 from jobs.errors import JobError, count, nearest
-from jobs.query.columns import brief
+from jobs.query.columns import as_text, brief
 from jobs.query.next import commands, computes_once
 from jobs.query.query import rows
-from jobs.query.tables import SEED, ask, replicates, shown_for, varied
+from jobs.query.tables import SEED, ask, bases, replicates, shown_for, varied
 from jobs.spec.job import JobSpec
 from jobs.spec.search import Population, end_of
 from jobs.store.arrays import plain
@@ -83,6 +83,9 @@ class Best:
     value: float
     params: Mapping[str, Any]
     """Its values of the swept and searched fields."""
+    basis: Mapping[str, Any]
+    """Its values of the fields that change what the metric is measured on, where items differ in them: it is the best of the items
+    that have these values."""
     seeds: Spread | None
     """Over the items that differ from it in `replicates` alone, itself included; None if there is no other."""
     setting: tuple[Mapping[str, Any], Spread] | None
@@ -117,8 +120,9 @@ class Best:
         n = of.n + self.dropped
         shared = f"; {self.equals:,} have this value" if self.equals > 1 else ""
         ended = " that went to the end" * bool(self.dropped)
+        basis = f" with {in_words(self.basis)}" if self.basis else ""
         found = {
-            "item": f"{self.item}, the best of {of.n:,}{ended} by {self.metric} ({better} is better){shared}",
+            "item": f"{self.item}, the best of {of.n:,}{ended}{basis} by {self.metric} ({better} is better){shared}",
             self.metric: brief(self.value),
         }
         if self.outcome:
@@ -136,8 +140,7 @@ class Best:
             found["seeds"] = f"one item per setting: {chosen} is partly luck, expect worse"
         if self.setting:
             given, s = self.setting
-            which = ", ".join(f"{name} {brief(value)}" for name, value in given.items())
-            found["best mean"] = f"{s.mean:.4g}, sd {s.sd:.2g}, of {s.n} {repeats} with {which}"
+            found["best mean"] = f"{s.mean:.4g}, sd {s.sd:.2g}, of {s.n} {repeats} with {in_words(given)}"  # fmt: skip
         if self.ends:
             at_end = [f"{name} is at the {end} end of its range" for name, end in self.ends.items()]
             found["range"] = ", ".join(at_end)
@@ -168,18 +171,46 @@ class Best:
 def best(store: Store, metric: Metric) -> Best | None:
     """The best item by a metric; None if no done item has a finite value.
 
+    Raises JobError if the job sweeps what the metric is measured on: `bests` then has the best for each value.
+
     >>> store = Store.open("points.zarr")
     >>> _, smallest = rows(store, columns="item, q", sort="q", limit=1)
     >>> bool(best(store, Metric("q")).value == smallest["q"][0])
     True
     """
+    found = bests(store, metric)
+    if len(found) > 1:
+        why = no_best_of_all(metric.name, list(found[0].basis))
+        raise JobError(f"{store.address}: {why}; `bests` gives the best for each")
+    return found[0] if found else None
+
+
+def bests(store: Store, metric: Metric) -> list[Best]:
+    """The best item for each value of the swept fields that change what the metric is measured on (`Kernel.measured_on`); without
+    such a field, the best of all. Values without a done item of a finite metric have none.
+
+    >>> [found.basis for found in bests(Store.open("points.zarr"), Metric("q"))]
+    [{}]
+    """
     names = ask(store, lambda tables: tables["items"].names)
     wanted = [n for n in ("item", "status", "outcome", metric.name, *varied(store)) if n in names]
-    return best_of(store, rows(store, table="items", columns=wanted)[1], metric)
+    return bests_of(store, rows(store, table="items", columns=wanted)[1], metric)
 
 
-def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> Best | None:
-    """`best`, from columns (n,) of the table `items`: item, status, outcome if it is there, the metric, and what was swept."""
+def bests_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> list[Best]:
+    """`bests`, from columns (n,) of the table `items`: item, status, outcome if it is there, the metric, and what was swept."""
+    n, basis = len(columns["item"]), bases(store, columns)
+    numbers = _settings([columns[name] for name in basis], n)
+    each = [np.flatnonzero(numbers == k) for k in range(numbers.max(initial=-1) + 1)]
+    of_each = [{name: column[own] for name, column in columns.items()} for own in each]
+    found = [_best_on(store, own, metric, basis) for own in of_each]
+    return [one for one in found if one]
+
+
+def _best_on(
+    store: Store, columns: Mapping[str, np.ndarray], metric: Metric, basis: list[str]
+) -> Best | None:
+    """The best item of rows that have one value of each column of `basis`; None without a done item of a finite metric."""
     values, status = np.asarray(columns[metric.name], float), np.asarray(columns["status"])
     fine = np.flatnonzero((status == "done") & np.isfinite(values))
     if not len(fine):
@@ -208,6 +239,7 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         metric.more_is_better,
         float(values[first]),
         params,
+        basis=params_of(first, basis),
         seeds=Spread.of(of_fine[alike]) if alike.sum() > 1 else None,
         setting=(params_of(fine[most][0], of_setting), Spread.of(of_fine[most]))
         if n_seeds.max() > 1 and not most[place]
@@ -233,6 +265,17 @@ def _outcome(store: Store, columns: Mapping[str, np.ndarray], row: int) -> str:
     return f"{name}: {ended[name]}" if name in ended else ""
 
 
+def in_words(values: Mapping[str, Any]) -> str:
+    """Names with their values, as `g 0.5, n 20`."""
+    return ", ".join(f"{name} {brief(value)}" for name, value in values.items())
+
+
+def no_best_of_all(metric: str, names: Collection[str]) -> str:
+    """The reason why items do not compare that differ in these fields."""
+    each = f"each value of {', '.join(names)}"
+    return f"no best of all: {metric} is measured on other data, or in another way, for {each}"
+
+
 def _settings(columns: list[np.ndarray], n: int) -> np.ndarray:
     """(n,) the number of each row's setting; rows of one setting are equal in all columns."""
     # NumPy orders no objects, which are texts. NaN, in a field that a mapping lacks, equals itself.
@@ -240,26 +283,60 @@ def _settings(columns: list[np.ndarray], n: int) -> np.ndarray:
     return combinations(own, n)[1]
 
 
-def table_of(found: Mapping[str, Best], shelf: Shelf) -> dict[str, list[Any]]:
-    """The best items of several stores as a table, a row each, the best of each metric first: store, item, metric, what any of
-    the stores sweeps, and what differs between them.
+class Row(NamedTuple):
+    """A best item among those of several stores."""
 
-    found: name of a store -> its best item. shelf: these stores, in the same order.
+    store: str
+    best: Best
+    params: Mapping[str, Any]
+    """Its values of what any of the stores sweeps, and of what differs between them; None without a value."""
+    basis: Mapping[str, str]
+    """Those that change what its metric is measured on, as text."""
+
+    def order(self) -> float:
+        """A number that is lower the better it is."""
+        return -self.best.value if self.best.more_is_better else self.best.value
+
+
+def rows_of(found: Mapping[str, Sequence[Best]], shelf: Shelf) -> list[Row]:
+    """The best items of several stores. Those of one metric and one basis, which compare, stand together, the best first.
+
+    found: name of a store -> its best items. shelf: these stores, in the same order.
     """
-    metrics = list(dict.fromkeys(one.metric for one in found.values()))
-    rows = [(k, name, one) for k, (name, one) in enumerate(found.items())]
-    sign = lambda one: -1 if one.more_is_better else 1
-    rows.sort(key=lambda row: (metrics.index(row[2].metric), sign(row[2]) * row[2].value))
-    of = lambda field: [getattr(one, field) for _, _, one in rows]
-    table = {"store": [name for _, name, _ in rows], "item": of("item")}
+    each = [(k, name, one) for k, (name, some) in enumerate(found.items()) for one in some]
+    swept = [field for _, _, one in each for field in one.params]
+    names = list(dict.fromkeys([*swept, *shelf.differing]))
+    made = []
+    for k, name, one in each:
+        params = {n: one.params.get(n, shelf.value(k, n)) for n in names}
+        described = shelf.stores[k].description
+        basis = {n: as_text(value) for n, value in params.items() if described.is_basis(n)}
+        made.append(Row(name, one, params, basis))
+    kinds = [(row.best.metric, row.basis) for row in made]
+    return sorted(made, key=lambda row: (kinds.index((row.best.metric, row.basis)), row.order()))
+
+
+def table_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Best items of several stores (`rows_of`) as a table: store, item, metric, and their parameters."""
+    metrics = list(dict.fromkeys(row.best.metric for row in rows))
+    table: dict[str, list[Any]] = {"store": [row.store for row in rows]}
+    table["item"] = [row.best.item for row in rows]
     if len(metrics) > 1:
-        table["metric"] = of("metric")
-    table["value" if len(metrics) > 1 else metrics[0]] = of("value")
-    swept = [field for one in found.values() for field in one.params]
-    for name in dict.fromkeys([*swept, *shelf.differing]):
-        own = [one.params.get(name, shelf.value(k, name)) for k, _, one in rows]
-        table[name] = ["" if value is None else value for value in own]
-    return table
+        table["metric"] = [row.best.metric for row in rows]
+    table["value" if len(metrics) > 1 else metrics[0]] = [row.best.value for row in rows]
+    filled = lambda name: ["" if row.params[name] is None else row.params[name] for row in rows]
+    return table | {name: filled(name) for name in rows[0].params}
+
+
+def differing_bases(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Metric -> the fields in which rows of it differ that change what it is measured on."""
+    found = {}
+    for metric in dict.fromkeys(row.best.metric for row in rows):
+        own = [row.basis for row in rows if row.best.metric == metric]
+        names = dict.fromkeys(name for basis in own for name in basis)
+        if differ := [name for name in names if len({basis.get(name) for basis in own}) > 1]:
+            found[metric] = differ
+    return found
 
 
 def ends(spec: JobSpec, params: Mapping[str, Any], item: int = 0) -> dict[str, str]:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import obstore
 
 from jobs import keys
@@ -43,6 +44,14 @@ JOB_SEED = "job_seed"
 def replicates(store: Store) -> tuple[str, ...]:
     """The columns that only repeat an item: the seed, that of the job, and the fields that the kernel names."""
     return SEED, JOB_SEED, *store.description.replicates
+
+
+def bases(store: Store, columns: Mapping[str, np.ndarray]) -> list[str]:
+    """The columns (n,) of swept fields that change what the kernel's metric is measured on, where items differ in them."""
+    names = [column for name in varied(store) for column in shown_for(name, columns)]
+    # As texts, of which NaN equals itself: a mapping may lack a field.
+    differs = lambda name: len({*columns[name].astype(str).tolist()}) > 1
+    return [name for name in names if store.description.is_basis(name) and differs(name)]
 
 
 def varied(store: Store) -> list[str]:

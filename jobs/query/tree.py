@@ -18,6 +18,7 @@ from jobs.inputs.items import item_arrays
 from jobs.plan.packing import by_pack, places_of
 from jobs.query.best import Best, require_metric
 from jobs.query.best import best as find_best
+from jobs.query.best import bests as find_bests
 from jobs.query.columns import as_array, decode
 from jobs.query.expression import Expression
 from jobs.query.query import Asked, find, query, table
@@ -119,12 +120,22 @@ class StoreTree(xr.DataTree):
         """The best item, as `ctd best` shows it: its parameters, its metric, the spread over seeds, what to do next.
 
         by, mode: the result to judge by, and "max" if larger values are better; by default those of the search or the kernel.
-        None: no item is done with a finite value. Raises JobError if there is no such metric.
+        None: no item is done with a finite value. Raises JobError if there is no such metric, or if the job sweeps what it is
+        measured on: `bests` then has the best for each value.
 
         >>> jobs.open_store("points.zarr").best(by="q").metric
         'q'
         """
         return find_best(self.store, require_metric(self.store, "by", by, mode))
+
+    def bests(self, by: str | None = None, mode: Mode | None = None) -> list[Best]:
+        """`best` for each value of the swept fields that change what the metric is measured on, such as the file of trials; without
+        such a field, a list of one.
+
+        >>> [found.metric for found in jobs.open_store("points.zarr").bests(by="q")]
+        ['q']
+        """
+        return find_bests(self.store, require_metric(self.store, "by", by, mode))
 
     def weights(self, item: int) -> dict[str, jax.Array]:
         """The trained model of an item: name -> array, the parameters of the functions of `ctd.cells`.

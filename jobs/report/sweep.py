@@ -12,7 +12,7 @@ from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_
 from jobs.errors import count, left_out
 from jobs.query.columns import rows_of_items
 from jobs.query.query import rows
-from jobs.query.tables import ask, replicates, shown_for, varied
+from jobs.query.tables import ask, bases, replicates, shown_for, varied
 from jobs.report.effects import LEAST_ITEMS, by_importance, effects
 from jobs.report.factors import MAX_KINDS, is_replicate, with_factors, with_places, zipped
 from jobs.report.search_plots import best_so_far, ends
@@ -208,7 +208,7 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     best = None
     # On a grid, the order in which items end says nothing.
     drawn = store.job.spec.search or any(part.random for part in store.job.spec.sweeps())
-    if metric and judged and drawn:
+    if metric and judged and drawn and not bases(store, columns):
         ended = ends(store, columns["group"], columns["row"])
         best = best_so_far(metric, judged.more_is_better, columns, ended)
     return {

@@ -27,6 +27,7 @@ class Description:
     """Whether the kernel has a `reduce`."""
     draws: bool = False
     replicates: tuple[str, ...] = ()
+    measured_on: tuple[str, ...] = ()
 
     @staticmethod
     def of(kernel: Kernel, stored: Collection[str] = ()) -> "Description":
@@ -50,7 +51,17 @@ class Description:
             kernel.reduce is not None,
             kernel.draws,
             kernel.replicates,
+            kernel.measured_on,
         )
+
+    def is_basis(self, column: str) -> bool:
+        """Whether a column is a field, or a part of one, that changes what the metric is measured on.
+
+        >>> from ctd.train_rnn import kernel
+        >>> [Description.of(kernel).is_basis(name) for name in ("task", "task.n_steps", "n")]
+        [True, True, False]
+        """
+        return column.partition(".")[0].partition("[")[0] in self.measured_on
 
     def summaries(self) -> dict[str, list[str]]:
         """Table of reduced values -> those of its columns that are in the summary."""

@@ -169,6 +169,8 @@ def _best(store: Store) -> tuple[float | None, int | None]:
         return None, None
     try:
         table: Any = store.root["items"]
+        if _is_measured_twice(store, table):
+            return None, None
         rows = np.flatnonzero(table["status"][...] == DONE)
         values = np.asarray(table[metric.name][...], float)[rows]
         if np.isfinite(values).any():
@@ -179,6 +181,12 @@ def _best(store: Store) -> tuple[float | None, int | None]:
             raise
     # A gather deletes the checksums first and writes them last: what was read while they changed may be of two gathers.
     return found if found and sums() == made else (None, None)
+
+
+def _is_measured_twice(store: Store, table: Any) -> bool:
+    """Whether items differ in a field that changes what the metric is measured on, so that there is no best of all."""
+    names = [name for name in store.swept if store.description.is_basis(name) and name in table]
+    return any(len(np.unique(table[name][...], axis=0)) > 1 for name in names)
 
 
 def _put(store: Store, card: Card, stamp: str) -> None:

@@ -26,7 +26,7 @@ from jobs.query.tables import nothing_yet
 from jobs.redact import redact
 from jobs.report.factors import zipped
 from jobs.report.figures import default_plots
-from jobs.report.page.answer import answer
+from jobs.report.page.answer import answers
 from jobs.report.page.encode import plot_json, summed_up, table_json, titles_of
 from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
@@ -65,7 +65,8 @@ class Content:
             return dict(EMPTY)
         frames = {name: table(store, name) for name in tables(store)}
         columns = {str(name): column.to_numpy() for name, column in frames["items"].items()}
-        first = answer(store, frames, columns)
+        told = answers(store, frames, columns)
+        first = told[0]
         drawn, n_left_out = groups(store)
         if not first["plots"] and not any(group["plots"] for group in drawn):
             first["plots"] = [plot_json(plot) for plot in default_plots(store)[:1] if plot.layers]
@@ -76,7 +77,7 @@ class Content:
         frames["items"] = frames["items"].assign(**combined)
         swept, titles = sweep(store, columns | combined), titles_of([store])
         found = {
-            "answers": [first],
+            "answers": told,
             "groups": drawn,
             "groups_left_out": n_left_out,
             "tables": [

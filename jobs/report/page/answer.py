@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jobs.errors import count
-from jobs.query.best import best_of
+from jobs.query.best import Best, bests_of
 from jobs.query.columns import brief
 from jobs.report.page.encode import plot_json, summed_up, table_json
 from jobs.report.sweep import overview
@@ -21,45 +21,59 @@ MAX_SHOWN = 6
 """Most rows and columns of the summary."""
 
 
-def answer(
+def answers(
     store: Store, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Describe the best item; without a metric, count the rows of the kernel's summary.
+) -> list[dict[str, Any]]:
+    """Describe the best item, or that for each value of what the metric is measured on (at most MAX_KINDS); without a metric, count
+    the rows of the kernel's summary.
 
-    Returns `lead`, a sentence; `facts`, [name, text] pairs; `next`, [what, command] pairs; `plots`; `opens`, the table
-    to open; `table`, rows of the summary or None; `picture`, whether the page shows the first plot of the only group here,
-    which the caller decides.
+    Returns, for each, `lead`, a sentence; `facts`, [name, text] pairs; `next`, [what, command] pairs; `plots`, of the first; `opens`,
+    the table to open; `table`, rows of the summary or None; `picture`, whether the page shows the first plot of the only group
+    here, which the caller decides.
 
     frames: the tables by name. columns: of the table `items`.
     """
     metric = metric_of(store)
     judged = metric and metric.name in columns and columns[metric.name].dtype.kind in "iuf"
-    if metric and judged and (found := best_of(store, columns, metric)):
-        (_, best), *facts = found.facts().items()
+    if metric and judged and (found := bests_of(store, columns, metric)):
+        told = [_of_item(one) for one in found[:MAX_KINDS]]
         plot = overview(store, metric.name)
-        said: dict[str, Any] = {
-            "lead": f"Item {best}",
-            "facts": facts,
-            "next": dict(found.next),
-            "plots": [plot_json(plot)] if plot else [],
-            "opens": "items",
-            "table": None,
-        }
+        told[0]["plots"] = [plot_json(plot)] if plot else []
+        if len(found) > MAX_KINDS:
+            told[-1]["facts"].append(
+                ("further", f"{len(found) - MAX_KINDS:,} more; `ctd best` shows all")
+            )
     else:
-        said = {"plots": [], **_summed_up(store, frames, columns)}
+        told = [{"plots": [], **_summed_up(store, frames, columns)}]
     if failed := [one.item for items in store.failed.items().values() for one in items]:
         where = shlex.quote(store.address)
         again = again_command(store, "--failed").strip("`")
-        said["next"]["the items that failed with an error, again"] = again
-        said["next"]["why one of them failed"] = f"ctd logs {where} --item {failed[0]}"
-    pairs = {"facts": list(map(list, said["facts"])), "next": list(map(list, said["next"].items()))}
-    return said | pairs | {"picture": False}
+        told[0]["next"]["the items that failed with an error, again"] = again
+        told[0]["next"]["why one of them failed"] = f"ctd logs {where} --item {failed[0]}"
+    return [
+        one
+        | {"facts": list(map(list, one["facts"])), "next": list(map(list, one["next"].items()))}
+        | {"picture": False}
+        for one in told
+    ]
+
+
+def _of_item(best: Best) -> dict[str, Any]:
+    (_, lead), *facts = best.facts().items()
+    return {
+        "lead": f"Item {lead}",
+        "facts": facts,
+        "next": dict(best.next),
+        "plots": [],
+        "opens": "items",
+        "table": None,
+    }
 
 
 def _summed_up(
     store: Store, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """`answer` without a best item: about the kernel's summary (the first of its tables that tells something), or the items."""
+    """`answers` without a best item: about the kernel's summary (the first of its tables that tells something), or the items."""
     where = shlex.quote(store.address)
     summaries = {t: names for t, names in store.description.summaries().items() if t in frames}
     opens = store.description.first_shown(frames) or "items"

@@ -94,13 +94,17 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
 def _best_first(
     each: Sequence[tuple[str, dict[str, Any]]], shelf: Shelf, items: pd.DataFrame
 ) -> Sequence[tuple[str, dict[str, Any]]]:
-    """The (name, content) of stores by their best items, if one result judges all stores; else as they are.
+    """The (name, content) of stores by their best items, if one result, measured on the same data, judges all stores; else as they
+    are.
 
     items: the table of the items of all stores.
     """
     metrics = {metric_of(store) for store in shelf.stores}
-    metric = metrics.pop()
-    if metrics or metric is None or metric.name not in items:
+    metric, differ = metrics.pop(), [*shelf.differing, *shelf.swept]
+    several_data = any(
+        store.description.is_basis(name) for store in shelf.stores for name in differ
+    )
+    if metrics or several_data or metric is None or metric.name not in items:
         return each
     of_stores = items[items["status"] == "done"].groupby("store")[metric.name]
     best = of_stores.max() if metric.more_is_better else of_stores.min()
@@ -141,10 +145,10 @@ def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, lis
 
 
 def _best(content: dict[str, Any]) -> tuple[str, str]:
-    """A store's metric, and the best item's value as text; "" without one."""
+    """A store's metric, and the best item's value as text; "" without one, or if the metric is measured on several data."""
     metric = content["sweep"]["metric"] if content["sweep"] else ""
-    facts = dict(fact for answer in content["answers"] for fact in answer["facts"])
-    return metric, facts.get(metric, "")
+    [*facts] = content["answers"][0]["facts"] if len(content["answers"]) == 1 else []
+    return metric, dict(facts).get(metric, "")
 
 
 def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, str]:

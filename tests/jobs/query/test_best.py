@@ -16,15 +16,26 @@ from search_jobs import HALVING, POPULATION, changed
 
 from ctd.catalogue import load_kernel
 from jobs.errors import JobError
-from jobs.query.best import best, best_of, ends, require_metric
+from jobs.query.best import (
+    best,
+    bests,
+    bests_of,
+    differing_bases,
+    ends,
+    require_metric,
+    rows_of,
+)
 from jobs.query.next import commands, computes_once
 from jobs.query.query import query
+from jobs.query.shelf import Shelf
 from jobs.query.tables import ask
 from jobs.query.tree import StoreTree
+from jobs.report.page import Content, several
 from jobs.report.sweep import overview
 from jobs.report.sweep import sweep as sweep_of
 from jobs.spec.description import Description
 from jobs.spec.job import parse_job
+from jobs.store.card import current_card
 from jobs.store.store import Metric
 
 
@@ -144,7 +155,7 @@ def test_items_of_other_tasks_are_no_seeds(tmp_path, monkeypatch):
     store, _ = stores.run(tmp_path / "t.zarr", {"kernel": "tried_kernel", "sweep": sweep})
     shown = ask(store, lambda tables: tables["items"].columns())
     assert "task" not in shown
-    found, page = best(store, Metric("loss")), best_of(store, shown, Metric("loss"))
+    found, page = best(store, Metric("loss")), bests_of(store, shown, Metric("loss"))[0]
     assert page.seeds == found.seeds
     assert page.seeds.n == 3
     assert page.params["task.name"] in found.params["task"]
@@ -181,11 +192,11 @@ def test_what_was_not_judged_is_told():
         "item": np.arange(6), "rate": np.linspace(0, 1, 6), "norm": np.array([3, np.nan, 1, np.inf, 0, 2.0]),
         "status": np.array(["done", "done", "done", "done", "failed", "done"]),
     }  # fmt: skip
-    found = best_of(finished("toy"), columns, Metric("norm"))
+    [found] = bests_of(finished("toy"), columns, Metric("norm"))
     assert found.facts()["item"] == "2, the best of 3 by norm (less is better)"
     assert found.facts()["not counted"] == "1 failed, 2 with a norm that is not finite"
     columns["norm"][[0, 5]] = 1
-    found = best_of(finished("toy"), columns, Metric("norm"))
+    [found] = bests_of(finished("toy"), columns, Metric("norm"))
     assert (found.item, found.equals, found.facts()["item"].partition("; ")[2]) == (0, 3, "3 have this value")  # fmt: skip
 
 
@@ -220,17 +231,87 @@ def test_items_that_differ_in_a_field_that_repeats_are_of_one_setting(tmp_path, 
     assert sweep_of(store, ask(store, lambda tables: tables["items"].columns()))["replicates"] == ["part"]  # fmt: skip
 
 
+SCALED = """
+from ctd.kernel import Data, Params, Traced, Var, one_shot
+
+
+class Item(Params):
+    data: Data[str] = "a"
+    x: Traced[float] = 0.0
+
+
+def loss(static, shared, traced, key):
+    return {"loss": shared * (traced.x + 1)}
+
+
+kernel = one_shot(
+    "scaled", Item, {"loss": Var()}, loss, load=lambda inputs: {"a": 1.0, "b": 10.0}[inputs.data],
+    metric="loss", measured_on=("data",),
+)
+"""
+"""The loss on data b is ten times that on data a."""
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory):
+    """Two data, two values of x; then each of them in a store of its own."""
+    folder = tmp_path_factory.mktemp("scaled")
+    (folder / "scaled_kernel.py").write_text(SCALED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        grids = {"both": ["a", "b"], "one": ["a"], "other": ["b"]}
+        jobs = {
+            name: {"kernel": "scaled_kernel", "sweep": {"grid": {"data": data, "x": [1.0, 0.5]}}}
+            for name, data in grids.items()
+        }
+        yield [stores.run(folder / f"{name}.zarr", job)[0] for name, job in jobs.items()]
+
+
+def test_best_for_each_data(scaled):
+    both = scaled[0]
+    found = bests(both, require_metric(both, "--by"))
+    assert [(one.basis, one.item, one.value) for one in found] == [
+        ({"data": "a"}, 1, 1.5), ({"data": "b"}, 3, 15.0),
+    ]  # fmt: skip
+    assert {one.items.n for one in found} == {2}
+    with pytest.raises(JobError) as refused:
+        StoreTree.of(both).best()
+    assert "data" in str(refused.value)
+    assert StoreTree.of(both).bests() == found
+    assert current_card(both).best is None
+    answers = Content(both).all()["answers"]
+    assert [answer["lead"].split(",")[0] for answer in answers] == ["Item 1", "Item 3"]
+
+
+def test_best_of_stores_by_data(scaled):
+    """Stores of other data do not compare, though their losses do."""
+    both, one, other = scaled
+    shelf = Shelf([other, both, one])
+    found = {
+        label: bests(store, Metric("loss"))
+        for label, store in zip(shelf.labels, shelf.stores, strict=True)
+    }
+    rows = rows_of(found, shelf)
+    assert [(row.store, row.best.value) for row in rows] == [
+        ("other", 15.0), ("both", 15.0), ("both", 1.5), ("one", 1.5),
+    ]  # fmt: skip
+    assert differing_bases(rows) == {"loss": ["data"]}
+    assert current_card(one).best == 1.5
+    page = several([Content(store).all() for store in (other, one)], Shelf([other, one]))
+    assert [answer["lead"].split(":")[0] for answer in page["answers"]] == ["other", "one"]
+
+
 def test_a_setting_that_is_better_on_average_is_told(trained):
     rates, seeds = np.repeat([0.01, 0.1, 0.2], 3), np.tile(range(3), 3)
     columns = {
         "item": np.arange(9), "status": np.full(9, "done"), "learning_rate": rates, "seed": seeds,
         "eval_loss": np.array([1.0, 9.0, 8.0, 3.0, 2.0, 4.0, 2.5, np.nan, np.nan]),
     }  # fmt: skip
-    facts = best_of(trained, columns, Metric("eval_loss")).facts()
+    facts = bests_of(trained, columns, Metric("eval_loss"))[0].facts()
     assert facts["item"].startswith("0, the best of 7")
     assert facts["best mean"] == "3, sd 1, of 3 seeds with learning_rate 0.1"
     columns["eval_loss"][1:3] = 2.0
-    assert "best mean" not in best_of(trained, columns, Metric("eval_loss")).facts()
+    assert "best mean" not in bests_of(trained, columns, Metric("eval_loss"))[0].facts()
 
 
 def test_of_one_item_a_setting_the_luck_is_told_and_seeds_are_proposed(trained, monkeypatch):

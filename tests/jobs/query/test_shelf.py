@@ -7,7 +7,7 @@ from stores import JOB, copied_run, make, run
 
 import jobs
 from jobs.errors import JobError
-from jobs.query.best import best, table_of
+from jobs.query.best import best, rows_of, table_of
 from jobs.query.query import query
 from jobs.query.shelf import Shelf, _in_words, short_names
 from jobs.query.table import Table
@@ -118,8 +118,8 @@ def test_a_value_that_failed_items_lack_is_not_counted():
 
 def test_the_best_of_each_stand_in_order_with_what_differs(shelf, frames):
     by_norm = Metric("norm", more_is_better=True)
-    found = {k: best(one, by_norm) for k, one in zip(shelf.labels, shelf.stores, strict=True)}
-    table = table_of(found, shelf)
+    found = {k: [best(one, by_norm)] for k, one in zip(shelf.labels, shelf.stores, strict=True)}
+    table = table_of(rows_of(found, shelf))
     most = {label: frame.norm.max() for label, frame in frames.items()}
     assert table["store"] == sorted(most, key=most.get, reverse=True)
     assert table["norm"] == sorted(most.values(), reverse=True)

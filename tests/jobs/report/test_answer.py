@@ -148,7 +148,10 @@ def test_answers_of_stores_begin_with_the_best(monkeypatch, values, more_is_bett
     monkeypatch.setattr(module, "metric_of", lambda store: Metric("y", more_is_better))
     names = sorted(order)
     items = pd.DataFrame({"store": names, "status": "done", "y": values})
-    each, shelf = [(name, {}) for name in names], SimpleNamespace(stores=names)
+    each, shelf = (
+        [(name, {}) for name in names],
+        SimpleNamespace(stores=names, differing={}, swept=[]),
+    )
     assert "".join(name for name, _ in _best_first(each, shelf, items)) == order
 
 
