@@ -1,10 +1,8 @@
-// A table that sorts by its headers and filters by conditions: "q < 1e-10 and kind == fixed", or any text.
+// A table that sorts by its headers; each column filters by a text.
 
 const PAGE_ROWS = 25;
-const AND = /(?:\s+and\s+|\s*&&\s*)(?=(?:[^'"]|'[^']*'|"[^"]*")*$)/i; // not one inside quotes
-const CONDITION = /^\s*([\w.]+)\s*(<=|>=|==|!=|=|<|>|~)\s*(.*?)\s*$/;
-// What a query takes and this filter does not: as a text no row would have it.
-const OF_A_QUERY = /^not\s+[\w.]+\s*[<>=!]|\sor\s+[\w.]+\s*[<>=!]|^[\w.]+\s+(?:not\s+)?in\s*\[/i;
+// Numbers as they are shown, 1,024, and as they are typed, 1024; either way with the minus of a keyboard.
+const searchable = (v) => (typeof v === "number" ? `${fmt(v)}\n${v}` : fmt(v)).toLowerCase().replaceAll("−", "-");
 
 class Table {
   // sort: { name, falling } or null.
@@ -13,15 +11,16 @@ class Table {
     this.page = 0;
     this.name = name;
     ITEMS.listeners.add(() => { if (this.table) { this.page = 0; this.show(); } });
-    this.filter = el("input", { type: "search", placeholder: `filter: a text, or conditions such as "n > 3 and status == 'done'"`, "aria-label": `filter ${name}`, oninput: () => { this.page = 0; this.show(); } });
-    this.head = el("thead");
+    this.heads = el("tr");
+    this.filters = el("tr");
+    this.head = el("thead", {}, this.heads, this.filters);
     this.body = el("tbody");
     this.status = el("span", { role: "status" });
     this.note = el("p", { className: "note" });
     this.back = el("button", { type: "button", onclick: () => { this.page--; this.show(); } }, "previous");
     this.forth = el("button", { type: "button", onclick: () => { this.page++; this.show(); } }, "next");
     this.node = el("div", {},
-      el("div", { className: "controls" }, this.filter, el("button", { type: "button", onclick: () => this.save() }, "save as CSV")),
+      el("div", { className: "controls" }, el("button", { type: "button", onclick: () => this.save() }, "save as CSV")),
       el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": `table ${name}` }, el("table", {}, this.head, this.body)),
       el("div", { className: "pager" }, this.back, this.forth, this.status), this.note);
   }
@@ -37,45 +36,31 @@ class Table {
     this.note.textContent = [table.note, table.without, constant.length && `In all ${this.n < table.n ? "of these " : ""}rows: ${constant.join(", ")}.`].filter(Boolean).join(" ");
     this.note.hidden = !this.note.textContent;
     if (this.sort && !columnOf(table, this.sort.name)) this.sort = null;
+    this.addFilters();
     this.show();
   }
 
-  // The rows that pass the filter; throws with what is wrong with it.
+  // A box for each column; those of an updated table keep their texts.
+  addFilters() {
+    const boxes = new Map(this.boxes().map((box) => [box.name, box])), names = this.shown.map((c) => c.name);
+    if (names.join("\n") === [...boxes.keys()].join("\n")) return; // the focus stays
+    const box = (name) => el("input", { type: "search", name, placeholder: "filter", "aria-label": `filter ${name}`, oninput: () => { this.page = 0; this.show(); } });
+    this.filters.replaceChildren(...names.map((name) => el("td", {}, boxes.get(name) || box(name))));
+  }
+
+  boxes() {
+    return [...this.filters.querySelectorAll("input")];
+  }
+
+  // The rows whose columns have the texts of their filters.
   rows() {
-    const text = this.filter.value.trim(), ids = idsOf(this.table);
-    let all = Array.from({ length: this.n }, (_, k) => k);
-    if (ids && ITEMS.kept) all = all.filter((row) => ITEMS.isKept(ids[row]));
-    if (!text) return all;
-    const tests = text.split(AND).map((part) => this.test(part));
-    return all.filter((row) => tests.every((test) => test(row)));
+    const texts = this.boxes().map((box) => [columnOf(this.table, box.name), searchable(box.value.trim())]).filter(([, text]) => text), ids = idsOf(this.table);
+    return Array.from({ length: this.n }, (_, k) => k).filter((row) => (!ids || !ITEMS.kept || ITEMS.isKept(ids[row])) && texts.every(([column, text]) => searchable(valueOf(column, row)).includes(text)));
   }
 
-  test(part) {
-    if (OF_A_QUERY.test(part.replace(/'[^']*'|"[^"]*"/g, "''"))) throw new Error("this filter has conditions joined by `and` alone; ctd query takes or, not and in");
-    const match = CONDITION.exec(part);
-    if (!match) {
-      // Numbers as they are shown, 1,024, and as they are typed, 1024; either way with the minus of a keyboard.
-      const plain = (text) => text.toLowerCase().replaceAll("−", "-"), wanted = plain(part);
-      const told = (v) => (typeof v === "number" ? `${fmt(v)}\n${v}` : fmt(v));
-      return (row) => this.columns.some((c) => plain(told(valueOf(c, row))).includes(wanted));
-    }
-    const [, name, op, given] = match, column = columnOf(this.table, name);
-    if (!column) throw new Error(`there is no column ${name}`);
-    const text = given.replace(/^(["'])(.*)\1$/, "$2"), isText = column.kind === "text";
-    const wanted = isText ? ({ true: "yes", false: "no" }[text.toLowerCase()] ?? text) : Number(text.replace(/inf$/i, "Infinity"));
-    if (op !== "~" && !isText && (given === "" || Number.isNaN(wanted))) throw new Error(`${name} is a number; ${given || "nothing"} is not`);
-    const compare = {
-      "<": (v) => v < wanted, "<=": (v) => v <= wanted, ">": (v) => v > wanted, ">=": (v) => v >= wanted,
-      "==": (v) => v === wanted, "=": (v) => v === wanted, "!=": (v) => v !== wanted,
-      "~": (v) => String(v).toLowerCase().includes(text.toLowerCase()),
-    }[op];
-    return (row) => { const v = valueOf(column, row); return v !== null && compare(v); };
-  }
-
-  // The rows that pass the filter, in the order shown.
+  // Saves the rows that pass the filters, in the order shown.
   save() {
-    let rows = [];
-    try { rows = this.sorted(this.rows()); } catch { return; }
+    const rows = this.sorted(this.rows());
     save(fileName(this.name, "csv"), "text/csv", csv([this.columns.map((c) => c.name), ...rows.map((row) => this.columns.map((c) => valueOf(c, row)))]));
   }
 
@@ -91,18 +76,16 @@ class Table {
   }
 
   show() {
-    let rows = [], wrong = "";
-    try { rows = this.rows(); } catch (error) { wrong = error.message; }
-    rows = this.sorted(rows);
+    const rows = this.sorted(this.rows());
     const pages = Math.max(1, Math.ceil(rows.length / PAGE_ROWS));
     this.page = Math.max(0, Math.min(this.page, pages - 1));
     const from = this.page * PAGE_ROWS, some = rows.slice(from, from + PAGE_ROWS);
     const heads = this.shown.map((column) => {
       const here = this.sort && this.sort.name === column.name;
-      const turn = () => { this.sort = { name: column.name, falling: here && !this.sort.falling }; this.page = 0; this.show(); this.head.querySelectorAll("button")[this.shown.indexOf(column)].focus(); };
+      const turn = () => { this.sort = { name: column.name, falling: here && !this.sort.falling }; this.page = 0; this.show(); this.heads.querySelectorAll("button")[this.shown.indexOf(column)].focus(); };
       return el("th", { scope: "col", className: column.kind === "number" ? "number" : "", "aria-sort": here ? (this.sort.falling ? "descending" : "ascending") : null }, el("button", { type: "button", title: column.title, onclick: turn }, column.name));
     });
-    this.head.replaceChildren(el("tr", {}, ...heads));
+    this.heads.replaceChildren(...heads);
     this.body.replaceChildren(...some.map((row) => el("tr", {}, ...this.shown.map((column) => {
       const v = valueOf(column, row);
       const id = column.name === "item" ? idsOf(this.table)[row] : null, isItem = id !== null && ITEMS.rows.has(id);
@@ -112,7 +95,6 @@ class Table {
     this.forth.disabled = this.page >= pages - 1;
     this.back.hidden = this.forth.hidden = pages < 2;
     const count = (k) => k.toLocaleString("en");
-    this.status.className = wrong ? "error" : "";
-    this.status.textContent = wrong ? wrong : rows.length ? `rows ${count(from + 1)}–${count(from + some.length)} of ${count(rows.length)}${rows.length < this.n ? ` that match, of ${count(this.n)}` : ""}` : "no row matches";
+    this.status.textContent = rows.length ? `rows ${count(from + 1)}–${count(from + some.length)} of ${count(rows.length)}${rows.length < this.n ? ` that match, of ${count(this.n)}` : ""}` : "no row matches";
   }
 }
