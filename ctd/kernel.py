@@ -38,7 +38,7 @@ from pydantic import BaseModel
 
 from ctd.late import Array, PyTree, jax, jnp
 from ctd.numeric import Exact, is_mutable, is_numeric
-from ctd.plots import Figure, Plot
+from ctd.plots import Plot
 from ctd.words import nearest
 
 T = TypeVar("T")
@@ -251,9 +251,10 @@ class Kernel:
     summary: tuple[str, ...] = ()
     """What a run shows at its end: reduced names, of several tables the first that has rows, else results; a second axis as lists."""
     plots: Callable[..., list[Plot]] | None = None
-    """(inputs, shared, columns, results, reduced) -> the plots of a group in a report; `results["curve"][:200]` reads 200 rows."""
-    figure: Callable[..., Figure] | None = None
-    """(inputs, shared, columns, results, reduced) -> the plots of the PNG beside the store."""
+    """(inputs, shared, columns, results, reduced) -> the plots of a group in a report, the most telling first; `results["curve"][:200]` reads
+    200 rows."""
+    png_plots: int = 4
+    """How many of the first plots the PNG beside the store shows."""
     presets: Mapping[str, Preset] = field(default_factory=dict)
     """Name -> the search that `search: {preset: NAME}` stands for."""
     metric: str = ""

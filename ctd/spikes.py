@@ -33,7 +33,7 @@ from ctd.cells import (
 )
 from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp
-from ctd.plots import Group, Plot, of_group, side_by_side
+from ctd.plots import Group, Plot, of_group
 from ctd.plots.curves import unit_images
 from ctd.tasks.noise import first_state, noisy, seeded
 from ctd.weights import read_weights
@@ -272,7 +272,6 @@ kernel = one_shot(
     load=load,
     coords=coords,
     plots=plots,
-    figure=side_by_side(plots),
     width=4,
     # One item has trials enough for large products; on a CPU several items side by side would not fit the cache.
     microbatches=(0,),

@@ -77,7 +77,7 @@ def finish(store: Store, as_json: bool) -> None:
 
 
 def draw(store: Store, as_json: bool = False) -> list[Path]:
-    """Save the pictures of a store; return the paths of those beside it. Warn if the kernel's own `figure` or `plots` raises."""
+    """Save the pictures of a store; return the paths of those beside it. Warn if the kernel's own `plots` raises."""
     from jobs.report.figures import save_figures
 
     paths: list[Path] = []
@@ -91,7 +91,7 @@ def draw(store: Store, as_json: bool = False) -> list[Path]:
         except JobError as error:
             faults.append(f"no picture: {error}")
         faults.append(keep_pictures(store))
-    # `figure` and `plots` are mostly one function: both would say the same.
+    # The PNG and the page call one function: both would say the same.
     warn([fault for fault in faults if fault][:1])
     return paths
 
@@ -101,7 +101,7 @@ def no_picture(store: Store) -> str:
     metric = metric_of(store)
     over = f", and {metric.name} is not drawn over what was swept" if metric else ""
     shows = advised("ctd", "report", store.address)
-    return f"no picture: the kernel's figure has nothing to show{over}; {shows} shows the results"
+    return f"no picture: the kernel's plots have nothing to show{over}; {shows} shows the results"
 
 
 def keep_pictures(store: Store) -> str:

@@ -36,7 +36,6 @@ from ctd.curbd.params import Curbd, Shared, load
 from ctd.curbd.summary import REDUCED, next_jobs, plots, reduce
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
-from ctd.plots import side_by_side
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
 
@@ -191,8 +190,8 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Best,
     summary=("item", "pvar"),
-    figure=side_by_side(plots, 3),
     plots=plots,
+    png_plots=3,
     metric="pvar",
     measured_on=("data", "dataset", "scale"),  # scaled by unit, all units count alike
     next_jobs=next_jobs,

@@ -26,7 +26,7 @@ from ctd.cells import spectral_radius, weight_dims
 from ctd.esn.force import force_pass
 from ctd.esn.params import DIVERGED, DONE, ILL_CONDITIONED, NO_SPECTRUM
 from ctd.esn.params import EchoState as EchoState
-from ctd.esn.plots import figure, plots
+from ctd.esn.plots import plots
 from ctd.esn.replay import EXPONENT, REPLAYED, TRACES, largest_exponent, replay, replay_time, scores
 from ctd.esn.reservoir import Now, Weights, begin, draw, free_run, free_step, teacher_forced
 from ctd.esn.ridge import memory_capacity, ridge_fit
@@ -277,8 +277,8 @@ kernel = Kernel(
     ),
     draws=True,
     curves=("train_nrmse",),
-    figure=figure,
     plots=plots,
+    png_plots=3,
     advances=_passes,
     **OWN_WEIGHTS,
 )

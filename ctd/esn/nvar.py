@@ -26,13 +26,12 @@ from pydantic import Field, field_validator, model_validator
 
 from ctd.cells import Weights
 from ctd.esn.params import DIVERGED, DONE, ILL_CONDITIONED, TARGET_TEXT, OfSeries, Target
-from ctd.esn.plots import plots, success
+from ctd.esn.plots import plots
 from ctd.esn.replay import REPLAYED, TRACES, Replay, compared, replay_time, scores, windows
 from ctd.esn.series import Series, load_series
 from ctd.esn.summary import SHOWN, Options, reduce, reduced_of
 from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax
-from ctd.plots import Figure, Group, of_group
 
 
 class Polynomial(OfSeries):
@@ -290,16 +289,10 @@ def coords(inputs: View[Polynomial], shared: Series) -> dict[str, Coordinate]:
     return {"time": replay_time(inputs)} if "traces" in inputs.record else {}
 
 
-@of_group
-def figure(group: Group) -> Figure:
-    """Success rate and median error over the sweep."""
-    return Figure(success(group), f"polynomials of delays on {group.inputs.target}")
-
-
 # The reduction of networks serves here too: it groups by ridge and noise, and `segment`, which is not among its
 # fields, takes the place of the seed.
 kernel = one_shot(
     "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce,
     reduced=reduced_of(Polynomial), Options=Options, summary=("ridge", "noise", *SHOWN),
-    metric="replay_nrmse", chosen_by="validation_nrmse", replicates=("segment",), measured_on=("target", "dt", "m", "test"), figure=figure, plots=plots, microbatches=(0,), cpu_microbatches=(1,),
+    metric="replay_nrmse", chosen_by="validation_nrmse", replicates=("segment",), measured_on=("target", "dt", "m", "test"), plots=plots, png_plots=3, microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

@@ -8,7 +8,6 @@ from ctd.esn.params import DIVERGED
 from ctd.esn.summary import SWEPT
 from ctd.plots import (
     Axis,
-    Figure,
     Group,
     Image,
     Layer,
@@ -38,13 +37,6 @@ def plots(group: Group) -> list[Plot]:
     if group.results["train_nrmse"].shape[1:] not in ((), (1,)):  # of several passes
         made.append(_training(group))
     return [*made, _errors(group)]
-
-
-@of_group
-def figure(group: Group) -> Figure:
-    """Success rate, median error and valid time over the sweep."""
-    inputs = group.inputs
-    return Figure(success(group), f"{inputs.readout} on {inputs.target}, n = {inputs.n}")
 
 
 def _errors(group: Group) -> Plot:
@@ -150,9 +142,9 @@ def _log(value: np.ndarray) -> np.ndarray:
 
 
 def _curve(shown: Shown, varied: list[str], group: Group) -> Plot:
-    """A value over the varied field, or of the only point, with its interval if it has one."""
-    reduced, name = group.reduced, next(iter(varied), "")
-    x = np.asarray(reduced[name], float) if name else np.zeros(1)
+    """A value over the varied field, with its interval if it has one."""
+    reduced, name = group.reduced, varied[0]
+    x = np.asarray(reduced[name], float)
     order = np.argsort(x, kind="stable")
     x = x[order]
     finite = lambda v: np.where(np.isfinite(v[order]), v[order], np.nan)
@@ -165,10 +157,9 @@ def _curve(shown: Shown, varied: list[str], group: Group) -> Plot:
         layers.append(Lines(*both, name_of, faint=True))
     text = [f"{name} {a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)]
     layers += [Lines(x, y, shown.label), Points(x, y, text=text, hue=0)]
-    across = Axis(_label(name, group), log=is_wide(x)) if name else Axis(ticks=["all networks"])
+    across = Axis(_label(name, group), log=is_wide(x))
     up = Axis(shown.label, log=shown.name == "nrmse_median")
-    title = shown.title + (f" over {name}" if name else "")
-    return Plot(title, layers, across, up, note=f"{_note(shown, group)}.")
+    return Plot(f"{shown.title} over {name}", layers, across, up, note=f"{_note(shown, group)}.")
 
 
 def replayed(group: Group) -> list[Plot]:

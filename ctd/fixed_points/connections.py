@@ -27,7 +27,7 @@ from ctd.fixed_points.network import Named, OfNetwork, map_of, number_of, stored
 from ctd.fixed_points.pictures import Part, Sort, parts
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
-from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Scale, of_group, side_by_side
+from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Scale, of_group
 from ctd.principal import principal
 from ctd.rows import Columns
 from ctd.words import count
@@ -334,7 +334,6 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     summary=("connection_from", "connection_to", "departures", "fewest_steps"),
-    figure=side_by_side(plots),
     plots=plots,
     # Departures share the weights, as candidates do.
     microbatches=(64,),

@@ -31,7 +31,7 @@ from ctd.fixed_points.network import (
 from ctd.fixed_points.pictures import named
 from ctd.kernel import Kernel, NoOptions, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
-from ctd.plots import Axis, Group, Lines, Plot, of_group, side_by_side
+from ctd.plots import Axis, Group, Lines, Plot, of_group
 from ctd.rows import Columns, blocks, combinations
 from ctd.words import count
 
@@ -287,7 +287,6 @@ kernel = Kernel(
     outcomes=OUTCOMES,
     reduce=reduce,
     summary=("largest", "largest_error", "dimension"),
-    figure=side_by_side(plots),
     plots=plots,
     microbatches=(64, 1),
     cpu_microbatches=(1,),

@@ -45,10 +45,11 @@ class Computed:
 
     def figure(self) -> Canvas:
         """matplotlib Figure: the picture that a job has beside its store."""
-        assert self.kernel.figure is not None
+        assert self.kernel.plots is not None
         # Pictures of a job are drawn in the items' precision, too.
         with precision(self.inputs):
-            return draw(self.kernel.figure(self.inputs, self.network, {}, self.results, self.table))
+            plots = self.kernel.plots(self.inputs, self.network, {}, self.results, self.table)
+            return draw(plots[: self.kernel.png_plots])
 
     def __repr__(self) -> str:
         """How the items ended, and the table that a terminal shows of a job."""

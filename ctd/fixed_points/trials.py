@@ -20,7 +20,7 @@ from ctd.fixed_points.linear import MARGINAL, carried
 from ctd.fixed_points.network import Named, OfTrials, cell_of, load_trials, number_of
 from ctd.kernel import Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax, on_host
-from ctd.plots import Axis, Group, Lines, Plot, of_group, side_by_side
+from ctd.plots import Axis, Group, Lines, Plot, of_group
 
 MOST = 5
 """Trials that a picture shows."""
@@ -122,6 +122,6 @@ def plots(group: Group) -> list[Plot]:
 
 
 kernel = one_shot(
-    "fixed_points.trials", Trial, DIMS, along, load=load, plots=plots, figure=side_by_side(plots, 2),
+    "fixed_points.trials", Trial, DIMS, along, load=load, plots=plots, png_plots=2,
     microbatches=(16,), cpu_microbatches=(1,),
 )  # fmt: skip

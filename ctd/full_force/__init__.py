@@ -42,7 +42,6 @@ from ctd.full_force.params import FullForce, Trials, load
 from ctd.full_force.summary import REDUCED, plots, reduce
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
-from ctd.plots import side_by_side
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
 
@@ -212,7 +211,6 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Best,
     summary=("item", "test_error"),
-    figure=side_by_side(plots),
     plots=plots,
     metric="test_error",
     measured_on=("trials", "test"),

@@ -38,7 +38,6 @@ from ctd.latent_circuit.model import (
 )
 from ctd.latent_circuit.params import LatentCircuit, Shared, Trials, load
 from ctd.latent_circuit.summary import REDUCED, plots, reduce
-from ctd.plots import side_by_side
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
 
@@ -184,7 +183,6 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Best,
     summary=("item", "nmse"),
-    figure=side_by_side(plots),
     plots=plots,
     metric="nmse",
     measured_on=("trials",),

@@ -15,7 +15,7 @@ from ctd.lfads.loss import TERMS, evaluate
 from ctd.lfads.model import Fitted
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model, files_of
-from ctd.lfads.plots import figure, plots
+from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
 from ctd.lfads.readins import init_stitched, of_session, with_core
 from ctd.lfads.results import as_stored, inferred, kept, named, of_all_sessions
@@ -268,7 +268,6 @@ kernel = Kernel(
     curves=("curve.eval.loss", "curve.train.loss"),
     advances=lambda inputs: len(block_ends(inputs)),
     plots=plots,
-    figure=figure,
     presets=PRESETS,
     width=16,
     # Each model has its own weights: on a CPU one model at a time keeps them in cache; on a GPU the products

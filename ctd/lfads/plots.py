@@ -5,12 +5,10 @@ import numpy as np
 from ctd.lfads.data import Dataset
 from ctd.lfads.summary import DIVERGED
 from ctd.lfads.trial_plots import by_condition, factors_of, inputs_of, rates_of
-from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
+from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.plots.curves import Curves, block_ends, loss_curves, some_curves
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
-N_PLOTS = 4
-"""Plots of the figure of a single model."""
 N_DRAWN = 50
 """Most trials of a posterior whose factors are drawn."""
 
@@ -40,12 +38,6 @@ def plots(group: Group) -> list[Plot]:
 
 
 SAVED = ("rates", "factors", "inferred_inputs", "trial_session")
-
-
-@of_group
-def figure(group: Group) -> Figure:
-    """The first `plots` of a single model; none of several, of which the metric over the sweep says more."""
-    return Figure(plots(*group)[:N_PLOTS] if len(group.items) == 1 else [])
 
 
 @of_group

@@ -34,11 +34,10 @@ from ctd.lfads.model import Fitted
 from ctd.lfads.names import DECODED, DECODER, MEANS
 from ctd.lfads.numpy_file import SPLIT
 from ctd.lfads.params import Model
-from ctd.lfads.plots import N_PLOTS, posterior_plots
+from ctd.lfads.plots import posterior_plots
 from ctd.lfads.readins import of_session
 from ctd.lfads.trained import check_sizes, n_external, read_trained
 from ctd.lfads.weights import Tree
-from ctd.plots import side_by_side
 
 
 class Posterior(Model):
@@ -297,7 +296,6 @@ kernel = Kernel(
     result=result,
     advances=lambda inputs: inputs.chunk_batches,
     plots=posterior_plots,
-    figure=side_by_side(posterior_plots, N_PLOTS),
     # A minibatch fills a device, and its bits are those of `lfads`, which runs models one by one.
     width=2,
     microbatches=(1,),

@@ -29,7 +29,7 @@ from ctd.mechanisms.atlas import check_settings, check_size, read_atlas
 from ctd.mechanisms.counts import MOST_MEAN, factors_of, read_counts, spikes
 from ctd.mechanisms.families import NAMES, draw_member, simulate, step
 from ctd.mechanisms.features import FEATURES, PLAIN, plain, read
-from ctd.mechanisms.plots import recording_figure, recording_plots
+from ctd.mechanisms.plots import recording_plots
 
 __all__ = ["Recording", "kernel"]
 
@@ -182,7 +182,7 @@ kernel = one_shot(
     load=load,
     coords=coords,
     plots=recording_plots,
-    figure=recording_figure,
+    png_plots=len(NAMES),
     width=8,
     # A recording has trials enough for large products, and lax.switch takes one branch only where items are not side by side.
     microbatches=(0,),

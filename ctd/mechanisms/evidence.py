@@ -22,7 +22,6 @@ from ctd.mechanisms.features import FEATURES, read, velocities
 from ctd.mechanisms.fits import Evidence, Shared, load
 from ctd.mechanisms.plots import plots
 from ctd.mechanisms.summary import REDUCED, Options, reduce
-from ctd.plots import side_by_side
 
 READ, NONE, UNFITTED = range(3)
 
@@ -114,7 +113,7 @@ kernel = one_shot(
         "runner_up", "runner_up_probability", "atlas_accuracy", "atlas_accuracy_plain",
     ),
     plots=plots,
-    figure=side_by_side(plots),
+    png_plots=5,
     microbatches=(0,),
     cpu_microbatches=(1,),
 )  # fmt: skip

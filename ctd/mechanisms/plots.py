@@ -7,16 +7,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ctd.mechanisms.families import NAMES
-from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
+from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
 
 
 @of_group
 def recording_plots(group: Group) -> list[Plot]:
-    """Counts of the first trial, and the factors of some trials, of the first recording."""
+    """The factors of the first recording of each mechanism, and the counts of a trial of the first recording."""
+    firsts = np.unique(group.results["recording.mechanism"][:], return_index=True)[1].tolist()
     counts = np.asarray(group.results["train"][0], float)[0]
     title = f"Spikes of one trial, {_told(group, 0)}"
     spikes = Plot(title, [Image(counts.T)], Axis("bin"), Axis("unit"), Scale("count"))
-    return [spikes, _factors(group, 0, "Factors of twenty trials")]
+    return [*(_factors(group, row) for row in firsts), spikes]
 
 
 def _told(group: Group, row: int) -> str:
@@ -24,22 +25,12 @@ def _told(group: Group, row: int) -> str:
     return f"{NAMES[kind] if kind >= 0 else 'own data'}, item {group.columns['item'][row]}"
 
 
-def _factors(group: Group, row: int, title: str) -> Plot:
+def _factors(group: Group, row: int) -> Plot:
     factors = np.asarray(group.results["recording.factors"][row], float)[:20]
-    lines = Lines(factors[:, :, 0], factors[:, :, 1])
-    return Plot(title, [lines], Axis("factor 1"), Axis("factor 2"), equal=True)
-
-
-@of_group
-def recording_figure(group: Group) -> Figure:
-    """The factors of a recording of each mechanism, the first ones; of a single mechanism the `recording_plots`."""
-    kinds = np.asarray(group.results["recording.mechanism"][:])
-    firsts = np.unique(kinds, return_index=True)[1].tolist()
-    if len(firsts) == 1:
-        return Figure(recording_plots(*group))
-    made = [_factors(group, row, _told(group, row)) for row in firsts]
-    rows = 2 if len(made) % 2 == 0 and len(made) > 2 else 1
-    return Figure(made, "Factors of twenty trials of a recording of each mechanism", rows)
+    lines, title = Lines(factors[:, :, 0], factors[:, :, 1]), f"Factors, {_told(group, row)}"
+    return Plot(
+        title, [lines], Axis("factor 1"), Axis("factor 2"), equal=True, note="Twenty trials."
+    )
 
 
 def _confusion(group: Group) -> Plot:

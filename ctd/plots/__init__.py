@@ -6,7 +6,7 @@ there are many lines or points, they may leave some out. Arrays may be lists or 
 >>> loss = Lines([0, 100, 200], [[3.0, 2.0, 1.5]], "network 7")
 >>> plot = Plot("Loss", [loss], Axis("training step"), Axis("loss", log=True))
 >>> from ctd.plots.png import draw
->>> draw(Figure([plot])).savefig("loss.png")
+>>> draw([plot]).savefig("loss.png")
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -197,16 +197,6 @@ class Plot:
     """Lines with an `item` that the page shows initially; None: all."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Plots side by side, in one row or several, in one PNG, which is written beside the store."""
-
-    plots: Sequence[Plot]
-    title: str = ""
-    rows: int = 1
-    """Rows, each of the same number of plots."""
-
-
 def histogram(
     values: ArrayLike, name: str = "", bins: int = 40, ends: tuple[float, float] | None = None
 ) -> Bars:
@@ -310,7 +300,7 @@ def stacked(rows: ArrayLike, step: float) -> np.ndarray:
 
 
 class Group(NamedTuple):
-    """The five arguments of `Kernel.plots` and `Kernel.figure`."""
+    """The five arguments of `Kernel.plots`."""
 
     inputs: Any
     """All fields of the parameters but the traced ones."""
@@ -345,8 +335,3 @@ def of_group[T](draw: Callable[[Group], T]) -> Callable[..., T]:
         return draw(Group(*fields))
 
     return of_fields
-
-
-def side_by_side(plots: Callable[..., Any], most: int | None = None) -> Callable[..., Figure]:
-    """The `figure` of a kernel that draws its `plots`, at most `most` of them, in one row."""
-    return lambda *fields: Figure(plots(*fields)[:most])

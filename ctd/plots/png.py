@@ -5,8 +5,9 @@ Marks and the order of colours are those of the page of `ctd report`.
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from ctd.plots import (
     Axis,
     Band,
     Bars,
-    Figure,
     Image,
     Layer,
     Lines,
@@ -51,22 +51,24 @@ NOTE_WIDTH, X_WIDTH, Y_WIDTH = 78, 62, 48
 """Letters in a line of a note, and in a line of the labels of both axes."""
 
 
-def draw(figure: Figure) -> Canvas:
-    """Draw the plots side by side; return a matplotlib Figure, which is empty if there are no plots."""
+def draw(plots: Sequence[Plot], title: str = "") -> Canvas:
+    """Draw up to three plots in a row, and more in a grid; return a matplotlib Figure, which is empty if there are no plots."""
     # Imported when a figure is drawn, and without pyplot, whose global state belongs to the user.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    n, height = len(figure.plots), TALL if any(p.equal for p in figure.plots) else HEIGHT
-    shape = figure.rows, n // figure.rows
-    canvas = Canvas(figsize=(WIDTH * max(shape[1], 1), height * shape[0]), layout="constrained")
+    n, height = len(plots), TALL if any(p.equal for p in plots) else HEIGHT
+    rows = max(math.isqrt(n), 1)
+    columns = max(math.ceil(n / rows), 1)
+    canvas = Canvas(figsize=(WIDTH * columns, height * rows), layout="constrained")
     FigureCanvasAgg(canvas)
     if n == 0:
         return canvas
-    if figure.title:
-        canvas.suptitle(figure.title)
+    if title:
+        canvas.suptitle(title)
     shown: list[Scale] = []
-    for ax, plot in zip(canvas.subplots(*shape, squeeze=False).flat, figure.plots, strict=True):
+    axes = [canvas.add_subplot(rows, columns, k + 1) for k in range(n)]
+    for ax, plot in zip(axes, plots, strict=True):
         shades = _shades(plot)
         draw_plot(ax, plot, shades)
         # Plots with one scale of fixed ends share one colour bar.

@@ -33,7 +33,6 @@ import numpy as np
 from ctd.cells import get_cell, weight_dims
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax, optax
-from ctd.plots import side_by_side
 from ctd.plots.curves import block_ends
 from ctd.reconstruct.data import Shared, load
 from ctd.reconstruct.measures import error_of_mean, free_runs, measured, rests
@@ -302,8 +301,8 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Best,
     summary=("item", "d_stsp", "d_h", "prediction_error", "exponent", "end_spread", "peak_frequency", "data_d_stsp", "data_d_h", "data_peak_frequency"),
-    figure=side_by_side(plots, 2),
     plots=plots,
+    png_plots=2,
     metric="d_stsp",
     # Other recordings, in another unit, or other settings of the measures.
     measured_on=(

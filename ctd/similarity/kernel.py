@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from ctd.kernel import Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp
-from ctd.plots import side_by_side
 from ctd.similarity.features import Features, load
 from ctd.similarity.pairs import distance
 from ctd.similarity.params import Comparison
@@ -96,7 +95,6 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Options,
     summary=(*SUMMARY, *PAIRS),
-    figure=side_by_side(plots),
     plots=plots,
     # Each pair is in one row: a row has about half as many as there are networks.
     advances=lambda inputs: max(1, len(inputs.states or inputs.weights or inputs.points) // 2),

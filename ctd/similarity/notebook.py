@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 
 from ctd.batch import precision, run_items
 from ctd.kernel import View, inputs_of
-from ctd.plots import Figure
 from ctd.plots.png import Canvas, draw
 from ctd.rows import lines_of
 from ctd.similarity.features import features_of
@@ -58,7 +57,7 @@ class Compared:
 
     def figure(self) -> Canvas:
         """Draw the matrix, the dendrogram and the embedding as a matplotlib Figure."""
-        return draw(Figure(pictures(self.tables, self.known, self.method)))
+        return draw(pictures(self.tables, self.known, self.method))
 
 
 def compare(

@@ -53,7 +53,7 @@ from ctd.train_rnn.loss import (
 )
 from ctd.train_rnn.parameters import Parameters, divided, initial, stored, weights_of
 from ctd.train_rnn.params import Network
-from ctd.train_rnn.plots import rnn_figure, rnn_plots
+from ctd.train_rnn.plots import rnn_plots
 from ctd.train_rnn.step import optimizer, train_step
 from ctd.train_rnn.summary import REDUCED, next_jobs, reduce
 
@@ -302,7 +302,6 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Best,
     summary=("item", "eval_loss", "train_loss"),
-    figure=rnn_figure,
     metric="eval_loss",
     # Trials of another task, other noise in evaluation trials, or another loss; n_eval draws more of the same trials.
     measured_on=("task", "trials", "loss", "eval_state_noise", "eval_input_noise"),
@@ -310,5 +309,6 @@ kernel = Kernel(
     curves=("curve",),
     advances=lambda inputs: len(block_ends(inputs)),
     plots=rnn_plots,
+    png_plots=2,
     **OWN_WEIGHTS,
 )

@@ -10,7 +10,6 @@ from ctd.kernel import View
 from ctd.plots import (
     Axis,
     Bars,
-    Figure,
     Group,
     Image,
     Layer,
@@ -41,28 +40,21 @@ N_OUTPUTS, N_PATHS, N_UNITS, N_NETWORKS = 6, 60, 200, 30
 
 @of_group
 def rnn_plots(group: Group) -> list[Plot]:
-    """Loss curves, final losses, accuracies; outputs, states and recurrent weights of the best network."""
+    """Loss curves, accuracies by condition, final losses; outputs, states and recurrent weights of the best network."""
     results, made = group.results, [_curves(group), _losses(group)]
+    if "condition_accuracy" in results and len(ranked(results, "accuracy")):
+        made.insert(1, _accuracies(group))
     if (found := best_row(group, "eval_loss")) is None:
         return made
     best, item = found
     if "accuracy_curve" in results:
         made.append(_curves(group, "accuracy_curve"))
-    if "condition_accuracy" in results:
-        made.append(_accuracies(group))
     if "outputs" in results:
         made.append(_outputs(group.shared, results["outputs"][best], item))
         made.append(_space(group, results["states"][best], item))
     if WEIGHTS in results:
         made.append(_weights(group.inputs, results[WEIGHTS][best], item))
     return made
-
-
-@of_group
-def rnn_figure(group: Group) -> Figure:
-    """The loss curves of the networks, and their accuracies where the trials have conditions."""
-    scored = "condition_accuracy" in group.results and len(ranked(group.results, "accuracy"))
-    return Figure([_curves(group), *([_accuracies(group)] if scored else [])])
 
 
 def _curves(group: Group, name: str = "curve") -> Plot:

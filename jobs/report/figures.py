@@ -6,17 +6,16 @@ If the kernel draws none, the results are plotted by their names, axes and units
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ctd.batch import precision
 from ctd.contract import ContractError
 from ctd.kernel import Var, inputs_of, static_of
-from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points, is_wide, spread
+from ctd.plots import Axis, Layer, Lines, Plot, Points, is_wide, spread
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
@@ -57,52 +56,46 @@ MAX_PLOTS = 4
 
 
 def figure_of(store: Store, group: int) -> Canvas | None:
-    """Draw the kernel's figure of a group; None if the kernel has none, nothing to show, or a reduction that was not made.
+    """Draw the kernel's first plots of a group; None if it draws none, or a reduction was not made.
 
-    Raises JobError if the kernel's `figure` fails, see `of_kernel`.
+    Raises JobError if the kernel's `plots` fails, see `of_kernel`.
     """
     if not _can_draw(store, group):
         return None
     columns, results = data_of(store, group)
-    made = of_kernel(store, group, "figure", columns, results)
-    if not made.plots:
+    plots = of_kernel(store, group, columns, results)[: store.kernel.png_plots]
+    if not plots:
         return None
     several = len(store.job.plan.group_sizes) > 1
     swept = attributes(store.results(group))["swept"] if several else {}
-    which = shorten(", ".join(f"{name} {value}" for name, value in swept.items()), TITLE_WIDTH)
-    title = ", ".join(filter(None, [which, made.title]))
-    title = "\n".join(filter(None, [title, replaced(store, group)]))
-    with explained(store.kernel, "figure", store):
-        return draw(_by_swept(store, replace(made, title=title), columns, results))
+    values = shorten(", ".join(f"{name} {value}" for name, value in swept.items()), TITLE_WIDTH)
+    title = "\n".join(filter(None, [values, replaced(store, group)]))
+    with explained(store.kernel, "plots", store):
+        return draw(_by_swept(store, plots, columns, results), title)
 
 
 def of_kernel(
-    store: Store,
-    group: int,
-    which: Literal["figure", "plots"],
-    columns: Columns,
-    results: Mapping[str, Any],
-) -> Figure:
-    """What the kernel's `figure` or `plots` makes of a group.
+    store: Store, group: int, columns: Columns, results: Mapping[str, Any]
+) -> Sequence[Plot]:
+    """The kernel's `plots` of a group.
 
     Raises JobError if an input file is gone, or if the function raises or returns something else than it should.
     """
     kernel, params, reduced = store.kernel, group_params(store, group), dict[str, np.ndarray]()
+    assert kernel.plots is not None
     if (gathered := f"gathered/{group}") in store.root:
         arrays = child(store.root, gathered).arrays()
         reduced = {n: as_array(decode(np.asarray(a[...]), attributes(a))) for n, a in arrays}
     with precision(static_of(params)):
         with within("a figure reads the input files again"):
             shared = load_group(kernel, params, store.job.base)
-        with explained(kernel, which, store):
-            made: Any = getattr(kernel, which)(inputs_of(params), shared, columns, results, reduced)
-            if which == "figure" and not isinstance(made, Figure):
+        with explained(kernel, "plots", store):
+            plots: Any = kernel.plots(inputs_of(params), shared, columns, results, reduced)
+            if not isinstance(plots, list | tuple):
                 raise ContractError(
-                    f"a {type(made).__module__}.{type(made).__name__} is returned, expected a ctd.plots.Figure"
+                    f"a {type(plots).__module__}.{type(plots).__name__} is returned, expected a list of ctd.plots.Plot"
                 )
-            if isinstance(made, Plot):
-                raise ContractError("one Plot is returned, expected a list of them")
-            return made if isinstance(made, Figure) else Figure(made)
+            return plots
 
 
 def replaced(store: Store, group: int) -> str:
@@ -129,18 +122,18 @@ def data_of(
 
 
 def _can_draw(store: Store, group: int) -> bool:
-    """Whether the kernel has a figure, and what it draws is there."""
+    """Whether the kernel has plots, and what they show is there."""
     kernel = store.kernel
     # A kernel may reduce today, and not when the store was made.
     reduces = kernel.reduce is not None and store.description.reduces
     is_reduced = not reduces or f"gathered/{group}" in store.root
-    return kernel.figure is not None and is_reduced and len(data_of(store, group)[0]["item"]) > 0
+    return kernel.plots is not None and is_reduced and len(data_of(store, group)[0]["item"]) > 0
 
 
 def _by_swept(
-    store: Store, figure: Figure, columns: Mapping[str, Any], results: Mapping[str, Any]
-) -> Figure:
-    """Group the lines of items in a figure by the swept parameter that explains most of the metric; seeds are alike. A field that
+    store: Store, plots: Sequence[Plot], columns: Mapping[str, Any], results: Mapping[str, Any]
+) -> Sequence[Plot]:
+    """Group the lines of items in plots by the swept parameter that explains most of the metric; seeds are alike. A field that
     a search changes has its final values."""
     final = {name: f"final_{name}" for name in searched(store) if f"final_{name}" in results}
     ended = ended_with(store)
@@ -152,7 +145,7 @@ def _by_swept(
         if name not in ("item", *replicates(store)) and (column := read(name)).ndim == 1
     }
     if not swept:
-        return figure
+        return plots
     metric, found = metric_of(store), list[Effect]()
     name = metric.name if metric else ""
     if name in results:
@@ -161,19 +154,18 @@ def _by_swept(
     measured = [effect.parameter for effect in found]
     field = by_importance(found, measured or list(swept), name)[0]
     values = dict(zip(np.asarray(columns["item"]).tolist(), swept[field].tolist(), strict=True))
-    return replace(figure, plots=[by_swept(plot, field, values) for plot in figure.plots])
+    return [by_swept(plot, field, values) for plot in plots]
 
 
 def figure(store: Store, group: int | None = None) -> Canvas:
-    """Draw a group, or all items: the kernel's figure of a single group, else the metric over the sweep, else the kernel's
-    figure of the first group, else the results (`default_plots`). Raises JobError if there is no such group."""
+    """Draw a group, or all items: the kernel's first plots of a single group, else the metric over the sweep, else the kernel's
+    of the first group, else the results (`default_plots`). Raises JobError if there is no such group."""
     groups = range(len(store.job.plan.group_sizes))
     if group is not None and group not in groups:
         raise JobError(f"group: {group} given; the store has the groups 0 to {groups[-1]}")
     if (told := _telling(store, group)) is not None:
         return told
-    made = Figure(default_plots(store, group))
-    return draw(_by_swept(store, made, *data_of(store, group or 0)))
+    return draw(_by_swept(store, default_plots(store, group), *data_of(store, group or 0)))
 
 
 def _telling(store: Store, group: int | None) -> Canvas | None:
@@ -183,14 +175,14 @@ def _telling(store: Store, group: int | None) -> Canvas | None:
     if not compared and (made := figure_of(store, group or 0)) is not None:
         return made
     plot = overview(store, metric.name) if metric else None
-    return draw(Figure([plot])) if plot else None
+    return draw([plot]) if plot else None
 
 
 def save_figures(store: Store, stem: Path) -> list[Path]:
     """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first MAX_GROUPS; return the paths.
 
     The picture of another store, stem-0.zarr, stays as it is. Without a metric nothing compares groups that the kernel
-    draws: stem.png then shows the first one, which has no stem-0.png. If the kernel's own figure has nothing to show, such
+    draws: stem.png then shows the first one, which has no stem-0.png. If the kernel's own plots show nothing, such
     as no cycle, there is no stem.png.
     """
     paths: list[Path] = []

@@ -40,7 +40,7 @@ MAX_MEDIANS = 40
 def overview(store: Store, metric: str) -> Plot | None:
     """Plot the done items by the two swept or searched parameters that explain most of the metric.
 
-    A kernel's figure shows one group, so that a sweep over a static field needs this one to compare its values.
+    A kernel's plots show one group, so that a sweep over a static field needs this one to compare its values.
     None without such a parameter, or with more than MAX_ITEMS items.
     """
     if store.job.plan.n_items > MAX_ITEMS:

@@ -26,7 +26,7 @@ from ctd.cells import READOUT_AXES, Cell
 from ctd.fixed_points.continuation import branch
 from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.curve import System
-from ctd.fixed_points.continuation.table import REDUCED, SUMMARY, figure, plots, reduce
+from ctd.fixed_points.continuation.table import REDUCED, SUMMARY, plots, reduce
 from ctd.fixed_points.network import (
     Network,
     OfDynamics,
@@ -274,8 +274,8 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     summary=SUMMARY,
-    figure=figure,
     plots=plots,
+    png_plots=6,
     # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
     microbatches=(16,),
     cpu_microbatches=(1,),

@@ -12,7 +12,7 @@ from ctd.fixed_points.continuation.branch import CLOSED, END, NOWHERE
 from ctd.fixed_points.network import Network, OfDynamics, warn_of_untried
 from ctd.fixed_points.pictures import ROUNDING, Part, parts
 from ctd.kernel import NoOptions, Var, View
-from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
+from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import component, principal
 from ctd.rows import Columns, alike
 
@@ -219,21 +219,10 @@ def _bifurcations(
 @of_group
 def plots(group: Group) -> list[Plot]:
     """The bifurcation diagrams: h over p, of each constant input; of several units, the first two principal components of h."""
-    return [plot for row in _diagrams(group) for plot in row]
-
-
-@of_group
-def figure(group: Group) -> Figure:
-    """The same, a row for each constant input."""
-    rows = _diagrams(group)
-    return Figure([plot for row in rows for plot in row], rows=len(rows))
-
-
-def _diagrams(group: Group) -> list[list[Plot]]:
     line, x = _shown(group)
-    views = _views(group, line)
     return [
-        [_diagram(group, line, view, part, _met(group, x[part.rows])) for view in views]
+        _diagram(group, line, view, part, _met(group, x[part.rows]))
+        for view in _views(group, line)
         for part in parts(x, "branches")
     ]
 

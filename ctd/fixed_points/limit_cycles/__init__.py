@@ -31,7 +31,6 @@ from ctd.fixed_points.network import (
 )
 from ctd.kernel import Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, jax, jnp
-from ctd.plots import side_by_side
 
 
 class LimitCycle(FromState):
@@ -141,7 +140,6 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Options,
     summary=SUMMARY,
-    figure=side_by_side(plots),
     plots=plots,
     # An item that corrects its cycle would have its neighbours do the same, in vain.
     microbatches=(16,),

@@ -9,7 +9,7 @@ from ctd.fixed_points.network import Map, Network, cell_of, constant_input, map_
 from ctd.fixed_points.search import approach, exact, methods
 from ctd.fixed_points.search.methods import Problem, Problems
 from ctd.fixed_points.search.params import FixedPoint, Options
-from ctd.fixed_points.search.plots import figure, plots
+from ctd.fixed_points.search.plots import plots
 from ctd.fixed_points.search.starts import draw_start, load
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY, reduce
 from ctd.kernel import Kernel, Outcome, Values, Var, View
@@ -147,7 +147,6 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Options,
     summary=SUMMARY,
-    figure=figure,
     plots=plots,
     width=1024,
     # Candidates share weights, so one product serves a microbatch; a wider one leaves the cache.

@@ -11,7 +11,7 @@ from ctd.fixed_points.pictures import ROUNDING, Part, named, parts, unit_circle
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.phase import phase
 from ctd.fixed_points.search.portrait import N_TRIALS, Portrait, portrait, sorts
-from ctd.plots import Axis, Bars, Figure, Group, Layer, Lines, Plot, Points, histogram, of_group
+from ctd.plots import Axis, Bars, Group, Layer, Lines, Plot, Points, histogram, of_group
 from ctd.principal import component
 from ctd.rows import Columns
 from ctd.words import count, number
@@ -26,25 +26,19 @@ N_STATES = 2000
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """State space, chains and spectra of the unique points, by input; their search shares; q over all candidates."""
+    """State space and spectra of the unique points, by input, of one input the chain of its points between them; then other
+    components and chains; their search shares; q over all candidates."""
     ends = _q_of_candidates(group.results)
     if len(group.reduced.get("point", ())) == 0:
         return [ends]
     seen, some = portrait(group), parts(group.reduced["constant_input"], "points")
-    space = [plot for part in some for plot in _spaces(group, seen, part, [(0, 1), (0, 2)])]
+    space = [_spaces(group, seen, part, [(0, 1), (0, 2)]) for part in some]
+    first = [plot for views in space for plot in views[:1]]
+    others = [plot for views in space for plot in views[1:]]
     chains = [plot for part in some for plot in _chain(seen, part)]
-    return [*space, *chains, *(_spectra(seen, part) for part in some), _shares(seen), ends]
-
-
-@of_group
-def figure(group: Group) -> Figure:
-    """State space and spectra; each in a row where there are several inputs; of one input, the chain of its points between them."""
-    seen, some = portrait(group), parts(group.reduced["constant_input"], "points")
-    space = [plot for part in some for plot in _spaces(group, seen, part, [(0, 1)])]
     spectra = [_spectra(seen, part) for part in some]
-    if len(some) > 1:
-        return Figure([*space, *spectra], rows=2 if space else 1)
-    return Figure([*space, *_chain(seen, some[0]), *spectra])
+    main = [*first, *chains, *spectra] if len(some) == 1 else [*first, *spectra, *chains]
+    return [*main, *others, _shares(seen), ends]
 
 
 def _spaces(

@@ -70,7 +70,7 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
 def keep(store: Store) -> str:
     """Store the kernel's plots of the first groups, for readers who do not run its code; return why one has none, or ""."""
     kernel, fault = known_kernel(store), ""
-    if kernel is None or not (kernel.plots or kernel.figure):
+    if kernel is None or not kernel.plots:
         return fault
     for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
         columns, results = data_of(store, group)
@@ -91,20 +91,19 @@ def _label(store: Store, group: int) -> str:
 def _of_kernel(
     store: Store, group: int, columns: Columns, results: Mapping[str, Rows]
 ) -> dict[str, Any]:
-    """The kernel's `plots`, else those of its `figure`, else its results as lines; `error` if that fails, or
-    if the data that they show are others now.
+    """The kernel's `plots`, else its results as lines; `error` if that fails, or if the data that they show are others now.
 
     If the kernel's code is not trusted: the plots that the store keeps, else its results as lines.
     """
     kernel = known_kernel(store)
     if kernel is None and (kept := read_pictures(store, group)):
         return {"plots": [plot_json(plot) for plot in kept]}
-    if kernel is None or not (kernel.plots or kernel.figure):
+    if kernel is None or not kernel.plots:
         generic = generic_plots(store, group, columns, results)
         return {"plots": [plot_json(plot) for plot in generic]}
     try:
-        made = of_kernel(store, group, "plots" if kernel.plots else "figure", columns, results)
-        found: dict[str, Any] = {"plots": [plot_json(plot) for plot in made.plots]}
+        plots = of_kernel(store, group, columns, results)
+        found: dict[str, Any] = {"plots": [plot_json(plot) for plot in plots]}
         return found | ({"error": other} if (other := replaced(store, group)) else {})
     except Exception as error:
         # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.

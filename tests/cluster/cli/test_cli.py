@@ -222,7 +222,7 @@ def test_last_words_name_groups_without_rows(ctd, job_file, tmp_path):
     assert code == 0, err
     said = "table place has no rows of group 0: 6 items ended as stopped (ran its steps)"
     assert out.splitlines()[-2] == said
-    assert "no picture: the kernel's figure has nothing to show" in err
+    assert "no picture: the kernel's plots have nothing to show" in err
 
 
 def test_warnings_of_data_are_told_once():

@@ -321,7 +321,7 @@ def test_the_grid_of_currents_is_drawn(path, fits):
     best = int(np.argmax(found["pvar"]))
     current = found["currents"][best, 1][:, :6]
     np.testing.assert_allclose(np.sort(grid["B to A"], 0)[:, 7], np.sort(current[7]), atol=0.3)
-    assert draw(kernel.figure(inputs, kernel.load(inputs), columns, found, {})).axes
+    assert draw(drawn[: kernel.png_plots]).axes
     lost = found | {"outcome": np.array([1, 1])}
     assert len(kernel.plots(inputs, kernel.load(inputs), columns, lost, {})) == 1
 

@@ -6,7 +6,9 @@ from scipy.stats import binomtest
 
 from ctd import esn
 from ctd.esn import EchoState, Options, kernel, nvar
+from ctd.esn.plots import success
 from ctd.kernel import inputs_of
+from ctd.plots import Group
 from ctd.plots.png import draw
 
 
@@ -107,13 +109,14 @@ def test_a_search_is_drawn_on_true_axes():
     columns = {"leak": rng.uniform(0.2, 1, 12), "ridge": 10 ** rng.uniform(-8, 0, 12)}
     nrmse = np.where(np.arange(12) == 5, np.nan, 0.3)
     out = reduced(columns, nrmse, valid_time=np.arange(12.0))
-    made = esn.figure(inputs_of(EchoState()), None, columns, {}, out)
+    group = Group(inputs_of(EchoState()), None, columns, {}, out)
+    made = success(group)
     draw(made).canvas.draw()
-    for plot in made.plots:
+    for plot in made:
         assert (plot.x.log, plot.y.log) == (False, True)
         assert sorted(plot.layers[0].x) == sorted(columns["leak"])
-    success, error, valid = (plot.layers[0].colour for plot in made.plots)
-    assert not success.any()
+    successes, error, valid = (plot.layers[0].colour for plot in made)
+    assert not successes.any()
     assert np.isnan(error).tolist() == [False] * 11 + [True]
     assert valid.sum() == 66
 
@@ -146,26 +149,22 @@ def test_reduce_interval_is_scipys_of_wilson(nrmse, successes):
 @pytest.mark.parametrize(
     "swept",
     [
-        {},
         {"alpha": [0.1, 1, 10, 100] * 2},
         {"alpha": [0.1, 1] * 4, "g": [1.0, 1, 2, 2] * 2},
         {"alpha": [0.1, 1] * 4, "g": [1.0, 1, 2, 2] * 2, "tau": [1.0] * 4 + [2.0] * 4},
     ],
-    ids=["one", "curve", "map", "three"],
+    ids=["curve", "map", "three"],
 )
 def test_figure_draws(swept):
     columns = {name: np.asarray(values) for name, values in swept.items()}
     nrmse = [0.01, 0.2, np.nan, 0.05, 0.3, 0.02, np.nan, 0.5]
     inputs = inputs_of(EchoState())
     out = reduced(columns, nrmse)
-    made = esn.figure(inputs, None, columns, {}, out)
-    assert made.title == f"{inputs.readout} on {inputs.target}, n = {inputs.n}"
+    made = success(Group(inputs, None, columns, {}, out))
     draw(made).canvas.draw()
-    assert [plot.x.label for plot in made.plots] == 3 * [
-        "g (gain)" if "g" in swept else "alpha" if swept else ""
-    ]
+    assert [plot.x.label for plot in made] == 3 * ["g (gain)" if "g" in swept else "alpha"]
     # Without test and horizon, a replay lasts for the training range: 300 samples of 0.1.
-    notes = [plot.note for plot in made.plots]
+    notes = [plot.note for plot in made]
     assert "is below 0.1" in notes[0]
     assert notes[1].startswith(
         "Median over a point's networks; no value: half of them or more failed"

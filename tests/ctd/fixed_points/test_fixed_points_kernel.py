@@ -327,7 +327,8 @@ def test_flow_in_closed_form(tmp_path):
     with precision(params):
         shared = kernel.load(inputs)
         table = kernel.reduce(inputs, shared, {}, results, kernel.Options(between=0))
-        spectra = kernel.plots(inputs, shared, {}, results, table)[-3]
+        made = kernel.plots(inputs, shared, {}, results, table)
+        (spectra,) = (plot for plot in made if plot.title.startswith("Spectra"))
         order = np.argsort(table["point"][:, 0])
     table = {name: value[order] for name, value in table.items() if np.ndim(value)}
     t = np.sqrt(2 / SLOPE - 1)
@@ -377,7 +378,7 @@ def test_the_table_has_the_plane_of_the_pictures(searched, tmp_path, monkeypatch
     page = (ROOT / "docs" / "dynamics.md").read_text()
     (code,) = re.findall(r"```python\n(figure = jobs(?:(?!```)[\s\S])*)```", page)
     with precision(inputs):
-        made = kernel.figure(inputs, shared, {}, results, turned)
+        made = kernel.plots(inputs, shared, {}, results, turned)
     names = {
         "jobs": SimpleNamespace(figure=lambda store: draw(made)),
         "store": None,
@@ -388,7 +389,7 @@ def test_the_table_has_the_plane_of_the_pictures(searched, tmp_path, monkeypatch
     }
     monkeypatch.chdir(tmp_path)
     exec(code, names)
-    trials, lines = made.plots[0].layers[0], names["figure"].axes[0].lines
+    trials, lines = made[0].layers[0], names["figure"].axes[0].lines
     for k in range(len(trials.x)):
         line = lines[len(lines) - len(trials.x) + k]
         np.testing.assert_allclose(line.get_xydata().T, [trials.x[k], trials.y[k]], atol=1e-12)
@@ -401,8 +402,7 @@ def test_pictures_have_no_axis_without_variance(searched):
     line = shared._replace(states=states[..., :1] * np.arange(1, states.shape[-1] + 1))
     with precision(inputs):
         flat, full = (kernel.plots(inputs, s, {}, results, table) for s in (line, shared))
-        (plane,) = kernel.figure(inputs, line, {}, results, table).plots
-    assert plane.title == "Spectra of the linearisation"
+    assert flat[0].title == "Spectra of the linearisation"
     spaces = [[plot.title for plot in made if "State space" in plot.title] for made in (flat, full)]
     assert spaces[0] == []
     assert len(spaces[1]) == 2
@@ -415,9 +415,12 @@ def test_figure_is_drawn(searched, tmp_path, monkeypatch):
         empty = kernel.reduce(inputs, shared, {}, none, kernel.Options())
     for some, table in ((results, full), (none, empty)):
         with precision(inputs):
-            figure = kernel.figure(inputs, shared, {}, some, table)
-        draw(figure).savefig(tmp_path / "points.png")
-        space, plane = figure.plots
+            plots = kernel.plots(inputs, shared, {}, some, table)
+        if not len(table["q"]):
+            assert [plot.title for plot in plots] == ["Where the searches ended"]
+            continue
+        draw(plots).savefig(tmp_path / "points.png")
+        space, plane = plots[:2]
         points = [layer for layer in space.layers if isinstance(layer, Points)]
         assert sum(len(layer.x) for layer in points) == len(table["q"])
         modes = [layer for layer in plane.layers if isinstance(layer, Points)]
@@ -428,23 +431,19 @@ def test_figure_is_drawn(searched, tmp_path, monkeypatch):
     # Two inputs: a row of state spaces, one of spectra; the points keep their numbers.
     own = np.arange(len(full["q"]))[:, None] % 2 / 4
     with precision(inputs):
-        figure = kernel.figure(inputs, shared, {}, results, full | {"constant_input": own})
-    draw(figure).canvas.draw()
-    assert figure.rows == 2
-    assert [plot.title.partition("x = ")[2] for plot in figure.plots] == ["(0)", "(0.25)"] * 2
-    for k, plot in enumerate(figure.plots):
+        plots = kernel.plots(inputs, shared, {}, results, full | {"constant_input": own})[:4]
+    draw(plots).canvas.draw()
+    assert [plot.title.partition("x = ")[2] for plot in plots] == ["(0)", "(0.25)"] * 2
+    for k, plot in enumerate(plots):
         keys = [layer.key for layer in plot.layers if isinstance(layer, Points)]
         assert (np.concatenate(keys) % 2 == k % 2).all()
     # Of more than MOST_INPUTS, one picture says so.
     monkeypatch.setattr("ctd.fixed_points.pictures.MOST_INPUTS", 1)
     with precision(inputs):
-        many = kernel.figure(inputs, shared, {}, results, full | {"constant_input": own}).plots
-    assert len(many) == 2
+        many = kernel.plots(inputs, shared, {}, results, full | {"constant_input": own})[:2]
     assert all("Points of 2 constant inputs together" in plot.note for plot in many)
     # The first of two outputs gives the colours.
     two = full | {"output": np.repeat(full["output"], 2, axis=1)}
     with precision(inputs):
-        assert (
-            kernel.figure(inputs, shared, {}, results, two).plots[-1].scale.label
-            == "readout 1 of 2"
-        )
+        plots = kernel.plots(inputs, shared, {}, results, two)
+    assert plots[1].scale.label == "readout 1 of 2"

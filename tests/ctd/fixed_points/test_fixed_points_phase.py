@@ -8,7 +8,6 @@ from ctd.fixed_points import find
 from ctd.fixed_points.connections import Table, graph
 from ctd.fixed_points.pictures import Part
 from ctd.fixed_points.search.phase import GRID, phase, zero_line
-from ctd.plots import Figure
 from ctd.plots.png import draw
 
 
@@ -72,7 +71,7 @@ def test_graph_of_connections():
     again = graph(table._replace(seen=np.array([[5.0], [6], [7]])), leads, Part(np.arange(3)))
     assert again.layers[0].x.tolist() == [[5, 6], [5, 7]]
     assert again.x.label == "principal component 1 of the states"
-    draw(Figure([plot])).canvas.draw()
+    draw([plot]).canvas.draw()
     # Of the points at one input alone.
     some = graph(table, leads, Part(np.array([0, 2]), ", x = (1)"))
     assert some.title == "Which point leads to which, x = (1)"

@@ -179,9 +179,9 @@ def test_networks_learn_a_sine(tmp_path):
         found["target"][0, :, 0], np.sin(np.arange(300) * 2 * np.pi / 100), atol=1e-5
     )
     inputs, columns = inputs_of(params), {"item": np.arange(8)}
-    drawn_first = kernel.plots(inputs, None, columns, found, {})[0]
-    assert drawn_first.title == "A test trial"
-    assert draw(kernel.figure(inputs, None, columns, found, {})).axes
+    plots = kernel.plots(inputs, None, columns, found, {})
+    assert plots[0].title == "A test trial"
+    assert draw(plots).axes
 
 
 LATE = (np.arange(300) // 10 == 20)[:, None] * 1.0

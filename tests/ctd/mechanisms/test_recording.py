@@ -222,16 +222,13 @@ print(np.asarray(factors).tobytes().hex(), np.asarray(variances).tobytes().hex()
 
 
 def test_a_recording_of_each_mechanism_is_drawn():
-    """Four recordings, the first two of one mechanism; of a single one, also its spikes."""
+    """Four recordings, the first two of one mechanism, and the spikes of the first."""
     results = {"train": np.ones((4, 3, 5, 6)), "recording.factors": np.zeros((4, 3, 5, 3)),
                "recording.mechanism": np.array([5, 5, 0, 1])}  # fmt: skip
-    draw = lambda some: kernel.figure(
-        None, None, {"item": np.arange(4)[some]}, {n: v[some] for n, v in results.items()}, {}
-    )
-    titles = [plot.title for plot in draw(slice(4)).plots]
-    assert titles == ["two_attractors, item 2", "line, item 3", "chaos, item 0"]
-    titles = [plot.title for plot in draw(slice(2)).plots]
-    assert titles == ["Spikes of one trial, chaos, item 0", "Factors of twenty trials"]
+    plots = kernel.plots(None, None, {"item": np.arange(4)}, results, {})
+    names = ["two_attractors, item 2", "line, item 3", "chaos, item 0"]
+    spikes = "Spikes of one trial, chaos, item 0"
+    assert [plot.title for plot in plots] == [*(f"Factors, {name}" for name in names), spikes]
 
 
 def test_factors_round_the_same_on_any_number_of_cores(capsys):

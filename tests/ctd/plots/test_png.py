@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctd.late import Late
-from ctd.plots import Axis, Band, Bars, Figure, Image, Lines, Plot, Points, Scale, Spans
+from ctd.plots import Axis, Band, Bars, Image, Lines, Plot, Points, Scale, Spans
 from ctd.plots.labels import MAX_TICKS
 from ctd.plots.png import draw
 
@@ -15,20 +15,18 @@ X = np.arange(4.0)
 
 
 def axes_of(*layers, **more):
-    figure = draw(Figure([Plot("title", layers, **more)]))
+    figure = draw([Plot("title", layers, **more)])
     figure.canvas.draw()
     return figure.axes
 
 
 def test_axes_say_what_the_plot_says():
     made = draw(
-        Figure(
-            [
-                Plot("left", [Lines(X, X + 1)], Axis("time (s)"), Axis("loss", log=True)),
-                Plot("right", [Points(X, X)], note="what to look for"),
-            ],
-            "both",
-        )
+        [
+            Plot("left", [Lines(X, X + 1)], Axis("time (s)"), Axis("loss", log=True)),
+            Plot("right", [Points(X, X)], note="what to look for"),
+        ],
+        "both",
     )
     made.canvas.draw()
     left, right = made.axes
@@ -218,7 +216,15 @@ def test_names_of_categories_do_not_overlap(texts, told, label):
 
 def test_plots_of_one_scale_share_a_colour_bar():
     plots = [Plot("a", [Points(X, X, colour=X)], scale=Scale("q", low=0, high=1))] * 2
-    assert len(draw(Figure(plots)).axes) == 3
+    assert len(draw(plots).axes) == 3
+
+
+@pytest.mark.parametrize(("n", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3)])
+def test_rows_of_plots(n, rows, columns):
+    axes = draw([Plot(f"{k}", [Points(X, X)]) for k in range(n)]).axes
+    assert [ax.get_title() for ax in axes] == [f"{k}" for k in range(n)]
+    grid = axes[-1].get_subplotspec().get_gridspec()
+    assert (grid.nrows, grid.ncols) == (rows, columns)
 
 
 def test_nothing_to_draw_is_drawn():
@@ -226,7 +232,7 @@ def test_nothing_to_draw_is_drawn():
         Lines(X, np.full(4, np.nan), "nan", colour=[np.nan]), Points([], [], "none"), equal=True
     )
     axes_of(Bars([], [], []), Image(np.full((2, 2), np.nan)))
-    assert not draw(Figure([])).axes
+    assert not draw([]).axes
 
 
 @pytest.mark.parametrize(
@@ -242,7 +248,7 @@ def test_a_legend_covers_no_marks(places):
     turn = np.linspace(0, 2 * np.pi, 300)
     x, y = np.array(places)
     layers = [Lines(np.cos(turn), np.sin(turn), "circle"), Points(x, y, "marks")]
-    canvas = draw(Figure([Plot("spectrum", layers, equal=True)]))
+    canvas = draw([Plot("spectrum", layers, equal=True)])
     canvas.canvas.draw()
     (axes,) = canvas.axes
     marks = axes.transData.transform(np.stack([x, y], axis=1))
@@ -271,7 +277,7 @@ def test_a_legend_covers_no_shaded_lines(log):
     """Their vertices, which matplotlib's "best" does not see, lie in all corners."""
     x, y = np.random.default_rng(0).uniform(-1, 1, (2, 1, 2000))
     lines = Lines(10**x if log else x, 10 ** (5 * y) if log else y, "trials", colour=x)
-    canvas = draw(Figure([Plot("space", [lines], Axis(log=log), Axis(log=log))]))
+    canvas = draw([Plot("space", [lines], Axis(log=log), Axis(log=log))])
     canvas.canvas.draw()
     axes = canvas.axes[0]
     legend = axes.get_legend().get_window_extent()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ctd.plots import Band, Figure, Lines, Plot
+from ctd.plots import Band, Lines, Plot
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 
@@ -22,7 +22,7 @@ def test_few_values_have_medians_over_their_lines():
     assert sorted(layer.colour[0] for layer in medians) == [-2.0, 0.0]
     assert not any(isinstance(layer, Band) for layer in made.layers)
     assert made.note == "Thick: median over items."
-    (ax,) = draw(Figure([made])).axes  # no colour bar: the legend tells the colours
+    (ax,) = draw([made]).axes  # no colour bar: the legend tells the colours
     keys = [handle.get_color() for handle in ax.get_legend().legend_handles]
     assert [tuple(key) for key in keys] == [tuple(line.get_color()) for line in ax.lines[-2:]]
     assert len({tuple(key[:3]) for key in keys}) == 2
@@ -43,7 +43,7 @@ def test_more_values_than_a_legend_holds_are_told_by_the_colour_bar():
     made = by_swept(Plot("curves", [lines]), "gain", {k: 10.0**k for k in range(11)})
     assert {layer.name for layer in made.layers} == {""}
     assert made.scale.label == "log10 gain"
-    assert len(draw(Figure([made])).axes) == 2
+    assert len(draw([made]).axes) == 2
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_truths_are_named_as_such():
 def test_texts_have_a_colour_each():
     made = by_swept(PLOT, "cell", dict(zip(range(10, 16), "aabbaa", strict=True)))
     assert [layer.name for layer in made.layers if getattr(layer, "name", "").startswith("cell")]
-    draw(Figure([made]))
+    draw([made])

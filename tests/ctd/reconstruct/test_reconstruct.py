@@ -182,7 +182,7 @@ def test_a_run_at_rest_is_drawn_as_a_point():
     params, found = fitted("bound")
     shared = kernel.load(inputs_of(params))
     group = lambda outcome: (inputs_of(params), shared, {"item": np.arange(4)}, found | {"outcome": np.array(outcome)}, {})  # fmt: skip
-    names = lambda outcome: [layer.name for layer in kernel.figure(*group(outcome)).plots[0].layers]
+    names = lambda outcome: [layer.name for layer in kernel.plots(*group(outcome))[0].layers]
     assert names([0, 2, 1, 3]) == ["data", "network, item 0"]
     assert names([1, 2, 1, 1]) == ["data", "network, item 1, at rest"]
 
@@ -192,9 +192,11 @@ def test_the_title_says_which_recording_is_drawn():
     shared = kernel.load(inputs_of(params))
     several = shared._replace(measured=Recordings(*(np.repeat(v, 3, 0) for v in shared.measured)))
     for given, end in ((shared, ""), (several, "; the first of 3 recordings")):
-        made = kernel.figure(inputs_of(params), given, {"item": np.arange(4)}, found, {})
+        made = kernel.plots(inputs_of(params), given, {"item": np.arange(4)}, found, {})
         titles = ("Attractor, true and generated", "Power spectra, channel 0")
-        assert [plot.title for plot in made.plots] == [title + end for title in titles]
+        assert [plot.title for plot in made[: kernel.png_plots]] == [
+            title + end for title in titles
+        ]
 
 
 def test_the_best_fits_and_medians():

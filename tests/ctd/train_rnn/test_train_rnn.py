@@ -228,7 +228,8 @@ def test_reduce_and_figure(outcome):
         assert value.ndim == len(kernel.reduced[name].axes), name
     if not all(outcome):
         np.testing.assert_allclose(reduced["curve_quantile"][1], [3, 2, 0.3])
-    (plot,) = kernel.figure(small(), None, columns, results, reduced).plots
+    plot, losses = kernel.plots(small(), Shared(trials), columns, results, reduced)[:2]
+    assert losses.title == "Evaluation against training loss"
     # The curves are of the training loss. Lines of diverged networks have no colour of it.
     assert plot.scale.label == ("" if all(outcome) else "log10 evaluation loss")
     lines = {layer.name: layer for layer in plot.layers if isinstance(layer, Lines)}
@@ -241,7 +242,7 @@ def test_reduce_and_figure(outcome):
     if len(trained):
         np.testing.assert_array_equal(lines["networks"].y, curves[trained])
     of_file = small(task="file", trials="data/trials.npz")
-    (plot,) = kernel.figure(of_file, None, columns, results, reduced).plots
+    plot = kernel.plots(of_file, Shared(trials), columns, results, reduced)[0]
     assert plot.title.endswith(", trials of trials.npz")
 
 

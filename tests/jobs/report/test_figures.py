@@ -12,7 +12,7 @@ from stores import JOB, make, run
 
 import jobs
 from ctd.kernel import Var
-from ctd.plots import Axis, Figure, Lines, Plot, Points, tick
+from ctd.plots import Axis, Lines, Plot, Points, tick
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import table
@@ -48,7 +48,7 @@ def store(tmp_path_factory):
 
 def norms(inputs, shared, columns, results, reduced):
     drawn = Lines(columns["rate"][:], results["norm"][:])
-    return Figure([Plot("norms", [drawn], Axis("rate"), Axis("norm"))])
+    return [Plot("norms", [drawn], Axis("rate"), Axis("norm"))]
 
 
 def elsewhere(*given):
@@ -57,8 +57,8 @@ def elsewhere(*given):
     return Figure()
 
 
-def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=norms))
+def test_a_kernels_plots_are_drawn(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, plots=norms))
     paths = save_figures(store, tmp_path / "t")
     assert [path.name for path in paths] == ["t.png", "t-0.png", "t-1.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
@@ -75,10 +75,10 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
         patch.setattr(store, "description", replace(store.description, metric=""))
         found = save_figures(store, tmp_path / "v")
         assert [path.name for path in found] == ["v.png", "v-1.png"], "v.png is that of group 0"
-    monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=elsewhere))
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, plots=elsewhere))
     with pytest.raises(
         JobError,
-        match=r"figure: a matplotlib.figure.Figure is returned, expected a ctd.plots.Figure",
+        match=r"plots: a matplotlib.figure.Figure is returned, expected a list of ctd.plots.Plot",
     ):
         save_figures(store, tmp_path / "u")
 
@@ -116,9 +116,9 @@ def test_a_figure_that_raises_is_told_with_its_line(store, tmp_path, monkeypatch
     def broken(inputs, shared, columns, results, reduced):
         return columns["n"][0].shape[2]
 
-    monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=broken))
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, plots=broken))
     with pytest.raises(
-        JobError, match=r"figure: .*Error: .*\n.*test_figures.py, line \d+, in broken"
+        JobError, match=r"plots: .*Error: .*\n.*test_figures.py, line \d+, in broken"
     ):
         save_figures(store, tmp_path / "t")
 
@@ -127,11 +127,11 @@ def test_a_figure_needs_no_reduction(tmp_path, monkeypatch):
     """A kernel of one's own often has none, and its stores no gathered group."""
     made, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}})
     monkeypatch.setattr(
-        made, "kernel", replace(made.kernel, figure=norms, reduce=None, reduced={}, summary=())
+        made, "kernel", replace(made.kernel, plots=norms, reduce=None, reduced={}, summary=())
     )
     assert "gathered/0" not in made.root
     assert [axes.get_title() for axes in figure(made).axes] == ["norms"]
-    empty = replace(made.kernel, figure=lambda *given: Figure([]))
+    empty = replace(made.kernel, plots=lambda *given: [])
     monkeypatch.setattr(made, "kernel", empty)
     assert save_figures(made, tmp_path / "empty") == [], "as where no cycle was found"
     assert not (tmp_path / "empty.png").exists()
@@ -151,7 +151,7 @@ def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
         return norms(inputs, shared, columns, results, reduced)
 
     monkeypatch.setattr(
-        made, "kernel", replace(made.kernel, figure=look, reduce=None, reduced={}, summary=())
+        made, "kernel", replace(made.kernel, plots=look, reduce=None, reduced={}, summary=())
     )
     assert figure(made) is not None
     (plot,) = default_plots(made, 0)
@@ -193,7 +193,7 @@ def test_results_along_names_are_marks_beside_the_names(tmp_path):
 
 
 def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=norms))
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, plots=norms))
     for path in (tmp_path / "t.png", tmp_path / "t-0.png"):
         path.write_text("old")
     with full_disk(), pytest.raises(JobError, match="too large"):
@@ -282,7 +282,7 @@ def test_what_optuna_proposes_is_drawn_as_what_was_swept(tmp_path, law, log):
     made, _ = run(
         tmp_path / "o.zarr", {k: v for k, v in HALVING.items() if k != "sweep"} | {"search": search}
     )
-    made.kernel = replace(made.kernel, figure=lambda *given: Figure([]))
+    made.kernel = replace(made.kernel, plots=lambda *given: [])
     assert [path.name for path in save_figures(made, tmp_path / "o")] == ["o.png"]
     plot = overview(made, "loss")
     assert (plot.title, plot.x.log) == ("loss against rate", log)
@@ -299,20 +299,18 @@ def test_no_medians_are_told_of_where_none_are_drawn(store, monkeypatch):
 
 def test_items_that_differ_in_their_seeds_alone_have_no_legend(store):
     plot = Plot("curves", [Lines([0, 1], np.zeros((2, 2)), item=np.arange(2))])
-    drawn = Figure([plot])
+    drawn = [plot]
     two = np.arange(2)
     assert _by_swept(store, drawn, {"item": two, "seed": two}, {}) is drawn
     made = _by_swept(store, drawn, {"item": two, "seed": two, "rate": two / 2}, {})
-    assert [layer.name for layer in made.plots[0].layers] == ["rate = 0", "rate = 0.5"]
+    assert [layer.name for layer in made[0].layers] == ["rate = 0", "rate = 0.5"]
 
 
 def test_lines_of_a_population_have_the_final_values_of_what_it_moves():
     made = whole_store("tournament")
     columns, found = data_of(made, 0)
     plot = Plot("curves", [Lines([0, 1], np.zeros((8, 2)), item=columns["item"][:])])
-    named = {
-        layer.name for layer in _by_swept(made, Figure([plot]), columns, found).plots[0].layers
-    }
+    named = {layer.name for layer in _by_swept(made, [plot], columns, found)[0].layers}
     assert named == {f"final_rate = {tick(rate)}" for rate in results(made)["final_rate"].tolist()}
 
 

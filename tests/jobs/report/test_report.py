@@ -135,7 +135,7 @@ def test_a_picture_that_fails_is_said_and_the_rest_stays(store, monkeypatch):
     assert "once plots is mended, `ctd gather " in after
     assert len(content["tables"]) == 3
     draws(lambda *given: Plot("alone", []))
-    assert "one Plot is returned, expected a list" in keep(store), "in the terminal, too"
+    assert "a ctd.plots.Plot is returned, expected a list" in keep(store), "in the terminal, too"
     draws(lambda *given: [])
     assert Content(store).results()["groups"][0]["items"].endswith("1 failed: 21 stopped")
 

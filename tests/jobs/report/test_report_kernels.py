@@ -15,7 +15,7 @@ def test_content_has_the_pictures_of_the_kernel(name):
         "train_rnn": ["Training vanilla", "Evaluation against training loss", "Outputs of item", "State space",
                       "Recurrent weights"],
         "esn": ["Success", "Replay error", "Valid time", "Replay of item", "Training error by pass", "Replay error"],
-        "fixed_points": ["State space", "State space", "Spectra", "Search shares", "Where the searches"],
+        "fixed_points": ["State space", "Spectra", "State space", "Search shares", "Where the searches"],
     }  # fmt: skip
     found = Content(finished(name)).results()
     groups = found["groups"]
