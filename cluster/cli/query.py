@@ -9,6 +9,7 @@ import typer
 
 from cluster.cli import options
 from cluster.cli.display import (
+    cell,
     err,
     n_rows,
     out,
@@ -21,7 +22,7 @@ from cluster.cli.display import (
 )
 from cluster.cli.outcome import no_rows, say_warnings
 from jobs.errors import JobError, advised, count
-from jobs.query.query import Asked, answer, described, sort_keys
+from jobs.query.query import Asked, answer, described, sort_keys, summed_up
 from jobs.query.shelf import Shelf, open_all
 from jobs.query.tables import tables_of, varied
 from jobs.store.store import Mode, Store
@@ -109,8 +110,8 @@ def _default_columns(
     """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
     differs between stores; what the rows are sorted by; others as they come, entries of the weights last.
 
-    Left out are an item's place, its group if there is one, its status if all are done, columns of kernels without rows, and
-    a swept text that has one value, which a line tells.
+    Left out are an item's place, its group if there is one, its status if all are done, columns of kernels without rows, and,
+    of what neither was swept nor sums up the kernel, columns with NaN alone, or with one value, which a line tells.
     """
     n_first, differing, stores, known = 1, set[str](), _stores_of(store), list(found)
     if isinstance(store, Shelf):
@@ -130,13 +131,22 @@ def _default_columns(
         hidden.add("group")
     if "status" in known and set(found["status"]) <= {"done"}:
         hidden.add("status")
-    if same := _of_one_value(stores, inputs, found):
-        err.print(f"in all rows: {', '.join(f'{name} {found[name][0]}' for name in same)}")
+    stays = hidden.union(["group"], first, inputs, sorted_by, summed_up(stores))
+    same = [name for name in known if name not in stays and _is_constant(found[name])]
+    same = [*_of_one_value(stores, inputs, found), *same]
+    values = {name: found[name][0] for name in same}
+    if finite := [f"{name} {cell(value)}" for name, value in values.items() if value == value]:
+        err.print(f"in all rows: {', '.join(finite)}")
     hidden |= {*same}
     hidden -= set(sorted_by)
     others = sorted(known, key=lambda name: kind(name) == "weights")  # few ask for these
     order = dict.fromkeys([*first, *inputs, *sorted_by, *others])
     return {name: found[name] for name in order if name in known and name not in hidden}
+
+
+def _is_constant(column: np.ndarray) -> bool:
+    """Whether several rows have one value, or NaN alone."""
+    return len(column) > 1 and bool((column == column[0]).all() or (column != column).all())
 
 
 def _of_one_value(

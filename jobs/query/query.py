@@ -269,3 +269,9 @@ def _array(store: Store, name: str, source: str | None) -> tuple[str, tuple[str,
 def _candidates(tables: Source) -> Iterator[str]:
     yield "items"  # before the others, whose names are to be looked up
     yield from tables.names()[1:]
+
+
+def summed_up(stores: Sequence[Store]) -> set[str]:
+    """The columns that the kernels' summaries name, without those that have a usual value, which need not be shown."""
+    told = [one.description for one in stores]
+    return {n for d in told for n in d.summary if n not in d.reduced or not d.reduced[n].usual}

@@ -21,13 +21,13 @@ from typing import Any
 
 from jobs.errors import JobError
 from jobs.gather.gather import left_out
-from jobs.query.query import table, tables
+from jobs.query.query import summed_up, table, tables
 from jobs.query.tables import nothing_yet
 from jobs.redact import redact
 from jobs.report.factors import zipped
 from jobs.report.figures import default_plots
 from jobs.report.page.answer import answers
-from jobs.report.page.encode import plot_json, summed_up, table_json, titles_of
+from jobs.report.page.encode import plot_json, table_json, titles_of
 from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
 from jobs.report.page.several import several as several

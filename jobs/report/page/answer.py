@@ -10,7 +10,8 @@ import pandas as pd
 from jobs.errors import count
 from jobs.query.best import Best, bests_of
 from jobs.query.columns import brief
-from jobs.report.page.encode import plot_json, summed_up, table_json
+from jobs.query.query import summed_up
+from jobs.report.page.encode import plot_json, table_json
 from jobs.report.sweep import overview
 from jobs.store.arrays import attributes
 from jobs.store.store import Store, again_command, metric_of

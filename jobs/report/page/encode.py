@@ -137,12 +137,6 @@ def titles_of(stores: Sequence[Store]) -> dict[str, str]:
     }
 
 
-def summed_up(stores: Sequence[Store]) -> set[str]:
-    """The columns that the kernels' summaries name, without those that have a usual value, which need not be shown."""
-    told = [one.description for one in stores]
-    return {n for d in told for n in d.summary if n not in d.reduced or not d.reduced[n].usual}
-
-
 def table_json(
     name: str,
     frame: pd.DataFrame,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from jobs.errors import count
-from jobs.query.query import table, tables
+from jobs.query.query import summed_up, table, tables
 from jobs.query.shelf import Shelf
 from jobs.redact import redact
 from jobs.report.effects import by_importance, effects_of_stores, has_value
@@ -20,7 +20,6 @@ from jobs.report.page.encode import (
     has_items,
     join_plots,
     some_rows,
-    summed_up,
     table_json,
     titles_of,
 )
