@@ -74,7 +74,7 @@ def test_best_outcome(trained):
     first, second = trained.description.outcomes[:2]
     for name, text in ((first.name, None), (second.name, f"{second.name}: {second.reason}")):
         columns = {k: frame[k].to_numpy() for k in frame} | {"outcome": np.full(len(frame), name)}
-        assert best_of(trained, columns, Metric("eval_loss")).facts().get("outcome") == text
+        assert bests_of(trained, columns, Metric("eval_loss"))[0].facts().get("outcome") == text
 
 
 def test_a_metric_that_the_job_does_not_have_is_told_by_what_it_is(trained):
