@@ -18,7 +18,7 @@ from jobs.report.warnings import ended, is_told, warnings_of
 from jobs.run.progress import Progress
 from jobs.spec.trust import is_ctds_kernel, own_code
 from jobs.storage.addresses import beside, local_path
-from jobs.store.store import Store, metric_of, resume_command
+from jobs.store.store import Store, metric_of, resume_command, swept_bases
 
 MOST_ITEMS = 10
 """Items that are shown of a search by another metric than the kernel's."""
@@ -131,7 +131,7 @@ def show_results(store: Store) -> None:
         show_summary(store)
     else:
         show_table(best, title=f"items, the best by {name} first")
-    if any(map(store.description.is_basis, store.swept)):
+    if swept_bases(store):
         out.print(f"next    ctd best {shlex.quote(store.address)}")
     elif len(best["item"]) and np.isfinite(best[name][0]):
         out.print(f"best    item {best['item'][0]}, {name} {best[name][0]:.4g}")

@@ -14,7 +14,6 @@ import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ from jobs import keys
 from jobs.errors import JobError, advised, writing
 from jobs.gather.check import check
 from jobs.gather.gather import gather_to_look
-from jobs.storage import addresses, objects
+from jobs.storage import objects
 from jobs.storage.addresses import SUFFIX
 from jobs.storage.lease import describe, drivers
 from jobs.store.card import Card, current_card
-from jobs.store.store import Store, title_of
+from jobs.store.store import Store, links_of, title_of
 
 CRATE = "ro-crate-metadata.json"
 
@@ -101,7 +100,10 @@ def _refuse(store: Store, path: Path, about: About) -> None:
         raise JobError(
             f"{store.address}: is being run by {describe(running[0])}; archive it when the run has ended"
         )
-    _refuse_links(store)
+    for link in links_of(store, whole=True):  # what it leads to would be published
+        raise JobError(
+            f"{store.address}: {link} is a link to {os.path.realpath(link)}, which is no part of the store; delete it"
+        )
     if about.date:
         try:
             time.strptime(about.date, "%Y-%m-%d")
@@ -109,19 +111,6 @@ def _refuse(store: Store, path: Path, about: About) -> None:
             raise JobError(f"--date {about.date}: a date such as 2026-11-28 expected") from None
     if about.license:
         _license(about.license)
-
-
-def _refuse_links(store: Store) -> None:
-    """Raise JobError if a file or folder of the store is a link: what it leads to would be published. The folder results may be one."""
-    top = addresses.local_path(store.address)
-    results = Path(os.path.realpath(top), "results") if top else Path()
-    folders = [results.parent, results] if results.is_symlink() else [results.parent]
-    for folder, inner, names in chain.from_iterable(map(os.walk, folders if top else [])):
-        for path in (Path(folder, name) for name in (*inner, *names)):
-            if path.is_symlink() and path != results:
-                raise JobError(
-                    f"{store.address}: {path} is a link to {os.path.realpath(path)}, which is no part of the store; delete it"
-                )
 
 
 def _add(archive: zipfile.ZipFile, key: str, data: bytes) -> None:

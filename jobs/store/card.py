@@ -24,7 +24,7 @@ from jobs.storage.checksums import checksummed, verified_as
 from jobs.store.arrays import DONE
 from jobs.store.finding import Read, is_store
 from jobs.store.marker import Marker
-from jobs.store.store import Store, metric_of, refuse_links
+from jobs.store.store import Store, metric_of, refuse_links, swept_bases
 
 Whole = Annotated[int, Field(ge=0, lt=2**53)]
 """A count: a card may be a stranger's."""
@@ -185,8 +185,8 @@ def _best(store: Store) -> tuple[float | None, int | None]:
 
 def _is_measured_twice(store: Store, table: Any) -> bool:
     """Whether items differ in a field that changes what the metric is measured on, so that there is no best of all."""
-    names = [name for name in store.swept if store.description.is_basis(name) and name in table]
-    return any(len(np.unique(table[name][...], axis=0)) > 1 for name in names)
+    values = (table[name][...] for name in swept_bases(store) if name in table)
+    return any(len(np.unique(column, axis=0)) > 1 for column in values)
 
 
 def _put(store: Store, card: Card, stamp: str) -> None:

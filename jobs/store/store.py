@@ -8,9 +8,10 @@ done: a result may equal the fill value.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -310,21 +311,32 @@ def shared_fields(store: Store, group: int) -> dict[str, Any]:
     return dict(content)
 
 
-def refuse_links(store: Store) -> None:
-    """Raise JobError if the store is an archive, or has a folder that is a link: writes and deletions below it would happen elsewhere.
+def links_of(store: Store, *, whole: bool = False) -> Iterator[str]:
+    """Yield the folders of a store that are links, but for those in results/, which only a run writes to.
 
-    The store itself may be a link, and so may folders in results/, which only a run writes to.
+    whole: its files, too, and what lies in results/. The store itself and results/ may be links.
     """
     path = addresses.local_path(store.address)
-    refuse_zip(path)
     top = os.path.realpath(path) if path else ""
-    for folder, inner, _ in os.walk(top) if path else ():
+    results = os.path.join(top, "results")
+    for folder, inner, files in chain(os.walk(top), os.walk(results) if whole else ()):
         if folder == top and "results" in inner:
             inner.remove("results")
-        for link in (os.path.join(folder, name) for name in inner):
-            if os.path.islink(link):
-                what = f"{link} is a link to {os.path.realpath(link)}, where ctd writes and deletes nothing"
-                raise JobError(f"{store.address}: {what}; make it a folder of the store")
+        names = (*inner, *files) if whole else inner
+        yield from filter(os.path.islink, (os.path.join(folder, name) for name in names))
+
+
+def refuse_links(store: Store) -> None:
+    """Raise JobError if the store is an archive, or for a link of `links_of`: writes and deletions below it would happen elsewhere."""
+    refuse_zip(addresses.local_path(store.address))
+    for link in links_of(store):
+        what = f"{link} is a link to {os.path.realpath(link)}, where ctd writes and deletes nothing"
+        raise JobError(f"{store.address}: {what}; make it a folder of the store")
+
+
+def swept_bases(store: Store) -> list[str]:
+    """The swept fields that change what the kernel's metric is measured on: items that differ in them do not compare."""
+    return [name for name in store.swept if store.description.is_basis(name)]
 
 
 def metric_of(store: Store, by: str | None = None, mode: Mode | None = None) -> Metric | None:
