@@ -87,10 +87,13 @@ def fill_hdf5(
 
 
 @contextmanager
-def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file to write into, which takes its place at `path` once it is complete. Raises as `write_hdf5` does."""
+def new_hdf5(path: str | Path, *, typed: bool = True) -> Iterator[h5py.File]:
+    """Open an HDF5 file to write into, which takes its place at `path` once it is complete. typed: see `replacing`.
+
+    Raises as `write_hdf5` does.
+    """
     try:
-        with replacing(path, typed=True) as new, hdf5_writer(new) as file:
+        with replacing(path, typed=typed) as new, hdf5_writer(new) as file:
             yield file
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error

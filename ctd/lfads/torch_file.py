@@ -24,10 +24,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from ctd.containers import opened_hdf5
-from ctd.data import new_hdf5, read_hdf5
+from ctd.data import read_hdf5
 from ctd.lfads.chop import Windows, merge_into, merged_shape
 from ctd.lfads.numpy_file import is_evaluation
 from ctd.words import some
@@ -64,48 +65,47 @@ DECODER = {"decoder.w": "decoder_w", "decoder.b": "decoder_b"}
 
 
 def write(
-    path: str | Path,
+    file: h5py.File,
     chunks: Iterable[Mapping[str, np.ndarray]],
     n: Sequence[int],
     attributes: Mapping[str, object],
     windows: Sequence[Windows] | None = None,
     recorded: np.ndarray | None = None,
 ) -> None:
-    """Write the results of all chunks, one by one, so that memory holds one chunk.
+    """Write the results of all chunks to an open file, one by one, so that memory holds one chunk.
 
     n: trials for training, and for evaluation. windows: the places of these trials in recordings, if they are windows, which
     are then merged; standard deviations are merged as means are. recorded: the split of each trial of the data's file, 0, 1, or
-    -1 if it was left out. Raises ValueError where the file cannot be written.
+    -1 if it was left out.
     """
-    with new_hdf5(path) as file:
-        file.attrs.update(attributes)
+    file.attrs.update(attributes)
+    if recorded is not None:
+        file.attrs["recorded_trials"] = len(recorded)
+    for chunk in chunks:
+        for name in DECODER.keys() & chunk.keys():
+            if DECODER[name] not in file:
+                file[DECODER[name]] = chunk[name]
+        # A chunk has neighbouring trials of one split, so its first row says where they go.
+        split, first = int(chunk["split"][0]), int(chunk["trial_number"][0])
+        if split < 0:
+            continue  # beyond the last trial
+        rows = chunk["split"] == split
+        for name in sorted(chunk.keys() - DECODER.keys() - set(PLACES)):
+            cut = None
+            # Initial conditions have no time axis to merge along.
+            if windows is not None and not name.startswith("initial_conditions"):
+                cut = windows[split]
+            key = f"{SPLITS[split]}_{name_of(name)}"
+            _put(file, key, chunk[name][rows], (first, int(n[split])), cut)
+    for split, word in enumerate(SPLITS):
+        if f"{word}_ic_mean" in file:
+            file[f"{word}_gen_init"] = file[f"{word}_ic_mean"]  # another name, no copy
         if recorded is not None:
-            file.attrs["recorded_trials"] = len(recorded)
-        for chunk in chunks:
-            for name in DECODER.keys() & chunk.keys():
-                if DECODER[name] not in file:
-                    file[DECODER[name]] = chunk[name]
-            # A chunk has neighbouring trials of one split, so its first row says where they go.
-            split, first = int(chunk["split"][0]), int(chunk["trial_number"][0])
-            if split < 0:
-                continue  # beyond the last trial
-            rows = chunk["split"] == split
-            for name in sorted(chunk.keys() - DECODER.keys() - set(PLACES)):
-                cut = None
-                # Initial conditions have no time axis to merge along.
-                if windows is not None and not name.startswith("initial_conditions"):
-                    cut = windows[split]
-                key = f"{SPLITS[split]}_{name_of(name)}"
-                _put(file, key, chunk[name][rows], (first, int(n[split])), cut)
-        for split, word in enumerate(SPLITS):
-            if f"{word}_ic_mean" in file:
-                file[f"{word}_gen_init"] = file[f"{word}_ic_mean"]  # another name, no copy
-            if recorded is not None:
-                file[f"{word}_trial"] = np.flatnonzero(recorded == split)
-            if windows is not None:
-                file[f"{word}_window_recording"] = windows[split].recording
-                file[f"{word}_window_start"] = windows[split].start
-                file[f"{word}_recording_bins"] = windows[split].lengths
+            file[f"{word}_trial"] = np.flatnonzero(recorded == split)
+        if windows is not None:
+            file[f"{word}_window_recording"] = windows[split].recording
+            file[f"{word}_window_start"] = windows[split].start
+            file[f"{word}_recording_bins"] = windows[split].lengths
 
 
 def _put(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ctd.replacing import replacing
 from jobs.errors import JobError, count, validated
 from jobs.inputs.items import item_params
 from jobs.inputs.measure import load_group, with_files
@@ -128,15 +127,13 @@ def write_posterior(
 
     typed: whether the user gave the file, see `ctd.replacing`.
     """
+    from ctd.data import new_hdf5
     from ctd.lfads.torch_file import write
 
     chunk = lambda row: {name: store.rows(0, name, row, row + 1)[0] for name in store.names(0)}
     chunks = map(chunk, range(store.job.plan.group_sizes[0]))
     try:
-        with replacing(to, typed=typed) as new:
-            write(new, chunks, job.n, attributes, job.windows, job.recorded)
+        with new_hdf5(to, typed=typed) as file:
+            write(file, chunks, job.n, attributes, job.windows, job.recorded)
     except (ValueError, OSError) as error:
-        cause = error.__cause__ or error
-        raise JobError(
-            f"--to {to}: cannot be written: {getattr(cause, 'strerror', None) or cause}"
-        ) from None
+        raise JobError(f"--to: {error}") from None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ctd.data import new_hdf5
 from ctd.kernel import inputs_of
 from ctd.late import Late
 from ctd.lfads import Model
@@ -150,7 +151,8 @@ def test_rates_come_back_in_the_order_of_the_recording(session, tmp_path):
         {"split": np.full(len(one), k), "trial_number": np.arange(len(one)), "rates": one}
         for k, one in enumerate(counts)
     ]
-    write(tmp_path / "rates.h5", chunks, n, {}, recorded=arrays[SPLIT])
+    with new_hdf5(tmp_path / "rates.h5") as file:
+        write(file, chunks, n, {}, recorded=arrays[SPLIT])
     with pytest.warns(UserWarning, match="1 of 12 trials were left out .*: 3$"):
         back = read_trials(tmp_path / "rates.h5", eval_every=2)  # the file knows better
     np.testing.assert_array_equal(back, [histogram(k) for k in range(N_TRIALS) if k != 3])

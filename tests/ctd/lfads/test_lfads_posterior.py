@@ -8,7 +8,7 @@ import pytest
 from small import FOUR, small
 
 from ctd.batch import run_items
-from ctd.data import read_hdf5, write_hdf5
+from ctd.data import new_hdf5, read_hdf5, write_hdf5
 from ctd.kernel import inputs_of
 from ctd.lfads.posterior import kernel, load
 from ctd.lfads.torch_file import SPLITS, name_of, write
@@ -94,7 +94,8 @@ def test_pictures_show_the_first_evaluation_trial(some):
 def test_file_has_the_names_of_lfads_torch(some, tmp_path):
     _, results = some
     rows = ({name: value[k] for name, value in results.items()} for k in range(3))
-    write(tmp_path / "out.h5", rows, (N_TRAIN, N_EVAL), {})
+    with new_hdf5(tmp_path / "out.h5") as file:
+        write(file, rows, (N_TRAIN, N_EVAL), {})
     found = read_hdf5(tmp_path / "out.h5")
     names = {name_of(name) for name in results.keys() - {"split", "trial_number"}} | {"gen_init"}
     assert {"output_params", "factors", "ic_mean", "ic_std", "co_means", "co_stds"} < names
