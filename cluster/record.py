@@ -169,16 +169,18 @@ def _said(line: str) -> str:
     return found[1] if found else ""
 
 
+RECORD = TypeAdapter(Submission)
+
+
 def submissions(address: str) -> list[Submission]:
     """Return all submissions that a store records, the latest last; damaged records are left out."""
     path = addresses.local_path(address)
     if path is not None and not path.is_dir():
         return []
-    records = TypeAdapter(list[Submission])
     submitted = []
     for record in sent(connect.open_objects(address)):
         with suppress(ValidationError):
-            [submission] = records.validate_python([record])
+            submission = RECORD.validate_python(record)
             if submission.kind == "ray" or all(map(NUMBER.fullmatch, submission.numbers)):
                 submitted.append(replace(submission, is_ours=_is_ours(submission, address)))
     return submitted

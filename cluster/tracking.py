@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,12 +54,14 @@ class State:
         return f"{self.text} ({self.unasked})" if self.unasked else self.text
 
 
-def look(address: str, *, patient: bool = False) -> list[tuple[Submission, dict[str, State]]]:
+def look(
+    address: str, records: Sequence[Submission] | None = None, *, patient: bool = False
+) -> list[tuple[Submission, dict[str, State]]]:
     """Return each submission of a store with {id: state}, the latest last. Slurm is asked once for all allocations.
 
-    patient: see `slurm.allocations`.
+    records: the store's submissions, if read before. patient: see `slurm.allocations`.
     """
-    found = submissions(address)
+    found = submissions(address) if records is None else records
     known, unasked = dict[str, slurm.Allocation](), ""
     try:
         numbers = [n for s in found if s.kind == "slurm" for n in s.all_numbers()]

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, NamedTuple
 
 import typer
@@ -11,7 +11,7 @@ from cluster.cache import prune_compilation_cache
 from cluster.cli import options
 from cluster.cli.display import cell, err, out, show_facts, show_json, warn
 from cluster.cli.running import Request, open_to_compute, run_store, to_resume
-from cluster.record import submissions
+from cluster.record import Submission, submissions
 from cluster.tracking import cancel as cancel_submissions
 from cluster.tracking import log_tail, look, why_silent
 from jobs import keys
@@ -47,13 +47,14 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         return
     opened = Store.open(store)
     found = state(opened)
-    before = facts(found) if submissions(store) and not as_json else {}
+    records = submissions(store)
+    before = facts(found) if records and not as_json else {}
     failed = found["items_failed"] or found["errors"]
     styles = STYLES | {"items": "red" if failed else "green" if found["complete"] else "yellow"}
     width = max((len(name) for name, text in before.items() if text), default=0)
     # At once: Slurm or Ray may not answer.
     show_facts({name: text for name, text in before.items() if name not in ASKED}, styles, width)
-    sent = submitted(store)
+    sent = submitted(store, records)
     lines = sent.lines + ([] if found["complete"] else sent.given_up)
     found |= {"submissions": lines} if lines else {}
     if as_json:
@@ -102,10 +103,10 @@ class Sent(NamedTuple):
     """Whether all that do so wait in Slurm's queue."""
 
 
-def submitted(store: str) -> Sent:
-    """Return what is known of the newest submission of a store; Slurm or Ray is asked."""
+def submitted(store: str, records: Sequence[Submission] | None = None) -> Sent:
+    """Return what is known of the newest submission of a store; Slurm or Ray is asked. records: see `look`."""
     what = {"slurm": "allocation", "ray": "job"}
-    found = look(store)
+    found = look(store, records)
     if not found:
         return Sent([], [], goes_on=False, waits=False)
     newest, last = found[-1]
@@ -176,10 +177,11 @@ def cancel(store: options.StorePath) -> None:
     sent = cancel_submissions(store)
     for line in sent:
         out.print(line)
-    if sent and not Store.exists(store):
+    is_there = Store.exists(store)
+    if sent and not is_there:
         return
     place = connect.open_objects(store)
-    if Store.exists(store):
+    if is_there:
         refuse_links(Store.open(store))  # a request to stop is written
     try:
         stopped = ask_to_stop(place)
