@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from ctd.batch import precision
 from ctd.contract import ContractError, check_axes, located
@@ -219,7 +220,25 @@ def reduce_group(
         objects.delete_all(store.objects, folder)
         write_sums(store.objects, folder, (), made_from=made_from(store, markers))
         return
-    options, params = options_of(store.job.spec, kernel), group_params(store, group)
+    options = options_of(store.job.spec, kernel)
+    arrays, texts = _reduced(store, group, rows, options)
+    check()
+    objects.delete_all(store.objects, folder)
+    about = {"options": options.model_dump(mode="json"), "items": int(rows.sum()), "warnings": texts}  # fmt: skip
+    swept = attributes(store.results(group))["swept"]
+    out = table_group(store, folder, {**about, "swept": swept})
+    for name, (values, var) in arrays.items():
+        put_array(out, name, values, var)
+    found = objects.list_keys(store.objects, folder)
+    write_sums(store.objects, folder, found, made_from=made_from(store, markers))
+
+
+def _reduced(
+    store: Store, group: int, rows: np.ndarray, options: BaseModel
+) -> tuple[dict[str, tuple[np.ndarray, Var]], list[str]]:
+    """The arrays that the kernel's `reduce` makes of these rows, with its coordinates; the warnings of its `load` and `reduce`."""
+    kernel, params = store.kernel, group_params(store, group)
+    assert kernel.reduce is not None
     results = GroupResults(store, group, rows, store.names(group))
     with precision(static_of(params)), _on_cpu():
         shared, of_load = load_with_warnings(kernel, params, store.job.base)
@@ -231,19 +250,7 @@ def reduce_group(
             check_axes("", "reduced", kernel.reduced, reduced)
             if fault := two_lengths(kernel.reduced, reduced, coords):
                 raise ContractError(fault)
-    check()
-    objects.delete_all(store.objects, folder)
-    about = {
-        "options": options.model_dump(mode="json"),
-        "items": int(rows.sum()),
-        "warnings": of_load + texts,
-    }
-    swept = attributes(store.results(group))["swept"]
-    out = table_group(store, folder, {**about, "swept": swept})
-    for name, (values, var) in _with_coordinates(kernel, reduced, coords).items():
-        put_array(out, name, values, var)
-    found = objects.list_keys(store.objects, folder)
-    write_sums(store.objects, folder, found, made_from=made_from(store, markers))
+    return _with_coordinates(kernel, reduced, coords), of_load + texts
 
 
 def _refuse_replaced(store: Store, group: int) -> None:

@@ -90,10 +90,9 @@ def posterior(
     if results is not None:
         job = posterior_job(models, base, (), overrides or ())
         err.print(f"{job.facts()[1]} of one model")
-        spec = job.spec
-        request = Request(results, spec, executor, address, as_json)
+        request = Request(results, job.spec, executor, address, as_json)
         with signals(stop := Stop()):
-            run_store(partial(open_or_create, spec, base, WHERE, results), request, stop)
+            run_store(partial(open_or_create, job.spec, base, WHERE, results), request, stop)
         return
     assert target is not None
     jobs = [posterior_job([model], base, ALL, overrides or ()) for model in models]

@@ -61,7 +61,8 @@ class Line:
     """(k, state) of unit length."""
     columns: dict[str, np.ndarray]
     """(k,) each: position; residual |F(h) - h|; slowest, the eigenvalue nearest to 1, of a flow to 0; mode, |cos| of the tangent with its right
-    eigenvector; readout and input, see `line`."""
+    eigenvector; readout, see `line`; input, |cos| of the first input's dF/dx with the left eigenvector of the slowest mode, which selects what
+    of an input remains (Mante et al. 2013); NaN where the network has no input."""
     drift: np.ndarray
     """(SAMPLES, 2) where a step was given: positions, and the component of F(h) - h, of a flow of dh/dt, along the chain there."""
 
@@ -114,9 +115,6 @@ def line(
         slow: a mode is nearly at rest, and counts for `dimension`, if its eigenvalue is this near to 1, of a flow to 0.
         time: that of `find`; a flow's table does not tell that it is one.
 
-    Column `input`: |cos| of the first input's dF/dx with the left eigenvector of the slowest mode, which selects what of an
-    input remains (Mante et al. 2013); NaN where the network has no input.
-
     >>> table = {"point": np.linspace(0, 1, 5)[:, None] * [3.0, 4.0], "residual": np.zeros(5)}
     >>> table |= {"eigenvalue": np.tile([1.0, 0.5], (5, 1)), "input_jacobian": np.zeros((5, 2, 0))}
     >>> table |= {name: np.tile(np.eye(2), (5, 1, 1)) for name in ("right", "left")}
@@ -127,42 +125,51 @@ def line(
     Raises ValueError for fewer than three points, several inputs, or a readout that does not fit.
     """
     every, rows = _points(table)
-    resting, objections = _resting(table, rows, every, slow, time), []
-    if resting.sum() < 3:
-        objections.append(f"{resting.sum()} of {len(rows)} points nearly at rest")
-        resting[:] = True
-    candidates = np.flatnonzero(resting)
-    chain, holes = _without_holes(every[candidates])
-    if holes > 1 - HALF:
-        objections.append(f"holes are {holes:.0%} of the way between them")
-    points, chosen = every[candidates[chain]], rows[candidates[chain]]
-    objections += _narrow(table, chosen, rows)
+    chain, resting, objections = _chain(table, rows, every, slow, time)
+    points, chosen = every[chain], rows[chain]
     position, closed, length, widest = _measured(points)
     tangent = _tangents(points, closed)
-    values = np.asarray(table["eigenvalue"])[chosen]
-    dimension = float(np.median((np.abs(values - _rest(time)) <= slow).sum(axis=1)))
+    dimension = _dimension(np.asarray(table["eigenvalue"])[chosen], slow, time)
     if dimension > 1:
         objections.append(f"{dimension:.3g} modes nearly at rest")
     columns = {"position": position, "residual": np.asarray(table["residual"])[chosen]}
     columns |= _modes(table, chosen, tangent, time)
     if readout is not None:
         columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
-    path = points, position
-    if closed:
-        path = np.vstack([points, points[:1]]), np.append(position, length)
-    drift = _drift(step, *path, time) if step is not None else np.zeros((0, 2))
-    near = nearest_distance(every, points) <= widest
-    beside = np.setdiff1d(rows[resting & near], chosen)
+    end = length if closed else None
+    drift = _drift(step, points, position, end, time) if step is not None else np.zeros((0, 2))
+    beside = np.setdiff1d(rows[resting & (nearest_distance(every, points) <= widest)], chosen)
     aside = np.setdiff1d(rows, [*chosen, *beside])
-    extent = closed, length, widest, dimension
     return Line(
-        tuple(objections), chosen, beside, aside, position, *extent, points, tangent, columns, drift
-    )
+        tuple(objections), chosen, beside, aside, position, closed, length, widest, dimension, points, tangent, columns, drift
+    )  # fmt: skip
+
+
+def _chain(
+    table: Mapping[str, ArrayLike], rows: np.ndarray, points: np.ndarray, slow: float, time: Time
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(numbers of the points of the chain, in order; (k,) bool of points nearly at rest, all of them if these are no three; what
+    speaks against a line)."""
+    resting, objections = _resting(table, rows, points, slow, time), list[str]()
+    if resting.sum() < 3:
+        objections.append(f"{resting.sum()} of {len(rows)} points nearly at rest")
+        resting[:] = True
+    candidates = np.flatnonzero(resting)
+    order, holes = _without_holes(points[candidates])
+    if holes > 1 - HALF:
+        objections.append(f"holes are {holes:.0%} of the way between them")
+    chain = candidates[order]
+    return chain, resting, objections + _narrow(table, rows[chain], rows)
 
 
 def _rest(time: Time) -> int:
     """The eigenvalue of a mode at rest."""
     return 0 if time == "continuous" else 1
+
+
+def _dimension(values: np.ndarray, slow: float, time: Time) -> float:
+    """Median number of modes nearly at rest; values: (k, state) eigenvalues."""
+    return float(np.median((np.abs(values - _rest(time)) <= slow).sum(axis=1)))
 
 
 def _first_output(readout: ArrayLike, n: int) -> np.ndarray:
@@ -295,9 +302,18 @@ def _modes(
 
 
 def _drift(
-    step: Callable[[Array], Array], points: np.ndarray, position: np.ndarray, time: Time
+    step: Callable[[Array], Array],
+    points: np.ndarray,
+    position: np.ndarray,
+    end: float | None,
+    time: Time,
 ) -> np.ndarray:
-    """(SAMPLES, 2) positions on the straight lines between neighbours, and the component of the motion along these."""
+    """(SAMPLES, 2) positions on the straight lines between neighbours, and the component of the motion along these.
+
+    end: of a ring, the position at which it comes back to its first point.
+    """
+    if end is not None:
+        points, position = np.vstack([points, points[:1]]), np.append(position, end)
     at = np.linspace(0, position[-1], SAMPLES)
     # The segment on which each place lies; the end of the chain belongs to the last one.
     k = np.clip(np.searchsorted(position, at, side="right") - 1, 0, len(points) - 2)

@@ -193,6 +193,13 @@ def _trained(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -
     return train(x, y, fold, options.l2, options.none_prior)
 
 
+def _sizes(table: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(size, 3) neurons, trials and -noise of each size of recordings, the last with the least noise; (recording,) the size of each."""
+    kinds = np.column_stack([table["n_neurons"], table["n_trials"], -np.nan_to_num(table["noise"])])
+    sizes, of_recording = np.unique(kinds, axis=0, return_inverse=True)
+    return sizes, of_recording.ravel()
+
+
 def judge(
     table: dict[str, np.ndarray], truth: np.ndarray, options: Options
 ) -> dict[str, np.ndarray]:
@@ -200,10 +207,7 @@ def judge(
     y, fold = table["mechanism"], _folds(table["member"], options.folds)
     x = _evidence(table)
     classes = np.unique(y)
-    # In the order of size; the last has the least noise.
-    kinds = np.column_stack([table["n_neurons"], table["n_trials"], -np.nan_to_num(table["noise"])])
-    sizes, of_size = np.unique(kinds, axis=0, return_inverse=True)
-    of_size = of_size.ravel()
+    sizes, of_size = _sizes(table)
     # A class must be in the training set of every fold, and of the folds within.
     folds_of = lambda size, k: len(np.unique(fold[(of_size == size) & (y == k)]))
     judged = [s for s in range(len(sizes)) if all(folds_of(s, k) >= 3 for k in classes)]
@@ -222,12 +226,9 @@ def judge(
         precision[here] = precisions(said, said, _names(y[here]))
         none_found[here] = called[0].mean()
         plain = table["plain_evidence"][here]
-        both = np.column_stack([x[here], plain])
+        others = {"truth": truth[here], "plain": plain, "both": np.column_stack([x[here], plain])}
         seen = y[here], fold[here], options.l2
-        more = {
-            "accuracy_truth": _accuracy(truth[here], *seen),
-            "accuracy_plain": _accuracy(plain, *seen),
-            "accuracy_both": _accuracy(both, *seen),
+        more = {f"accuracy_{name}": _accuracy(values, *seen) for name, values in others.items()} | {
             "none_found": called[0].mean(),
             "none_found_truth": called_truth[0].mean(),
             "size_n_neurons": int(sizes[k, 0]),

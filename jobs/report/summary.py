@@ -43,8 +43,6 @@ def state(
     markers = store.committed.markers() if markers is None else markers
     events = read_events(store) if events is None else events
     failed = store.failed.items() if failed is None else failed
-    n_items, n_failed = sum(m.n_items for m in markers), sum(m.n_failed for m in markers)
-    dropped = n_dropped(store.job.spec, markers)
     holders = drivers(store.objects, store.address)
     living = [one for one in holders if not one.is_silent]
     complete = len(markers) == plan.n_shards
@@ -53,10 +51,7 @@ def state(
         "store": store.address,
         "kernel": store.job.spec.kernel,
         **read_note(store.objects).model_dump(mode="json"),
-        "items": plan.n_items,
-        "items_done": n_items - n_failed - dropped,
-        "items_dropped": dropped,
-        "items_failed": n_failed,
+        **_counts(store, markers),
         "shards": plan.n_shards,
         "shards_done": len(markers),
         "complete": complete,
@@ -65,7 +60,7 @@ def state(
         "devices": sorted({m.device_kind for m in markers}),
         "shard_s": round(float(np.median([m.seconds for m in markers])), 3) if markers else None,
         "running": "; ".join(map(describe, living[:3])) or None,
-        "progress": _reported(living, plan.n_items, n_items),
+        "progress": _reported(living, plan.n_items, sum(m.n_items for m in markers)),
         "runs": len([e for e in events if e.kind == "run"]),
         **_origin(markers),
         "stopped": stopped,
@@ -75,6 +70,17 @@ def state(
         "warnings": _warnings(store, markers, events),
         "learned": _learned(markers, events)[-5:],
         "errors": _errors(plan, markers, events, failed),
+    }
+
+
+def _counts(store: Store, markers: Sequence[Marker]) -> dict[str, int]:
+    """Numbers of items: all, and those that are done, dropped by a search, failed."""
+    failed, dropped = sum(m.n_failed for m in markers), n_dropped(store.job.spec, markers)
+    return {
+        "items": store.job.plan.n_items,
+        "items_done": sum(m.n_items for m in markers) - failed - dropped,
+        "items_dropped": dropped,
+        "items_failed": failed,
     }
 
 
