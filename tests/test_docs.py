@@ -23,12 +23,14 @@ from jobs.plan.search import searched
 from jobs.run.prepare import prepare
 from jobs.spec.job import parse_job
 
-DATA = (ROOT / "docs" / "data.md").read_text()
+SPIKES, LFADS, NETWORKS = (
+    (ROOT / "docs" / page).read_text() for page in ("spikes.md", "lfads.md", "networks.md")
+)
 
 
-def test_data_page_has_every_cells_weights_with_their_shapes():
+def test_networks_page_has_every_cells_weights_with_their_shapes():
     n, n_in, n_out = 7, 3, 2
-    rows = dict(re.findall(r"^\| `?(\w+)`? \| (`.*)\|$", DATA, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `?(\w+)`? \| (`.*)\|$", NETWORKS, re.MULTILINE))
     value = {"n": n, "n_in": n_in, "n_out": n_out, "n + n_in": n + n_in, "100": 100, "128": 128} | {
         f"{k} n": k * n for k in (2, 3, 4)
     }
@@ -43,11 +45,11 @@ def test_data_page_has_every_cells_weights_with_their_shapes():
         assert told == {weight: array.shape for weight, array in weights.items()}
 
 
-def test_data_page_has_every_task_with_its_defaults():
+def test_networks_page_has_every_task_with_its_defaults():
     for name, task in TASKS.items():
         (row,) = [
             line
-            for line in DATA.splitlines()
+            for line in NETWORKS.splitlines()
             if line.startswith("|") and f"`{name}`" in line.split("|")[1]
         ]
         defaults = {field: info.default for field, info in task.model_fields.items()}
@@ -59,12 +61,12 @@ def test_data_page_has_every_task_with_its_defaults():
         )
 
 
-def test_data_page_has_the_names_of_both_layouts():
+def test_spikes_page_has_the_names_of_both_layouts():
     for layout, roles in (("ctd", ("train", "eval")), ("lfads-torch", ("train", "valid"))):
         for field, pattern in NAMES[layout].items():
             truth = field in ("rates", "inputs", "initial_states", "states", "condition")
             for role in roles[1:] if truth else roles:
-                assert f"`{pattern.format(role)}`" in DATA
+                assert f"`{pattern.format(role)}`" in SPIKES
 
 
 def test_search_page_has_jobs_that_fit_and_names_what_is_stored(tmp_path, monkeypatch):
@@ -101,8 +103,8 @@ def test_pages_name_files_that_there_are(page):
     assert {path for path in paths if not (ROOT / path).exists()} == set()
 
 
-def test_data_page_has_every_metric_over_all_trials():
-    section = DATA.partition("## Metrics of `lfads`")[2].partition("\n## ")[0]
+def test_lfads_page_has_every_metric_over_all_trials():
+    section = LFADS.partition("## Metrics of `lfads`")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(SCORES)
 

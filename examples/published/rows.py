@@ -287,7 +287,7 @@ LFADS_ROWS = (
     Row("stitched", "Pandarinath et al. 2018", (
         Figure(
             "gain", "rate R2 of the stitched model less the mean of single sessions", stitching_gain,
-            published="> 0", hold=(-0.15, 0.5), why="networks and steps move it by .1, docs/data.md",
+            published="> 0", hold=(-0.15, 0.5), why="networks and steps move it by .1, docs/accuracy.md",
         ),
         Figure("rate R2", "squared correlation over time, stitched model", column("stitched", "rate_r2"), published=NONE, hold=(0.6, 1.0), why="as above"),
     )),

@@ -173,7 +173,7 @@ sweep: {{grid: {{chunk: {{range: 5}}}}}}
 
 
 def test_job_that_chooses_a_model(ctd, trained, job_file):
-    """As docs/data.md has it; a part that there is none of is named."""
+    """As docs/lfads.md has it; a part that there is none of is named."""
     sizes = "\n  ".join(f"{k}: {json.dumps(v)}" for k, v in SIZES.items() if k != "save")
     write = lambda part: job_file(
         PIPELINE.format(store=trained, part=part, data=trained.with_name("others.h5"), sizes=sizes)

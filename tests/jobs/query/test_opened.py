@@ -191,9 +191,9 @@ def test_weights_go_on_in_jax(tmp_path):
         tree.weights(7)
 
 
-def test_the_data_page_shows_how_a_network_goes_on():
+def test_the_networks_page_shows_how_a_network_goes_on():
     store = finished("swept")
-    page = (EXAMPLE.parent.parent / "docs" / "data.md").read_text()
+    page = (EXAMPLE.parent.parent / "docs" / "networks.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert code.count('get_cell("gru")') == 1
     code = code.replace('"gru"', f'"{SMALL_RNN["cell"]}"').replace("train.zarr", store.address)
