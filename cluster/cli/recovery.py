@@ -50,7 +50,7 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
     records = submissions(store)
     before = facts(found) if records and not as_json else {}
     failed = found["items_failed"] or found["errors"]
-    styles = STYLES | {"items": "red" if failed else "green" if found["complete"] else "yellow"}
+    styles = STYLES | {"state": "red" if failed else "green" if found["complete"] else "yellow"}
     width = max((len(name) for name, text in before.items() if text), default=0)
     # At once: Slurm or Ray may not answer.
     show_facts({name: text for name, text in before.items() if name not in ASKED}, styles, width)

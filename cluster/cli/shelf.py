@@ -68,7 +68,7 @@ def _show(found: dict[str, np.ndarray]) -> None:
         for metric, value in zip(found["metric"], found["best"], strict=True)
     ]
     shared = [name for name in VERSIONS if len(set(found[name])) == 1]
-    names = ["kernel", "swept", "done", "dropped", "failed", "left"]
+    names = ["kernel", "swept", "state", "done", "dropped", "left"]
     columns: dict[str, Any] = {
         "store": found["address"],  # which the next command takes
         **{name: found[name] for name in names},
@@ -77,7 +77,7 @@ def _show(found: dict[str, np.ndarray]) -> None:
         "when": [when.removeprefix(this_year) for when in found["when"]],
         **{name: found[name] for name in ("ctd", "jax") if name not in shared},
     }
-    for name in ("swept", "dropped", "failed", "left", of_metric or "best"):
+    for name in ("swept", "dropped", "left", of_metric or "best"):
         if not any(columns[name]):
             del columns[name]
     show_table(columns, limit=None)

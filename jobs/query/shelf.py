@@ -268,6 +268,7 @@ def _table(found: dict[str, Card]) -> Table:
         "kernel": [card.kernel for card in cards],
         "swept": [", ".join(card.swept) for card in cards],
         **{name: [getattr(card, name) for card in cards] for name in COUNTS},
+        "state": [card.state for card in cards],
         "metric": [card.metric for card in cards],
         "best": numbers(card.best for card in cards),
         "best_item": numbers(card.best_item for card in cards),

@@ -16,11 +16,13 @@ from jobs.run.progress import LONGEST_LEFT_S
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe, drivers
 from jobs.store import checkpoint
-from jobs.store.card import n_dropped, read_note
+from jobs.store.card import n_dropped, read_note, state_text
 from jobs.store.events import Event, planned_warnings, read_events, unended
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
+ENDS = ("done", "dropped", "failed")
+"""How an item ends."""
 MAX_TEXT, MAX_ERRORS = 500, 10
 """Characters of a driver's text that are shown; most attempts, the latest, and most items, the first, whose errors are."""
 
@@ -47,11 +49,13 @@ def state(
     living = [one for one in holders if not one.is_silent]
     complete = len(markers) == plan.n_shards
     stopped = None if living or complete else _why_stopped(events, holders)
+    counts = _counts(store, markers)
     return {
         "store": store.address,
         "kernel": store.job.spec.kernel,
         **read_note(store.objects).model_dump(mode="json"),
-        **_counts(store, markers),
+        **counts,
+        "state": state_text(plan.n_items, n_left(counts), counts["items_failed"]),
         "shards": plan.n_shards,
         "shards_done": len(markers),
         "complete": complete,
@@ -71,6 +75,11 @@ def state(
         "learned": _learned(markers, events)[-5:],
         "errors": _errors(plan, markers, events, failed),
     }
+
+
+def n_left(found: Mapping[str, Any]) -> int:
+    """The number of items that are not computed. found: from `state`."""
+    return int(found["items"] - sum(found[f"items_{word}"] for word in ENDS))
 
 
 def _counts(store: Store, markers: Sequence[Marker]) -> dict[str, int]:
@@ -205,6 +214,7 @@ def facts(found: Mapping[str, Any], submitted: str = "", resumes: str = "") -> d
         "note": found["note"],
         "tags": ", ".join(found["tags"]),
         "submitted": submitted,
+        "state": found["state"],
         "items": counted(found),
         "shards": shards,
         "outcomes": ", ".join(f"{n:,} {name}" for name, n in found["outcomes"].items() if n),
@@ -227,11 +237,10 @@ def counted(found: Mapping[str, Any]) -> str:
     >>> counted({"items": 20, "items_done": 7, "items_dropped": 12, "items_failed": 1})
     'done 7, dropped 12, failed 1'
     """
-    n = found["items"]
-    counts = {word: found[f"items_{word}"] for word in ("done", "dropped", "failed")}
+    counts = {word: found[f"items_{word}"] for word in ENDS}
     parts = [f"{word} {k:,}" for word, k in counts.items() if k or word == "done"]
-    if left := n - sum(counts.values()):
-        parts.append(f"{left:,} of {count(n, 'item')} left")
+    if left := n_left(found):
+        parts.append(f"{left:,} of {count(found['items'], 'item')} left")
     return ", ".join(parts)
 
 

@@ -68,6 +68,21 @@ class Card(Note):
         """The number of items that are not computed."""
         return self.items - self.done - self.failed - self.dropped
 
+    @property
+    def state(self) -> str:
+        """How far the store is, as `ctd ls` says it."""
+        return state_text(self.items, self.left, self.failed)
+
+
+def state_text(items: int, left: int, failed: int) -> str:
+    """The state of a store with these numbers of items, of which some are not computed and some failed.
+
+    >>> state_text(12, left=0, failed=6), state_text(12, left=8, failed=0)
+    ('complete, 6 of 12 failed', 'incomplete')
+    """
+    word = "incomplete" if left else "complete"
+    return f"{word}, {failed:,} of {items:,} failed" if failed else word
+
 
 def read_card(address: str, read: Read) -> Card | None:
     """Return the card of the store at an address, None if there is no store; one request for a finished store.

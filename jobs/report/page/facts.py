@@ -98,7 +98,7 @@ def status(
     outcomes: Sequence[dict[str, Any]],
     of_outcomes: Sequence[str],
 ) -> dict[str, str]:
-    """The job's state: a word, its mood (running, good, warning or bad, which sets the colour), and an explanation.
+    """The job's state in a few words, its mood (running, good, warning or bad, which sets the colour), and an explanation.
 
     found: from `state`. failures: from `failures_of`. outcomes: of the page. of_outcomes: the warnings of failing ones, which
     would say again what failed; the answer has them.
@@ -111,23 +111,21 @@ def status(
         why = f"; {found['stopped']}" if found["stopped"] else ""
         text = f"{left:,} of {count(found['shards'], 'shard')} not computed{why}; {going_on(store)}"
         is_bad = any(failure["open"] for failure in failures)
-        return said("incomplete", "bad" if is_bad else "warning", text)
+        return said(found["state"], "bad" if is_bad else "warning", text)
     if found["items_failed"] or found["warnings"]:
         reasons = [_failed(found, outcomes)] if found["items_failed"] else []
         reasons += [text for text in found["warnings"] if text not in of_outcomes]
-        return said("complete", "warning", "; ".join(reasons))
+        return said(found["state"], "warning", "; ".join(reasons))
     dropped = " or dropped by the search" * bool(found["items_dropped"])
-    return said("complete", "good", f"every item was computed{dropped}")
+    return said(found["state"], "good", f"every item was computed{dropped}")
 
 
 def _failed(found: dict[str, Any], outcomes: Sequence[dict[str, Any]]) -> str:
-    """How many items failed, and how they ended."""
-    n = found["items_failed"]
+    """How items failed: by an error, or by the outcomes that are failures."""
     ended = {one["name"]: one["n"] for one in outcomes if one["failed"] and one["n"]}
-    if errors := n - sum(ended.values()):
-        ended["error"] = errors
-    how = [f"{k:,} {name}" * (len(ended) > 1) or name for name, k in ended.items()]
-    return f"{n:,} of {count(found['items'], 'item')} failed ({', '.join(how)})"
+    if errors := found["items_failed"] - sum(ended.values()):
+        ended["with an error"] = errors
+    return ", ".join(f"{n:,} {name}" for name, n in ended.items())
 
 
 def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) -> dict[str, Any]:

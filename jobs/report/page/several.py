@@ -155,7 +155,9 @@ def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, s
     # Of those with nothing to say the longest: items of one store may have been dropped by its search.
     worst = min(each, key=lambda one: (MOODS.index(one["mood"]), -len(one["text"])))
     told = [
-        f"{n}: {one['text']}" for n, one in zip(names, each, strict=True) if one["mood"] != "good"
+        f"{n}: {one['word']}; {one['text']}"
+        for n, one in zip(names, each, strict=True)
+        if one["mood"] != "good"
     ]
     left = len(told) - MOST_TOLD
     more = f" and {count(left, 'more store')}" * (left > 0)

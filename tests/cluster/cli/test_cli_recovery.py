@@ -229,6 +229,11 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert f"`ctd logs {store} --item 2` shows more" in err
     out = ctd("status", store)[1]
     assert "done 3, failed 1" in out
+    # With the exit code 1 above, and the same on the page: tests/jobs/report/test_report.py.
+    state = "complete, 1 of 4 failed"
+    assert f"state        {state}\n" in out
+    assert state in ctd("ls", store)[1]
+    assert json.loads(ctd("ls", store, "--json")[1])[0]["state"] == state
     assert ("item 2, attempt" in out, "going on without 1 item" in out) == (True, True)
     why = f"`ctd logs {store} --item 2` says why an item failed"
     assert f"next         {why}, `ctd resume {store} --failed` tries again\n" in out

@@ -46,7 +46,7 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept, monkeypatch):
     store, content = swept
     toy = finished("toy")
     found = several([content, Content(toy).all()], Shelf([store, toy]))
-    assert found["status"]["text"] == "toy: 1 of 44 items failed (error)"
+    assert found["status"]["text"] == "toy: complete, 1 of 44 failed; 1 with an error"
     assert {line.partition(": ")[0] for line in found["learned"]} == {"toy"}
     first = dict(content["answers"][0]["facts"])
     table = {column["name"]: column["values"] for column in found["differing"]}
@@ -218,5 +218,5 @@ def test_the_best_is_proposed_by_real_numbers_of_several_items(monkeypatch):
 
 @pytest.mark.parametrize(("n", "said"), [(5, "failed"), (6, "and 1 more store"), (7, "and 2 more stores")])  # fmt: skip
 def test_the_status_of_many_stores_names_a_few(n, said):
-    each = [{"mood": "bad", "text": "failed"}] * n
+    each = [{"mood": "bad", "word": "incomplete", "text": "failed"}] * n
     assert _status(each, [f"s{k}" for k in range(n)])["text"].endswith(said)

@@ -39,7 +39,7 @@ def test_content_counts_what_the_store_holds(store, content):
     assert (content["progress"]["items_done"], content["progress"]["items"]) == (43, 44)
     assert content["progress"]["items_failed"] == 1
     assert content["status"] == {
-        "word": "complete", "mood": "warning", "text": "1 of 44 items failed (error)",
+        "word": "complete, 1 of 44 failed", "mood": "warning", "text": "1 with an error",
     }  # fmt: skip
     assert {o["name"]: o["n"] for o in content["outcomes"]} == {"stopped": 43, "diverged": 0}
     of_group = ["22 of 22 items, 1 failed", "22 of 22 items"]
