@@ -77,7 +77,7 @@ TIMED: dict[str, tuple[dict[str, Any], Sequence[int]]] = {
 
 
 def started(name: str, given: Mapping[str, Any], n: int, kind: str = "Run") -> Any:
-    """A run of n equal items but for their random keys, all in one microbatch; `Placed`: with nothing computed."""
+    """A run of n equal items but for their random keys, all in one microbatch; `DeviceSlots`: with nothing computed."""
     import numpy as np
 
     from ctd import batch
@@ -181,7 +181,7 @@ def lower(name: str) -> dict[str, int]:
 
     from ctd.batch import precision
 
-    placed = started(name, CHECKED[name], 2, "Placed")
+    placed = started(name, CHECKED[name], 2, "DeviceSlots")
     program, slots = placed.program, placed.abstract_slots()
     shape = lambda v: jax.ShapeDtypeStruct((placed.total, *v.shape), v.dtype)
     blank = {k: shape(v) for k, v in placed._values.items()}
@@ -191,7 +191,7 @@ def lower(name: str) -> dict[str, int]:
         "result": (program.results(tuple(blank)), slots, blank),
     }
     with precision(program.static):
-        common = (placed._shared, placed._root, placed._bounds(0, 1), placed._no_one)
+        common = (placed._shared, placed._root, placed._bounds(0, 1), placed._none_fresh)
         exported = {
             part: export.export(compiled, platforms=["cuda"])(*common, *more)
             for part, (compiled, *more) in parts.items()

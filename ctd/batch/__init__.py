@@ -25,4 +25,4 @@ from ctd.batch.program import shapes_of as shapes_of
 from ctd.batch.program import traced_columns as traced_columns
 from ctd.batch.run import Run as Run
 from ctd.batch.run import Snapshot as Snapshot
-from ctd.batch.slots import Placed as Placed
+from ctd.batch.slots import DeviceSlots as DeviceSlots

@@ -38,17 +38,17 @@ def run_items(
     Raises ValueError where a column is no traced field, columns differ in length, or a value is out of its field's limits.
 
     >>> from ctd.esn import kernel
-    >>> found = run_items(kernel, kernel.Params(n=10, washout=2, train=20), {"g": [0.5, 1.5]})
-    >>> {len(values) for values in found.values()}  # two items
+    >>> results = run_items(kernel, kernel.Params(n=10, washout=2, train=20), {"g": [0.5, 1.5]})
+    >>> {len(values) for values in results.values()}  # two items
     {2}
     """
-    given, n = _full_columns(params, columns or {})
+    all_columns, n = _full_columns(params, columns or {})
     static = static_of(params)
     if shared is None:
         # Data are read under the items' precision, or float64 data would become float32.
         with precision(static):
             shared = kernel.load(inputs_of(params))
-    traced = traced_columns(type(params), given, static.dtype)
+    traced = traced_columns(type(params), all_columns, static.dtype)
     run = Run(
         program(kernel, static, layout or layout_for(kernel, n)), shared, seed, np.arange(n), traced
     )
@@ -61,17 +61,21 @@ def _full_columns(
     params: Params, columns: Mapping[str, ArrayLike]
 ) -> tuple[dict[str, np.ndarray], int]:
     """(a column for every traced field, number of items). Raises ValueError as `run_items`."""
-    given = {name: _column(params, name, values) for name, values in columns.items()}
-    sizes = {len(values) for values in given.values()} or {1}
+    all_columns = {name: _column(params, name, values) for name, values in columns.items()}
+    sizes = {len(values) for values in all_columns.values()} or {1}
     if len(sizes) > 1:
-        raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
+        raise ValueError(
+            f"columns: lengths differ: { {k: len(v) for k, v in all_columns.items()} }"
+        )
     if not (n := sizes.pop()):
-        raise ValueError(f"columns: no values of {', '.join(given)}; give one for each item")
-    _check_limits(params, given)
+        raise ValueError(f"columns: no values of {', '.join(all_columns)}; give one for each item")
+    _check_limits(params, all_columns)
     # A program has an item axis on all traced fields: those without a column repeat their one value.
-    names = set(traced_type(type(params))._fields) - given.keys()
-    given |= {name: np.repeat(np.asarray(getattr(params, name))[None], n, axis=0) for name in names}
-    return given, n
+    names = set(traced_type(type(params))._fields) - all_columns.keys()
+    all_columns |= {
+        name: np.repeat(np.asarray(getattr(params, name))[None], n, axis=0) for name in names
+    }
+    return all_columns, n
 
 
 def _check_limits(params: Params, columns: Mapping[str, np.ndarray]) -> None:
@@ -85,14 +89,14 @@ def _check_limits(params: Params, columns: Mapping[str, np.ndarray]) -> None:
         except ValidationError as error:
             for fault in error.errors():
                 # Of several fields together, a check is left to the kernel.
-                field, given = fault["loc"][:1], fault["input"]
-                if field and field[0] in columns and given == given:
-                    said = plainly(fault["msg"].removeprefix("Value error, "))
-                    text = f"columns: {field[0]!r} of item {item}: {said} (given: {given!r})"
+                field, rejected = fault["loc"][:1], fault["input"]
+                if field and field[0] in columns and rejected == rejected:
+                    reason = plainly(fault["msg"].removeprefix("Value error, "))
+                    text = f"columns: {field[0]!r} of item {item}: {reason} (given: {rejected!r})"
                     raise ValueError(text) from None
 
 
-def _column(params: Params, name: str, given: ArrayLike) -> np.ndarray:
+def _column(params: Params, name: str, column: ArrayLike) -> np.ndarray:
     """The values of a traced field in its type, as in a job: whole numbers of a real field are reals.
 
     Raises ValueError for another field, for one value instead of one for each item, and where the type changes a value.
@@ -100,24 +104,26 @@ def _column(params: Params, name: str, given: ArrayLike) -> np.ndarray:
     fields, title = type(params), type(params).__name__
     kind = field_kinds(fields).get(name)
     if kind is None:
-        known = ", ".join(traced_type(fields)._fields)
-        raise ValueError(f"columns: {title} has no field {name!r}; its traced fields: {known}")
+        traced_names = ", ".join(traced_type(fields)._fields)
+        raise ValueError(
+            f"columns: {title} has no field {name!r}; its traced fields: {traced_names}"
+        )
     if kind is not Kind.TRACED:
         raise ValueError(
             f"columns: {name!r} of {title} is {kind.value}, one value for all items: give it in params, and "
             "call this once for each of its values"
         )
-    values, own = np.asarray(given), getattr(params, name)
+    values, example = np.asarray(column), getattr(params, name)
     if values.ndim == 0:
         raise ValueError(
             f"columns: {name!r}: one value for each item expected, got {values}; give a value that all items share in params"
         )
-    dtype = np.asarray(own).dtype
+    dtype = np.asarray(example).dtype
     if dtype.kind not in "biuf":
         return values
     # Texts and complex numbers have no such type; NaN and infinity no whole number, of which NumPy warns.
     with np.errstate(invalid="ignore"):
         typed = values.astype(dtype) if values.dtype.kind in "biufO" else None
     if typed is None or not np.array_equal(typed, values, equal_nan=values.dtype.kind == "f"):
-        raise ValueError(f"columns: {name!r}: {values} given; expected values such as {own!r}")
+        raise ValueError(f"columns: {name!r}: {values} given; expected values such as {example!r}")
     return typed

@@ -25,10 +25,10 @@ class Layout(NamedTuple):
     devices: int = 1
 
     @classmethod
-    def of(cls, slots: int, microbatch: int, devices: int) -> Layout:
+    def rounded_up(cls, slots: int, microbatch: int, devices: int) -> Layout:
         """The layout of at least `slots` items on each device, in whole microbatches.
 
-        >>> Layout.of(slots=10, microbatch=4, devices=1)
+        >>> Layout.rounded_up(slots=10, microbatch=4, devices=1)
         Layout(slots=12, microbatch=4, devices=1)
         """
         return cls(-(-max(slots, 1) // microbatch) * microbatch, microbatch, devices)
@@ -39,7 +39,7 @@ def layout_for(kernel: Kernel, n_items: int, devices: int = 1) -> Layout:
     # No more slots than items: an empty slot is computed all the same where items are vmapped.
     per_device = max(1, min(kernel.width, -(-n_items // devices)))
     m = min(kernel.candidates()[0] or per_device, per_device)
-    return Layout.of(per_device, m, devices)
+    return Layout.rounded_up(per_device, m, devices)
 
 
 class Slots(NamedTuple):
@@ -77,8 +77,8 @@ class Program:
             devices=jax.local_devices()[: layout.devices],
             axis_types=(jax.sharding.AxisType.Auto,),
         )
-        placed = lambda *axes: jax.NamedSharding(mesh, jax.P(*axes))
-        self.by_item, self.whole = placed("item"), placed()
+        sharding = lambda *axes: jax.NamedSharding(mesh, jax.P(*axes))
+        self.by_item, self.replicated = sharding("item"), sharding()
         self.init = self._over_slots(self._init)
         self.step = self._over_slots(self._step)
         self._results: dict[tuple[str, ...], jax.stages.Wrapped] = {}
@@ -127,15 +127,15 @@ class Program:
 
     # --- all slots --------------------------------------------------------------------------------
 
-    def _over_slots(self, one: Callable[..., PyTree]) -> jax.stages.Wrapped:
-        """Compile one(shared, root, fresh, slot) to f(shared, root, bounds, fresh, slots, out) over slots.
+    def _over_slots(self, item_function: Callable[..., PyTree]) -> jax.stages.Wrapped:
+        """Compile item_function(shared, root, fresh, slot) to f(shared, root, bounds, fresh, slots, out) over slots.
 
         f computes the microbatches bounds[0] <= i < bounds[1] of each device and leaves the other rows of `out` as
         they are. The caller gives `out` away: f returns its result in the same memory. With slots None, `out` itself
         holds the slots, so that the devices hold them once.
         """
         m = self.layout.microbatch
-        of_args = lambda whole, items: (whole, whole, whole, items, items, items)
+        of_args = lambda replicated, by_item: (*[replicated] * 3, *[by_item] * 3)
 
         def on_device(
             shared: PyTree,
@@ -146,17 +146,17 @@ class Program:
             out: PyTree,
         ) -> PyTree:
             # m = 1 without vmap: matrix products then have no batch axis.
-            some = one if m == 1 else jax.vmap(one, (None, None, 0, 0))
+            some = item_function if m == 1 else jax.vmap(item_function, (None, None, 0, 0))
 
             def body(i: Array, out: PyTree) -> PyTree:
                 # The barriers keep XLA from merging the item's arithmetic with the loop's slicing, and, since they
                 # hold i, from moving it out of a loop over one microbatch. So the item's code, and its rounding, are
                 # the same for any number of slots.
-                held = out if slots is None else slots
-                part = jax.tree.map(lambda leaf: _rows(leaf, i, m), (fresh, held))
+                current = out if slots is None else slots
+                part = jax.tree.map(lambda leaf: _rows(leaf, i, m), (fresh, current))
                 part, _ = lax.optimization_barrier((part, i))
                 new = lax.optimization_barrier(some(shared, root, *part))
-                return jax.tree.map(lambda leaf, value: _put(leaf, value, i, m), out, new)
+                return jax.tree.map(lambda leaf, value: _set_rows(leaf, value, i, m), out, new)
 
             return lax.fori_loop(bounds[0], bounds[1], body, out)
 
@@ -166,11 +166,11 @@ class Program:
             jax.shard_map(
                 on_device,
                 mesh=self.by_item.mesh,
-                in_specs=of_args(self.whole.spec, self.by_item.spec),
+                in_specs=of_args(self.replicated.spec, self.by_item.spec),
                 out_specs=self.by_item.spec,
                 check_vma=False,
             ),
-            in_shardings=of_args(self.whole, self.by_item),
+            in_shardings=of_args(self.replicated, self.by_item),
             out_shardings=self.by_item,
             donate_argnums=5,
         )
@@ -180,11 +180,11 @@ def evaluated(
     kernel: Kernel, static: View[Params], shared: PyTree, traced: Values[Params]
 ) -> Evaluation:
     """`ctd.contract.evaluate` under the item's precision, once in a process."""
-    known, key = _evaluations(kernel, static), shapes_of(shared, traced)
-    if key not in known:
+    cache, key = _evaluations(kernel, static), shapes_of(shared, traced)
+    if key not in cache:
         with precision(static):
-            known[key] = evaluate(kernel, static, shared, traced)
-    return known[key]
+            cache[key] = evaluate(kernel, static, shared, traced)
+    return cache[key]
 
 
 def shapes_of(
@@ -202,7 +202,7 @@ def _rows(leaf: Array, i: Array, m: int) -> Array:
     return lax.dynamic_slice_in_dim(leaf, i * m, m)
 
 
-def _put(leaf: Array, new: Array, i: Array, m: int) -> Array:
+def _set_rows(leaf: Array, new: Array, i: Array, m: int) -> Array:
     """Put `new` into `leaf` as its microbatch i."""
     if m == 1:
         return lax.dynamic_update_index_in_dim(leaf, new, i, 0)
@@ -270,10 +270,10 @@ def traced_columns(
             return values.astype(dtype)
         if values.dtype.kind == "b":
             return values
-        if not np.array_equal(whole := values.astype(np.int32), values):
+        if not np.array_equal(integers := values.astype(np.int32), values):
             raise ValueError(
                 "whole numbers of more than 32 bits given; expected numbers up to 2147483647"
             )
-        return whole
+        return integers
 
     return kind(*(cast(columns[name]) for name in kind._fields))

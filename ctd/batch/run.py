@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctd.batch.program import Program
-from ctd.batch.slots import NO_STATES, AnyRun, Kept, to_host
+from ctd.batch.slots import NO_STATES, AnyRun, SavedStates, to_host
 from ctd.kernel import Params, Values
 from ctd.late import PyTree, jax
 
@@ -19,7 +19,7 @@ class Snapshot:
     rounds: int
     arrays: dict[str, np.ndarray]
     seconds: float = 0.0
-    """What the advances took, where it is known (s)."""
+    """The time that the advances took (s); 0 where it is unknown."""
 
     def states(self) -> list[np.ndarray]:
         """The arrays called state.0, state.1, ...: the states of items, leaf by leaf."""
@@ -49,8 +49,8 @@ class Run(AnyRun):
 
     @property
     def n_finished(self) -> int:
-        """How many items have their results."""
-        return self._next - self._live - len(self._kept.rows)
+        """The number of items that have their results."""
+        return self._next - self._live - len(self._waiting.rows)
 
     def advance(self) -> None:
         """Advance every live item once; finished items leave and the next ones take their slots."""
@@ -61,7 +61,7 @@ class Run(AnyRun):
         """Between two advances: (rows of `ids`, their results by name) of the items that have finished or are in a slot."""
         live = self._live
         going = self._rows[:live]
-        ended = np.setdiff1d(np.arange(self._next), np.concatenate([going, self._kept.rows]))
+        ended = np.setdiff1d(np.arange(self._next), np.concatenate([going, self._waiting.rows]))
         now = self._values_of(self._slots, live, names) if live and names else {}
         rows = np.concatenate([ended, going]).astype(int)
         values = {
@@ -77,24 +77,28 @@ class Run(AnyRun):
 
     def snapshot(self) -> Snapshot:
         """Copy the run to host arrays, from which `restore` goes on with the same bits."""
-        live, kept = self._live, self._kept
+        live, waiting = self._live, self._waiting
         places = self._physical[:live]
-        held = [to_host(x)[places] for x in (*jax.tree.leaves(self._slots.state), self._slots.done)]
-        if len(kept.rows):
-            waiting = (*kept.leaves, kept.done)
-            held = [np.concatenate(pair) for pair in zip(held, waiting, strict=True)]
-        *leaves, done = held
+        parts = [
+            to_host(x)[places] for x in (*jax.tree.leaves(self._slots.state), self._slots.done)
+        ]
+        if len(waiting.rows):
+            pairs = zip(parts, (*waiting.leaves, waiting.done), strict=True)
+            parts = [np.concatenate(pair) for pair in pairs]
+        *leaves, done = parts
         arrays = {f"state.{k}": leaf for k, leaf in enumerate(leaves)}
         arrays |= {f"results.{name}": value.copy() for name, value in self.results.items()}
-        rows = np.concatenate([self._rows[:live], kept.rows])
+        rows = np.concatenate([self._rows[:live], waiting.rows])
         arrays |= {"rows": rows, "done": done, "next": np.asarray(self._next)}
         return Snapshot(self.rounds, arrays)
 
-    def restore(self, saved: Snapshot) -> None:
-        """Go on from `saved`, a snapshot of a run over the same items with the same microbatch; its slots and devices may be others."""
-        take = lambda name: saved.arrays[name]
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from the snapshot of a run over the same items with the same microbatch; its slots and devices may be others."""
+        take = lambda name: snapshot.arrays[name]
         self.results = {name: take(f"results.{name}").copy() for name in self.results}
-        self.rounds = saved.rounds
+        self.rounds = snapshot.rounds
         self._start(
-            self._queue, Kept(take("rows"), saved.states(), take("done")), int(take("next"))
+            self._queue,
+            SavedStates(take("rows"), snapshot.states(), take("done")),
+            int(take("next")),
         )

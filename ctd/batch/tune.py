@@ -60,11 +60,11 @@ def fastest_microbatch(
         # Other work on the machine only ever makes an advance longer.
         return min(advance(layout) for _ in range(TIMES))
 
-    whole = Layout.of(slots, first, devices)
+    full_layout = Layout.rounded_up(slots, first, devices)
     began = time.perf_counter()
-    advance(whole)
+    advance(full_layout)
     begun_s = time.perf_counter() - began  # mostly compilation
-    seconds = {first: timed(whole)}
+    seconds = {first: timed(full_layout)}
     probes = {m: Layout(min(m, PROBE), min(m, PROBE), devices) for m in others}
     # One compilation and TIMES + 1 advances for each further candidate.
     cost = sum(

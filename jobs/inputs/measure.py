@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
-from ctd.batch import Layout, Placed, evaluated, precision, program, shapes_of, traced_columns
+from ctd.batch import DeviceSlots, Layout, evaluated, precision, program, shapes_of, traced_columns
 from ctd.batch.tune import microbatch_candidates
 from ctd.contract import ContractError, is_worded, located
 from ctd.kernel import (
@@ -196,8 +196,8 @@ class Evaluated:
         m = layout.microbatch or microbatch_candidates(self.kernel, slots)[0]
         known, key = _works(self.kernel, self.static), (m, shapes_of(self.shared, self.traced))
         if key not in known:
-            compiled = program(self.kernel, self.static, Layout.of(slots, m, devices))
-            placed = Placed(compiled, self.shared, 0, np.zeros(1, int), self.traced)
+            compiled = program(self.kernel, self.static, Layout.rounded_up(slots, m, devices))
+            placed = DeviceSlots(compiled, self.shared, 0, np.zeros(1, int), self.traced)
             known[key] = placed.temporaries() // m
         return self.sizes._replace(work=known[key])
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ctd.batch import Layout, Run, program, traced_columns
 from ctd.batch.round import RoundRun
-from ctd.batch.slots import Kept
+from ctd.batch.slots import SavedStates
 from ctd.batch.tune import fastest_microbatch
 from ctd.kernel import Params, inputs_of, static_of, traced_type
 from ctd.late import jax
@@ -148,7 +148,7 @@ class Attempt:
             held[name] = start, values
         return values[self.rows - start]
 
-    def _states(self, round_: Round) -> Kept | None:
+    def _states(self, round_: Round) -> SavedStates | None:
         """Return the states that the rows of a round go on from; None if all start. Raises Damaged."""
         at = np.searchsorted(round_.rows, self.rows)
         numbers, parents = round_.rounds[at], round_.parents[at]
@@ -168,7 +168,7 @@ class Attempt:
             return None
         rows, dones, states = zip(*found, strict=True)
         leaves = [np.concatenate(parts) for parts in zip(*states, strict=True)]
-        return Kept(np.concatenate(rows), leaves, np.concatenate(dones))
+        return SavedStates(np.concatenate(rows), leaves, np.concatenate(dones))
 
     def _last_results(self, run: RoundRun) -> dict[str, np.ndarray]:
         """Return the results of items that have ended, with what the search adds to them; none if they go on."""
@@ -264,7 +264,7 @@ class Attempt:
         slots, devices = planned.of_devices(jax.local_device_count(), task.slots)
         m = planned.microbatch or self._microbatch(ids, traced, slots, devices)
         m = min(m, task.slots or planned.slots)  # memory may not hold even one microbatch
-        return Layout.of(slots, m, devices)
+        return Layout.rounded_up(slots, m, devices)
 
     def _microbatch(self, ids: np.ndarray, traced: object, slots: int, devices: int) -> int:
         """Return the microbatch that the store keeps for this process's kind of device; the first worker to ask measures it."""

@@ -12,8 +12,8 @@ import toy
 from small import SMALL, small
 
 from ctd.batch import (
+    DeviceSlots,
     Layout,
-    Placed,
     Run,
     layout_for,
     make_room,
@@ -215,7 +215,7 @@ def test_an_advance_is_compiled_for_slots_that_are_not_there_as_for_those_that_a
     columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
     traced = traced_columns(type(params), columns, static.dtype)
     args = program(kernel, static, Layout(4, 2)), shared, 0, np.zeros(1, int), traced
-    absent = Placed(*args).abstract_slots()
+    absent = DeviceSlots(*args).abstract_slots()
     aval = lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type)
     with precision(static):
         there = jax.eval_shape(lambda: Run(*args)._slots)  # what they would be; nothing is compiled

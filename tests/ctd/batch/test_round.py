@@ -7,7 +7,7 @@ from small import small
 
 from ctd.batch import Layout, Run, precision, program, traced_columns
 from ctd.batch.round import RoundRun
-from ctd.batch.slots import Kept
+from ctd.batch.slots import SavedStates
 from ctd.kernel import inputs_of, static_of, traced_of
 
 N = 7
@@ -40,7 +40,7 @@ class Items:
         """A round of some items, at its beginning."""
         some = np.flatnonzero(self.begun[rows])
         leaves = [leaf[rows[some]] for leaf in self.leaves]
-        kept = Kept(some, leaves, self.done[rows[some]]) if len(some) else None
+        kept = SavedStates(some, leaves, self.done[rows[some]]) if len(some) else None
         return RoundRun(*self.args(rows), length, kept)
 
     def advance(self, rows, length):

@@ -277,7 +277,7 @@ def test_learning_rate_changes_between_advances():
     for run in (one, other):
         run.advance()
     # Placed as the rate it replaces: JAX compiles the advance anew for an array that lies elsewhere.
-    rate = other._put(np.full(1, 0.5, np.float32))
+    rate = other._send(np.full(1, 0.5, np.float32))
     traced = other._slots.traced._replace(learning_rate=rate)
     other._slots = other._slots._replace(traced=traced)
     for run in (one, other):

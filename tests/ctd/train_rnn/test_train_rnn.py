@@ -186,7 +186,7 @@ def further(step, first, learning_rate):
     slots = FOUR.slots
     told = {"step": np.full(slots, step, np.int32), "first": np.full(slots, first, np.float32)}
     # Placed as what they replace: JAX compiles the advance anew for arrays that lie elsewhere.
-    run._slots = run._slots._replace(state=run._slots.state._replace(**run._put(told)))
+    run._slots = run._slots._replace(state=run._slots.state._replace(**run._send(told)))
     run.advance()
     return run
 

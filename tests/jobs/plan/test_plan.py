@@ -12,7 +12,7 @@ from places import SUPPORT
 from pydantic import Field
 from stores import make
 
-from ctd.batch import Placed, program
+from ctd.batch import DeviceSlots, program
 from ctd.catalogue import load_kernel
 from ctd.kernel import Data, Params, Traced, Var, one_shot
 from jobs.errors import JobError
@@ -350,8 +350,10 @@ def test_result_with_the_name_of_a_column_is_refused(name):
 
 def test_a_program_is_compiled_for_its_memory_once_however_often_it_is_planned(monkeypatch):
     """Groups that differ in data, in traced values or in their size share it."""
-    temporaries, asked = Placed.temporaries, []
-    monkeypatch.setattr(Placed, "temporaries", lambda self: asked.append(1) or temporaries(self))
+    temporaries, asked = DeviceSlots.temporaries, []
+    monkeypatch.setattr(
+        DeviceSlots, "temporaries", lambda self: asked.append(1) or temporaries(self)
+    )
     tables = (({}, 4, 1), ({"offset": 2.0}, 4, 1), ({"n_steps": 3}, 6, 1), ({"n": 47}, 4, 2))
     for params, slots, n in tables:
         values = toy.Walk.model_validate({"n": 46} | params)

@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 from stores import BASE, JOB, make, run, tree_bytes
 
-from ctd.batch import Layout, Placed
+from ctd.batch import DeviceSlots, Layout
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.gather.check import check
@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_job_written_in_another_way_is_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(Placed, "temporaries", lambda self: 0)  # nothing is compiled
+    monkeypatch.setattr(DeviceSlots, "temporaries", lambda self: 0)  # nothing is compiled
     job = lambda params: parse_job({"kernel": "train_rnn", "params": params}, "job")
     path = str(tmp_path / "j.zarr")
     open_or_create(job({"task": "integrator"}), BASE, "job", path, SerialExecutor(1))
