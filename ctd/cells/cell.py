@@ -1,4 +1,4 @@
-"""What a cell is: one step of a network's state, its weights, and random ones."""
+"""A cell: one step of a network's state, its weights, and random weights."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Cell(NamedTuple):
     name: str
     step: Callable[[Weights, Array, Array], Array]
     """(weights, state (state,), input (n_in,)) -> F, the next state (state,) of one example."""
-    own: Mapping[str, tuple[str, ...]]
+    cell_axes: Mapping[str, tuple[str, ...]]
     """Each weight of the cell's own -> the names of its axes; `shapes` knows their lengths."""
     starts: Callable[[int], Mapping[str, ArrayLike]] = lambda n: {}
     """n -> the biases and time constants of random weights that do not start at 0."""
-    drawn: Callable[..., dict[str, Array]] | None = None
+    draw_custom: Callable[..., dict[str, Array]] | None = None
     """(key, n, n_in, scales, dtype) -> random weights of a cell whose matrices are not all normal."""
     n_gates: int = 1
     """Blocks of n rows along the axis gate_unit."""
@@ -85,7 +85,7 @@ class Cell(NamedTuple):
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:
         """Every weight that a network of this cell may have -> the names of its axes."""
-        return {**self.own, **READOUT_AXES}
+        return {**self.cell_axes, **READOUT_AXES}
 
     def state_size(self, n: int) -> int:
         """The length of the state of n units."""
@@ -104,7 +104,9 @@ class Cell(NamedTuple):
             "hidden": n_hidden,
             "field_unit": n_hidden,
         }
-        return {name: tuple(lengths[axis] for axis in axes) for name, axes in self.own.items()}
+        return {
+            name: tuple(lengths[axis] for axis in axes) for name, axes in self.cell_axes.items()
+        }
 
     def infer(self, weights: Weights) -> tuple[int, int]:
         """(n, n_in) of a network with these weights."""
@@ -119,37 +121,37 @@ class Cell(NamedTuple):
 
     def _lengths(self, weights: Weights) -> dict[str, int]:
         """Axis -> its length in the first weight that has it."""
-        found: dict[str, int] = {}
-        for name, axes in self.own.items():
+        lengths: dict[str, int] = {}
+        for name, axes in self.cell_axes.items():
             for axis, length in zip(axes, np.shape(weights[name]), strict=True):
-                found.setdefault(axis, length)
-        return found
+                lengths.setdefault(axis, length)
+        return lengths
 
     def draw(
         self, key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
     ) -> dict[str, Array]:
         """Draw weights as `init` does, without readout and h0."""
-        if self.drawn is not None:
-            return self.drawn(key, n, n_in, scales, dtype)
+        if self.draw_custom is not None:
+            return self.draw_custom(key, n, n_in, scales, dtype)
         weights = {name: jnp.zeros(w, dtype) for name, w in self.shapes(n, n_in).items()}
         # A matrix that takes state and input side by side has a block of columns for each, with its own fan-in and g.
-        state, given = (n, scales.recurrent), (n_in, scales.input)
+        state, inputs = (n, scales.recurrent), (n_in, scales.input)
         joined = {
             "unit": [state],
             "unit_from": [state],
-            "input": [given],
-            "unit_and_input": [state, given],
+            "input": [inputs],
+            "unit_and_input": [state, inputs],
         }
         blocks = {
             name: joined.get(axes[1], [(weights[name].shape[1], 1.0)])
-            for name, axes in self.own.items()
+            for name, axes in self.cell_axes.items()
             if len(axes) == 2
         }
         keys = iter(jax.random.split(key, sum(map(len, blocks.values()))))
         for name, parts in blocks.items():
             rows = len(weights[name])
-            drawn = [normal(next(keys), (rows, fan_in), g, dtype) for fan_in, g in parts]
-            weights[name] = jnp.concatenate(drawn, axis=1)
+            columns = [normal(next(keys), (rows, fan_in), g, dtype) for fan_in, g in parts]
+            weights[name] = jnp.concatenate(columns, axis=1)
         return weights | {name: jnp.asarray(w, dtype) for name, w in self.starts(n).items()}
 
     def init(

@@ -38,7 +38,7 @@ CELL_NAMES = (
     f"after a colon: {', '.join(name for name in UNITS if name != 'tanh')}, or a function by its dotted path, as in "
     "leaky:relu and leaky:mylab.units.square"
 )
-"""What a job file may write as its `cell`, as one sentence for descriptions and errors."""
+"""The names that a job file may write as its `cell`, as one sentence for descriptions and errors."""
 
 
 @cache
@@ -75,8 +75,8 @@ def get_cell(name: str) -> Cell:
         raise ValueError(f"cell: {name!r}: {error}") from None
 
 
-def weight_dims(cells: Iterable[str], of: str = "") -> dict[str, Var]:
-    """The results `weights.NAME` of a kernel whose networks have these cells, with `of` as what they are the weights of.
+def weight_dims(cells: Iterable[str], owner: str = "") -> dict[str, Var]:
+    """The results `weights.NAME` of a kernel whose networks have these cells, with `owner` after their description, as in " of the generator".
 
     >>> weight_dims(["leaky"])["weights.wO"].axes
     ('output', 'unit')
@@ -84,7 +84,7 @@ def weight_dims(cells: Iterable[str], of: str = "") -> dict[str, Var]:
     # Cells that share a name share its axes.
     axes = {name: axes for cell in cells for name, axes in CELLS[cell].axes.items()}
     return {
-        f"weights.{name}": Var(of_name, "1", f"weight {name}{of}, see ctd.cells")
+        f"weights.{name}": Var(of_name, "1", f"weight {name}{owner}, see ctd.cells")
         for name, of_name in axes.items()
     }
 

@@ -108,16 +108,16 @@ def cells_with(weights: Mapping[str, Any]) -> list[str]:
     >>> cells_with(get_cell("lstm").init(jax.random.key(0), n=8, n_in=3, n_out=2))
     ['lstm']
     """
-    own, shape = weights.keys() - READOUT_AXES.keys(), np.shape(weights.get("weight_hh", ()))
+    names, shape = weights.keys() - READOUT_AXES.keys(), np.shape(weights.get("weight_hh", ()))
     # gru_torch and lstm share all their names: weight_hh (3 n, n) or (4 n, n) tells them apart.
     fits = lambda cell: len(shape) != 2 or shape[0] == cell.n_gates * shape[1]
-    return [c.name for c in CELLS.values() if own == c.own.keys() and fits(c)]
+    return [c.name for c in CELLS.values() if names == c.cell_axes.keys() and fits(c)]
 
 
-def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
+def check_params(cell_name: str, params: Mapping[str, Any], source: str) -> None:
     """Check that `params` are finite real weights of this cell, with shapes that fit each other.
 
-    where: what errors begin with, such as the file's name. Raises ValueError, naming the weight: it is missing, unknown
+    source: errors begin with it, such as the file's name. Raises ValueError, naming the weight: it is missing, unknown
     to the cell, transposed, of another shape, not real, not finite, or a constant out of its range.
 
     >>> check_params("vanilla", {"wR": np.eye(2), "wI": np.ones((2, 1))}, "net.h5")
@@ -126,43 +126,45 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
     """
     cell = get_cell(cell_name)
     # h0 may be missing, and a readout too, but not half a readout.
-    missing = cell.own.keys() - params.keys()
+    missing = cell.cell_axes.keys() - params.keys()
     if "wO" in params or "bO" in params:
         missing |= {"wO", "bO"} - params.keys()
     extra = params.keys() - cell.axes.keys()
     if missing or extra:
         wrong = [f"lacks {', '.join(sorted(missing))}"] if missing else []
         wrong += [f"does not know {', '.join(sorted(extra))}"] if extra else []
-        found = ", ".join(sorted(params)) or "nothing"
+        weight_names = ", ".join(sorted(params)) or "nothing"
         fits = " or ".join(cells_with(params))
         hint = f"; these are the weights of cell {fits}" if fits else ""
-        raise ValueError(f"{where}: cell {cell_name} {' and '.join(wrong)}; found {found}{hint}")
+        raise ValueError(
+            f"{source}: cell {cell_name} {' and '.join(wrong)}; found {weight_names}{hint}"
+        )
     for name, axes in cell.axes.items():
         if name in params and np.ndim(params[name]) != len(axes):
             raise ValueError(
-                f"{where}: {name} has the shape {np.shape(params[name])}, but cell {cell_name} "
+                f"{source}: {name} has the shape {np.shape(params[name])}, but cell {cell_name} "
                 f"needs {len(axes)} axes ({', '.join(axes) or 'a number'})"
             )
     # Numbers of axes are right from here on, so that sizes can be read off the shapes.
     shapes = _expected(cell, params)
     for name, value in params.items():
         if np.shape(value) != shapes[name]:
-            _tell_transposed(cell, params, where)
+            _raise_if_transposed(cell, params, source)
             n, n_in, _ = sizes(cell_name, params)
             raise ValueError(
-                f"{where}: {name} has the shape {np.shape(value)}, but cell {cell_name} with "
+                f"{source}: {name} has the shape {np.shape(value)}, but cell {cell_name} with "
                 f"n = {n} units and {count(n_in, 'input')} needs {shapes[name]}"
             )
-        check_real(value, f"{where}: {name}")
-        _check_range(name, np.asarray(value), where)
+        check_real(value, f"{source}: {name}")
+        _check_range(name, np.asarray(value), source)
 
 
-def _check_range(name: str, value: np.ndarray, where: str) -> None:
+def _check_range(name: str, value: np.ndarray, source: str) -> None:
     """Raise ValueError if a constant of a cell is none: dt / tau beyond (0, 1], or `rectified` other than 0 and 1."""
     if name in ("alpha", "alphas") and not ((value > 0) & (value <= 1)).all():
-        raise ValueError(f"{where}: {name} has values outside of (0, 1]; it is dt / tau")
+        raise ValueError(f"{source}: {name} has values outside of (0, 1]; it is dt / tau")
     if name == "rectified" and not np.isin(value, (0, 1)).all():
-        raise ValueError(f"{where}: rectified has other values than 0 and 1")
+        raise ValueError(f"{source}: rectified has other values than 0 and 1")
 
 
 def _expected(cell: Cell, params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -172,7 +174,7 @@ def _expected(cell: Cell, params: Mapping[str, Any]) -> dict[str, tuple[int, ...
     return cell.shapes_of(params) | readout
 
 
-def _tell_transposed(cell: Cell, params: Mapping[str, Any], where: str) -> None:
+def _raise_if_transposed(cell: Cell, params: Mapping[str, Any], source: str) -> None:
     """Raise ValueError if all shapes fit once one matrix, or every one, is transposed.
 
     Files of other libraries often hold x @ W where a cell has W @ x; the bare shapes would not tell the user that.
@@ -183,12 +185,12 @@ def _tell_transposed(cell: Cell, params: Mapping[str, Any], where: str) -> None:
         others = {**params, **{name: np.transpose(params[name]) for name in turned}}
         expected = _expected(cell, others)
         if all(np.shape(value) == expected[name] for name, value in others.items()):
-            told = [f"{k} {np.shape(params[k])}, {expected[k]} expected" for k in turned]
-            raise ValueError(f"{where}: cell {cell.name}: transposed: {'; '.join(told)}")
+            mismatches = [f"{k} {np.shape(params[k])}, {expected[k]} expected" for k in turned]
+            raise ValueError(f"{source}: cell {cell.name}: transposed: {'; '.join(mismatches)}")
 
 
-def check_real(value: ArrayLike, what: str) -> None:
-    """Raise ValueError, beginning with `what`, unless all entries of an array are finite real numbers.
+def check_real(value: ArrayLike, label: str) -> None:
+    """Raise ValueError, beginning with `label`, unless all entries of an array are finite real numbers.
 
     >>> check_real([1.0, np.nan], "bO")
     Traceback (most recent call last):
@@ -196,5 +198,5 @@ def check_real(value: ArrayLike, what: str) -> None:
     """
     value = np.asarray(value)
     if not np.issubdtype(value.dtype, np.floating):
-        raise ValueError(f"{what} has the type {value.dtype}; floats expected")
-    check_numbers(what, value)
+        raise ValueError(f"{label} has the type {value.dtype}; floats expected")
+    check_numbers(label, value)

@@ -102,7 +102,9 @@ shplrnn = Cell(
         "h2": ("hidden",),
         "C": ("unit", "input"),
     },
-    drawn=lambda key, n, n_in, *of: draw_shallow(key, (n, n_in, HIDDEN_UNITS), *of),
+    draw_custom=lambda key, n, n_in, scales, dtype: draw_shallow(
+        key, (n, n_in, HIDDEN_UNITS), scales, dtype
+    ),
     n_hidden=HIDDEN_UNITS,
     pieces=Pieces(2, lambda w: w["W2"].shape[0], _shallow_piece),
 )
@@ -167,7 +169,9 @@ alrnn = Cell(
         "rectified": ("unit",),
         "C": ("unit", "input"),
     },
-    drawn=lambda key, n, n_in, *of: draw_almost(key, (n, n_in, max(1, n // RECTIFIED_SHARE)), *of),
+    draw_custom=lambda key, n, n_in, scales, dtype: draw_almost(
+        key, (n, n_in, max(1, n // RECTIFIED_SHARE)), scales, dtype
+    ),
     constants=("rectified",),
     pieces=Pieces(2, lambda w: w["A"].shape[0], _almost_piece),
 )

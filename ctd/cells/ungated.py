@@ -42,10 +42,10 @@ def get_units(name: str) -> Units:
     module, _, attribute = name.rpartition(".")
     if not module:
         raise ValueError(f"units {name!r} are unknown{meant(name, UNITS) or ';'} there are {NAMES}")
-    found = load(name, f"units {name}")
-    if not callable(found):
+    function = load(name, f"units {name}")
+    if not callable(function):
         raise ValueError(f"units {name}: {module} has no function {attribute} of the currents h")
-    return found
+    return function
 
 
 def _vanilla_step(
@@ -89,7 +89,7 @@ leaky_per_unit = leaky._replace(
     name="leaky_per_unit",
     # alphas (n,) broadcasts over the units where alpha is one number.
     step=partial(_leaky_step, UNITS["tanh"], "alphas"),
-    own=VANILLA_AXES | {"alphas": ("unit",)},
+    cell_axes=VANILLA_AXES | {"alphas": ("unit",)},
     starts=lambda n: {"alphas": np.full(n, LEAK)},
     constants=("alphas",),
 )

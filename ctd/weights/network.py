@@ -19,7 +19,7 @@ from ctd.weights.rest import read_rest
 from ctd.weights.tensors import Array, Tensors
 
 OWN = {
-    cell.name: set(cell.own) - {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+    cell.name: set(cell.cell_axes) - {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
     for cell in CELLS.values()
 }
 """Cell -> the names of its weights that no framework uses."""
@@ -123,7 +123,7 @@ def find_cell(tensors: Tensors) -> Found:
     raise ValueError(
         f"{tensors.where}: has no recurrent cell by the names of PyTorch, Flax, Equinox, Keras or ctd; it holds "
         f"{tensors.names()}; write its step as F(weights, h, x), and give fixed_points cell: mymodule.F, or save it with "
-        f"ctd's names (vanilla: {', '.join(CELLS['vanilla'].own)})"
+        f"ctd's names (vanilla: {', '.join(CELLS['vanilla'].cell_axes)})"
     )
 
 
@@ -145,7 +145,7 @@ def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
     """Read a file with ctd's own names; fits: the cells with these names, of which file or `cell` may choose one."""
     where, params = tensors.where, dict(tensors.arrays)
     # If no cell has exactly these names, the error is about the one with the most of them.
-    likely = max(CELLS, key=lambda name: len(CELLS[name].own.keys() & params.keys()))
+    likely = max(CELLS, key=lambda name: len(CELLS[name].cell_axes.keys() & params.keys()))
     name = cell or tensors.cell or next(iter(fits), likely)
     # vanilla:relu is the cell vanilla with another nonlinearity.
     base, _, units = name.partition(":")
