@@ -31,7 +31,7 @@ from ctd.esn.replay import EXPONENT, REPLAYED, TRACES, largest_exponent, replay,
 from ctd.esn.reservoir import Now, Weights, begin, draw, free_run, free_step, teacher_forced
 from ctd.esn.ridge import memory_capacity, ridge_fit
 from ctd.esn.series import Series, load_series
-from ctd.esn.summary import MEMORY, SHOWN, SWEPT, reduce, reduced_of
+from ctd.esn.summary import MEMORY, SUMMARISED, SWEPT, reduce, reduced_of
 from ctd.esn.summary import Options as Options
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp
@@ -151,13 +151,13 @@ def result(
     if not static.test:
         now, at = _after_washout(static, shared, w, readout), static.washout
     samples = slice(at, at + (static.test or static.train))
-    found, _ = replay(static, shared, w, readout, now, samples)
+    replayed, _ = replay(static, shared, w, readout, now, samples)
     x = shared.inputs[samples].astype(static.state_dtype)
     # A network that learns may still diverge on its own.
-    lost = (state.outcome == DONE) & ~jnp.isfinite(found.nrmse)
-    outcome = jnp.where(lost, DIVERGED, state.outcome)
+    has_diverged = (state.outcome == DONE) & ~jnp.isfinite(replayed.nrmse)
+    outcome = jnp.where(has_diverged, DIVERGED, state.outcome)
     dt = shared.dt.astype(static.dtype)
-    values = scores(found, validation, dt)
+    values = scores(replayed, validation, dt)
     if "lyapunov" in static.record:
         value, error = largest_exponent(static, w, readout, now, x)  # per step
         values |= {"lyapunov": value / dt, "lyapunov_error": error / dt}
@@ -178,7 +178,7 @@ def result(
         # At the first sample the last target is fed back, after which the network is closed.
         values["replay_state"] = free_step(static, w, readout, now, x[0])[0].a
     if "traces" in static.record:
-        values |= {"trace": found.outputs[0], "trace_target": found.targets[0]}
+        values |= {"trace": replayed.outputs[0], "trace_target": replayed.targets[0]}
     return values
 
 
@@ -220,24 +220,28 @@ def closed(static: View[EchoState], w: Weights, readout: Array) -> dict[str, Arr
 def linearised(static: View[EchoState], cell: dict[str, Array]) -> Array:
     """The Jacobian (n, n) of one step where tanh' = 1, as at rest without a bias: (1 - alpha) I + alpha wR, layer by layer."""
     eye = jnp.eye(static.n, dtype=cell["wR"].dtype)
-    whole = cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * eye
-    layer, found = jnp.arange(static.n) // (static.n // static.layers), eye
+    step_matrix = cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * eye
+    layer, jacobian = jnp.arange(static.n) // (static.n // static.layers), eye
     # A layer sees the new rates of the layer before: factor k moves the rows of layer k alone.
     for k in range(static.layers):
-        found = jnp.where((layer == k)[:, None], whole, eye) @ found if static.layers > 1 else whole
-    return found
+        jacobian = (
+            jnp.where((layer == k)[:, None], step_matrix, eye) @ jacobian
+            if static.layers > 1
+            else step_matrix
+        )
+    return jacobian
 
 
 def coords(inputs: View[EchoState], shared: Series) -> dict[str, Coordinate]:
     """Coordinates of the results: pass numbers, time since a replay's start (unit of dt), delays (samples)."""
     del shared
-    found = {"pass": Coordinate(np.arange(1, 1 + _passes(inputs)), "1", "number of the pass")}
+    coordinates = {"pass": Coordinate(np.arange(1, 1 + _passes(inputs)), "1", "number of the pass")}
     if "traces" in inputs.record:
-        found["time"] = replay_time(inputs)
+        coordinates["time"] = replay_time(inputs)
     if inputs.memory_delays:
         delays = np.arange(1, 1 + inputs.memory_delays)
-        found["delay"] = Coordinate(delays, "1", "delay in samples")
-    return found
+        coordinates["delay"] = Coordinate(delays, "1", "delay in samples")
+    return coordinates
 
 
 def _passes(inputs: View[EchoState]) -> int:
@@ -258,7 +262,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=reduced_of(EchoState) | MEMORY,
     Options=Options,
-    summary=(*SWEPT, *SHOWN, *MEMORY),
+    summary=(*SWEPT, *SUMMARISED, *MEMORY),
     metric="replay_nrmse",
     chosen_by="validation_nrmse",
     # Another series, or replays of other lengths. `washout` and `train` only say how much of a series is learned.

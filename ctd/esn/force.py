@@ -17,9 +17,9 @@ class Trained(NamedTuple):
 
     now: Now
     readout: Float[Array, "m p"]
-    """Of p features and m outputs, in `dtype`."""
+    """The weights of p features for m outputs, in `dtype`."""
     squared_error: Float[Array, ""]
-    """Sum over samples and outputs of (z - f)^2, of FORCE each z before its update."""
+    """Sum over samples and outputs of (z - f)^2; FORCE takes each z before its update."""
     definite: Bool[Array, ""]
     """False if the states were finite, but an update was not sound or the Gram matrix not positive definite."""
 
@@ -48,12 +48,12 @@ def force_pass(
         x, f, noise = row
         now = step(static, w, c.now, x, noise)
         h = features(static, now.h)
-        found, z = gain(h), c.readout @ h
+        update, z = gain(h), c.readout @ h
         # One outer product of the error with the gain serves all outputs.
-        readout = c.readout - jnp.outer(z - f, found.k)
+        readout = c.readout - jnp.outer(z - f, update.k)
         error = c.squared_error + (z - f) @ (z - f)
         now = now._replace(z=z.astype(static.state_dtype))
-        return Trained(now, readout, error, c.definite & found.sound), found.K
+        return Trained(now, readout, error, c.definite & update.sound), update.K
 
     rows = (x[start:stop], shared.targets[start:stop].astype(static.dtype))
     begun = Trained(now, readout, jnp.zeros((), static.dtype), jnp.ones((), bool))

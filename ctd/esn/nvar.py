@@ -29,7 +29,7 @@ from ctd.esn.params import DIVERGED, DONE, ILL_CONDITIONED, TARGET_TEXT, OfSerie
 from ctd.esn.plots import plots
 from ctd.esn.replay import REPLAYED, TRACES, Replay, compared, replay_time, scores, windows
 from ctd.esn.series import Series, load_series
-from ctd.esn.summary import SHOWN, Options, reduce, reduced_of
+from ctd.esn.summary import SUMMARISED, Options, reduce, reduced_of
 from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax
 
@@ -79,10 +79,10 @@ class Polynomial(OfSeries):
 
     @field_validator("record", mode="before")
     @classmethod
-    def _has_weights(cls, given: object) -> object:
-        if isinstance(given, list | tuple) and "weights" in given:
+    def _has_weights(cls, record: object) -> object:
+        if isinstance(record, list | tuple) and "weights" in record:
             raise ValueError("weights are always stored; leave weights out")
-        return given
+        return record
 
     @model_validator(mode="after")
     def _fits(self) -> Polynomial:
@@ -130,15 +130,15 @@ DIMS = {
 def load(inputs: View[Polynomial]) -> Series:
     """Make or read the series. Raises ValueError if that fails or the features are too many."""
     length = inputs.washout + inputs.segments * inputs.train + inputs.validation + inputs.test
-    found = load_series(inputs, length)
-    seen = inputs.delays * _samples(found).shape[1]
-    # Multisets: the number of monomials of one degree in `seen` variables.
-    n = sum(math.comb(seen + degree - 1, degree) for degree in inputs.degrees)
+    series = load_series(inputs, length)
+    n_delayed = inputs.delays * _samples(series).shape[1]
+    # Multisets: the number of monomials of one degree in `n_delayed` variables.
+    n = sum(math.comb(n_delayed + degree - 1, degree) for degree in inputs.degrees)
     if n > MOST:
         raise ValueError(
-            f"degrees: {list(inputs.degrees)} of {seen} delayed numbers give {n:,} features; at most {MOST:,} are possible"
+            f"degrees: {list(inputs.degrees)} of {n_delayed} delayed numbers give {n:,} features; at most {MOST:,} are possible"
         )
-    return found
+    return series
 
 
 def _samples(shared: Series) -> Float[Array, "time k"]:
@@ -166,12 +166,12 @@ def features(monomials: ArrayLike, h: Float[Array, "... state"]) -> Float[Array,
     Array([ 1.,  3., 15.], dtype=float32)
     """
     # Entry 0 is the constant 1, which fills the monomials of lower degree.
-    one = jnp.ones((*h.shape[:-1], 1), h.dtype)
-    values, factor = jnp.concatenate([one, h], axis=-1), jnp.asarray(monomials, jnp.int32)
-    found = jnp.ones((*h.shape[:-1], len(factor)), h.dtype)
+    constant = jnp.ones((*h.shape[:-1], 1), h.dtype)
+    values, factor = jnp.concatenate([constant, h], axis=-1), jnp.asarray(monomials, jnp.int32)
+    products = jnp.ones((*h.shape[:-1], len(factor)), h.dtype)
     for column in range(factor.shape[1]):
-        found = found * values[..., factor[:, column]]
-    return found
+        products = products * values[..., factor[:, column]]
+    return products
 
 
 def step(
@@ -216,17 +216,17 @@ def fit(o: Array, f: Array, ridge: Array) -> tuple[Array, Array]:
         (C, () bool: whether the columns of o are independent up to rounding). If they are not, C is 0.
 
     >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
-    >>> found, independent = fit(x, x @ jnp.array([[1.0], [3.0]]), jnp.array(0.0))
-    >>> found.round().astype(int).tolist(), bool(independent)
+    >>> coefficients, independent = fit(x, x @ jnp.array([[1.0], [3.0]]), jnp.array(0.0))
+    >>> coefficients.round().astype(int).tolist(), bool(independent)
     ([[1, 3]], True)
     """
     p = o.shape[1]
     q, r = jnp.linalg.qr(jnp.concatenate([o, jnp.sqrt(ridge) * jnp.eye(p, dtype=o.dtype)]))
-    found = jax.scipy.linalg.solve_triangular(r, q[: len(o)].T @ f)
+    coefficients = jax.scipy.linalg.solve_triangular(r, q[: len(o)].T @ f)
     # |r_ii| is the distance of column i from the span of the columns before it.
     size = jnp.abs(jnp.diagonal(r))
     independent = size.min() > p * jnp.finfo(o.dtype).eps * size.max()
-    return jnp.where(independent, found, 0).T, independent
+    return jnp.where(independent, coefficients, 0).T, independent
 
 
 def _replay(
@@ -264,8 +264,8 @@ def run(
     o, f = features(monomials, h), shared.targets[when]
     # Regress on the increment y(t + 1) - y(t), from the noisy y(t) that the features see.
     f = f - h[:, : static.m] if ahead else f
-    found, independent = fit(o, f, traced.ridge)
-    weights = {"coefficients": found, "monomials": jnp.asarray(monomials)}
+    coefficients, independent = fit(o, f, traced.ridge)
+    weights = {"coefficients": coefficients, "monomials": jnp.asarray(monomials)}
     at, validation = at + static.train, None
     if static.validation:
         validation = _replay(static, shared, weights, at, static.validation)
@@ -276,7 +276,7 @@ def run(
     outcome = jnp.where(independent, near, ILL_CONDITIONED).astype(jnp.int32)
     values = {name: jnp.where(outcome == DONE, value, jnp.nan) for name, value in values.items()}
     values |= {f"weights.{name}": value for name, value in weights.items()}
-    values["train_nrmse"] = jnp.sqrt(jnp.mean((o @ found.T - f) ** 2) / shared.variance)
+    values["train_nrmse"] = jnp.sqrt(jnp.mean((o @ coefficients.T - f) ** 2) / shared.variance)
     values |= {"outcome": outcome, "weights.h0": _state(static, x, at - 1)}
     if "traces" in static.record:
         values |= {"trace": test.outputs[0], "trace_target": test.targets[0]}
@@ -293,6 +293,6 @@ def coords(inputs: View[Polynomial], shared: Series) -> dict[str, Coordinate]:
 # fields, takes the place of the seed.
 kernel = one_shot(
     "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce,
-    reduced=reduced_of(Polynomial), Options=Options, summary=("ridge", "noise", *SHOWN),
+    reduced=reduced_of(Polynomial), Options=Options, summary=("ridge", "noise", *SUMMARISED),
     metric="replay_nrmse", chosen_by="validation_nrmse", replicates=("segment",), measured_on=("target", "dt", "m", "test"), plots=plots, png_plots=3, microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ctd.kernel import Data, File, Params, Static, Traced
 
 DONE, DIVERGED, ILL_CONDITIONED, NO_SPECTRUM = range(4)
-"""How a network ends; `esn.nvar` has the first three."""
+"""The outcomes of a network; `esn.nvar` has the first three."""
 
 TARGET_OUTPUTS = {"mackey-glass-17": 1, "mackey-glass-30": 1, "lorenz": 3, "narma10": 1}
 """Targets with a fixed number of outputs."""
@@ -181,11 +181,11 @@ class EchoState(OfSeries):
 
     @model_validator(mode="before")
     @classmethod
-    def _ridge_is_float64(cls, given: object) -> object:
+    def _ridge_is_float64(cls, fields: object) -> object:
         # A Gram matrix squares the condition number of the rates: float32 would leave it singular.
-        if isinstance(given, dict) and given.get("readout") == "ridge":
-            return {"dtype": "float64", **given}
-        return given
+        if isinstance(fields, dict) and fields.get("readout") == "ridge":
+            return {"dtype": "float64", **fields}
+        return fields
 
     @model_validator(mode="after")
     def _consistent(self) -> EchoState:
@@ -197,8 +197,8 @@ class EchoState(OfSeries):
         }
         for name, is_needed in needed.items():
             if is_needed and self.dtype == "float32":
-                given = getattr(self, name)
-                raise ValueError(f"{name}: {given} given with dtype float32; give dtype: float64")
+                setting = getattr(self, name)
+                raise ValueError(f"{name}: {setting} given with dtype float32; give dtype: float64")
         gaussian, layers = self.topology == "gaussian", self.layers
         if not gaussian and self.sparsity != 1:
             raise ValueError(

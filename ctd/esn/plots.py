@@ -32,45 +32,45 @@ N_OUTPUTS = 5
 @of_group
 def plots(group: Group) -> list[Plot]:
     """Success over the sweep, the replay of the best network, errors in training and replay."""
-    made = success(group) if varied_fields(group.reduced) else []
-    made += replayed(group)
+    figures = success(group) if varied_fields(group.reduced) else []
+    figures += replayed(group)
     if group.results["train_nrmse"].shape[1:] not in ((), (1,)):  # of several passes
-        made.append(_training(group))
-    return [*made, _errors(group)]
+        figures.append(_training(group))
+    return [*figures, _errors(group)]
 
 
 def _errors(group: Group) -> Plot:
     """Histogram of the replay errors."""
     error = group.values("replay_nrmse")
-    note = left_out(int((~np.isfinite(error)).sum()), what="network")
+    note = left_out(int((~np.isfinite(error)).sum()), noun="network")
     if not np.isfinite(error).any():
         note = "No network has a finite replay error."
     axes = Axis("log10 replay NRMSE"), Axis("networks")
     return Plot("Replay error of all networks", [log_histogram(error)], *axes, note=note)
 
 
-class Shown(NamedTuple):
-    """A reduced value that pictures show."""
+class Measure(NamedTuple):
+    """A reduced value that the pictures show."""
 
     name: str
     title: str
     label: str
     note: str
-    """What it says of a point; `{seeds}`, `{threshold}`, `{valid_error}` and `{horizon}` are filled in."""
+    """Describes the value at a point; `{seeds}`, `{threshold}`, `{valid_error}` and `{horizon}` are filled in."""
     best: np.ufunc | None
     """Chooses among points that differ in further fields; None: their mean."""
 
 
-SHOWN = (
-    Shown(
+MEASURES = (
+    Measure(
         "success_rate", "Success", "success rate",
         "Share of {seeds} at a point whose replay NRMSE is {threshold}", None,
     ),
-    Shown(
+    Measure(
         "nrmse_median", "Replay error", "median NRMSE",
         "Median over a point's networks; no value: half of them or more failed", np.fmin,
     ),
-    Shown(
+    Measure(
         "valid_time_median", "Valid time", "median valid time",
         "Median over a point's networks of the time before an error first exceeds {valid_error:g} deviations, "
         "0 where the first sample's does or the network failed; at most {horizon}, the horizon", np.fmax,
@@ -82,7 +82,7 @@ def success(group: Group) -> list[Plot]:
     """Success rate, median error and valid time: maps or points over the first two varied fields, or curves over one."""
     varied = varied_fields(group.reduced)
     draw = _over_two if len(varied) > 1 else _curve
-    return [draw(one, varied, group) for one in SHOWN]
+    return [draw(measure, varied, group) for measure in MEASURES]
 
 
 def _label(name: str, group: Group) -> str:
@@ -90,27 +90,27 @@ def _label(name: str, group: Group) -> str:
     return f"g ({group.inputs.scale.replace('_', ' ')})" if name == "g" else name
 
 
-def _note(shown: Shown, group: Group) -> str:
-    """What a value says of a point, with its numbers filled in."""
+def _note(measure: Measure, group: Group) -> str:
+    """The measure's note, with its numbers filled in."""
     reduced, inputs = group.reduced, group.inputs
     low, count = f"below {float(reduced['success_below']):g}", reduced["count"]
-    if shown.name == "success_rate" and count.max() == 1:
+    if measure.name == "success_rate" and count.max() == 1:
         return f"1: the replay NRMSE of the network at a point is {low}, 0: it is not"
     seeds = f"the {count.min():,} networks" if np.ptp(count) == 0 else "all networks"
     horizon = inputs.dt * (inputs.horizon or inputs.test or inputs.train)
-    return shown.note.format(
+    return measure.note.format(
         seeds=seeds, threshold=low, valid_error=inputs.valid_error, horizon=tick(horizon)
     )
 
 
-def _over_two(shown: Shown, varied: list[str], group: Group) -> Plot:
+def _over_two(measure: Measure, varied: list[str], group: Group) -> Plot:
     """A value over the first two varied fields: a map, or points on true axes where most cells of a map would be empty."""
     reduced, (first, second, *others) = group.reduced, varied
-    value = np.asarray(reduced[shown.name], float)
-    label, scale, note = shown.label, Scale(shown.label), _note(shown, group)
-    if shown.name == "success_rate":
+    value = np.asarray(reduced[measure.name], float)
+    label, scale, note = measure.label, Scale(measure.label), _note(measure, group)
+    if measure.name == "success_rate":
         scale = Scale(label, low=0.0, high=1.0)
-    elif shown.name == "nrmse_median":
+    elif measure.name == "nrmse_median":
         value, scale = _log(value), Scale(f"log10 {label}")
     x, y = (np.asarray(reduced[name], float) for name in (first, second))
     across, up = (_label(name, group) for name in (first, second))
@@ -122,13 +122,13 @@ def _over_two(shown: Shown, varied: list[str], group: Group) -> Plot:
         points = Points(x, y, colour=value, text=text)
         axes = Axis(across, log=is_wide(x)), Axis(up, log=is_wide(y))
         note += f"; points differ in {', '.join(others)}, too" if others else ""
-        return Plot(shown.title, [points], *axes, scale, note=f"{note}.")
+        return Plot(measure.title, [points], *axes, scale, note=f"{note}.")
     if others:
-        kind = "mean" if shown.best is None else "best value"
+        kind = "mean" if measure.best is None else "best value"
         note += f"; {kind} over {', '.join(others)}"
-    xs, ys, z = on_grid(x, y, value, shown.best)
+    xs, ys, z = on_grid(x, y, value, measure.best)
     axes = Axis(across, ticks=[tick(v) for v in xs]), Axis(up, ticks=[tick(v) for v in ys])
-    return Plot(shown.title, [Image(z)], *axes, scale, note=f"{note}.")
+    return Plot(measure.title, [Image(z)], *axes, scale, note=f"{note}.")
 
 
 SPARSE = 2
@@ -141,25 +141,27 @@ def _log(value: np.ndarray) -> np.ndarray:
         return np.log10(np.where(np.isfinite(value), value, np.nan))
 
 
-def _curve(shown: Shown, varied: list[str], group: Group) -> Plot:
+def _curve(measure: Measure, varied: list[str], group: Group) -> Plot:
     """A value over the varied field, with its interval if it has one."""
     reduced, name = group.reduced, varied[0]
     x = np.asarray(reduced[name], float)
     order = np.argsort(x, kind="stable")
     x = x[order]
     finite = lambda v: np.where(np.isfinite(v[order]), v[order], np.nan)
-    y = finite(reduced[shown.name])
+    y = finite(reduced[measure.name])
     layers: list[Layer] = []
-    if f"{shown.name}_low" in reduced:
-        ends = [finite(reduced[f"{shown.name}_{end}"]) for end in ("low", "high")]
+    if f"{measure.name}_low" in reduced:
+        ends = [finite(reduced[f"{measure.name}_{end}"]) for end in ("low", "high")]
         both = np.stack([x, x], axis=1), np.stack(ends, axis=1)
         name_of = f"{100 * float(reduced['confidence']):g} % interval"
         layers.append(Lines(*both, name_of, faint=True))
     text = [f"{name} {a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)]
-    layers += [Lines(x, y, shown.label), Points(x, y, text=text, hue=0)]
+    layers += [Lines(x, y, measure.label), Points(x, y, text=text, hue=0)]
     across = Axis(_label(name, group), log=is_wide(x))
-    up = Axis(shown.label, log=shown.name == "nrmse_median")
-    return Plot(f"{shown.title} over {name}", layers, across, up, note=f"{_note(shown, group)}.")
+    up = Axis(measure.label, log=measure.name == "nrmse_median")
+    return Plot(
+        f"{measure.title} over {name}", layers, across, up, note=f"{_note(measure, group)}."
+    )
 
 
 def replayed(group: Group) -> list[Plot]:

@@ -89,15 +89,15 @@ def compared(valid_error: float, z: Array, y: Array, variance: Array) -> Replay:
 
 def scores(test: Replay, validation: Replay | None, dt: Array) -> dict[str, Array]:
     """The results of REPLAYED."""
-    found = {
+    results = {
         "replay_nrmse": test.nrmse,
         "replay_last_nrmse": test.last_nrmse,
         "valid_time": test.valid_samples * dt,
     }
     if validation is not None:
-        found["validation_nrmse"] = validation.nrmse
-        found["validation_valid_time"] = validation.valid_samples * dt
-    return found
+        results["validation_nrmse"] = validation.nrmse
+        results["validation_valid_time"] = validation.valid_samples * dt
+    return results
 
 
 def windows(static: View[OfSeries], length: int) -> tuple[int, Array]:
@@ -131,8 +131,8 @@ def replay(
     _, begun = lax.scan(hop, now, jnp.arange(static.starts))
     run = lambda start, x: free_run(static, w, readout, start, x)[1]
     z = jax.vmap(run)(begun, x[window])
-    found = compared(static.valid_error, z, y[window], shared.variance.astype(static.dtype))
-    return found, teacher_forced(static, w, now, x, forced)[0]
+    replays = compared(static.valid_error, z, y[window], shared.variance.astype(static.dtype))
+    return replays, teacher_forced(static, w, now, x, forced)[0]
 
 
 def largest_exponent(
@@ -147,6 +147,6 @@ def largest_exponent(
     if not x.shape[1]:
         skip, x = TRANSIENT, jnp.zeros((TRANSIENT + STEPS, 0), x.dtype)
     # The tangent of the whole state: activations, rates, and the output that is fed back.
-    ones = jax.tree.map(lambda leaf: jnp.ones_like(leaf) / leaf.size**0.5, now)
+    tangent = jax.tree.map(lambda leaf: jnp.ones_like(leaf) / leaf.size**0.5, now)
     step = lambda now, x: free_step(static, w, readout, now, x)[0]
-    return mean_growth(tangent_growth(step, now, ones, x)[0][skip:])
+    return mean_growth(tangent_growth(step, now, tangent, x)[0][skip:])

@@ -48,9 +48,9 @@ def draw(
     at = lambda value: value.astype(dtype)
     key_normal, key_kept = jax.random.split(key)
     # One draw serves all weights: every further draw costs a second of compilation.
-    drawn = jax.random.normal(key_normal, (n, n + k + static.m + 2), dtype)
+    normals = jax.random.normal(key_normal, (n, n + k + static.m + 2), dtype)
     w, inputs, feedback, bias, start = jnp.split(
-        drawn, [n, n + k, n + k + static.m, n + k + static.m + 1], axis=1
+        normals, [n, n + k, n + k + static.m, n + k + static.m + 1], axis=1
     )
     w = _recurrent(static.topology, w, at(traced.sparsity), key_kept)
     scalable = jnp.ones((), bool)
@@ -63,11 +63,11 @@ def draw(
         radius = spectral_radius(w)
         scalable = radius > 0
         w = w / jnp.where(scalable, radius, 1)
-    whole = at(traced.g) * w
+    recurrent = at(traced.g) * w
     if static.layers > 1:
         # g scales the recurrence within layers alone; layer_scale has scaled the weights between them.
-        whole = whole + between
-    parts = [whole, at(traced.input_scale) / max(k, 1) ** 0.5 * inputs]
+        recurrent = recurrent + between
+    parts = [recurrent, at(traced.input_scale) / max(k, 1) ** 0.5 * inputs]
     if static.feedback:
         parts.append(at(traced.feedback_scale) * feedback)
     weights = Weights(
@@ -90,8 +90,8 @@ def _recurrent(topology: str, w: Array, sparsity: Array, key: Array) -> Array:
     if topology == "ring":
         return jnp.roll(jnp.eye(n, dtype=w.dtype), 1, axis=0)
     # Dividing by sqrt(n sparsity) keeps the spectral radius near 1 whatever the sparsity (circular law).
-    kept = jax.random.bernoulli(key, sparsity, (n, n))
-    return jnp.where(kept, w, 0) / jnp.sqrt(n * sparsity)
+    is_connected = jax.random.bernoulli(key, sparsity, (n, n))
+    return jnp.where(is_connected, w, 0) / jnp.sqrt(n * sparsity)
 
 
 def _layered(static: View[EchoState], layer_scale: Array, w: Array) -> tuple[Array, Array, Array]:
@@ -101,13 +101,13 @@ def _layered(static: View[EchoState], layer_scale: Array, w: Array) -> tuple[Arr
     down = layer[:, None] - layer[None, :]
     # A unit sees n / layers units: rescale the variance from 1 / n to 1 / size.
     w = w * static.layers**0.5
-    own, scalable = jnp.where(down == 0, w, 0), jnp.ones((), bool)
+    within, scalable = jnp.where(down == 0, w, 0), jnp.ones((), bool)
     if static.scale == "spectral_radius":
         blocks = w.reshape(static.layers, size, static.layers, size)
         radius = jax.vmap(lambda k: spectral_radius(blocks[k, :, k]))(jnp.arange(static.layers))
         scalable = (radius > 0).all()
-        own = own / jnp.where(radius > 0, radius, 1)[layer][:, None]
-    return own, layer_scale * jnp.where(down == 1, w, 0), scalable
+        within = within / jnp.where(radius > 0, radius, 1)[layer][:, None]
+    return within, layer_scale * jnp.where(down == 1, w, 0), scalable
 
 
 def rates(static: View[EchoState], a: Array) -> Array:

@@ -255,34 +255,34 @@ def read_array(
     Raises ValueError, naming file and dataset, if the dataset is missing, has another shape or number of
     columns, is shorter, or holds NaN or infinity.
     """
-    where, suffix = f"{path}: dataset {dataset!r}", Path(path).suffix
+    source, suffix = f"{path}: dataset {dataset!r}", Path(path).suffix
     is_numpy = suffix in (".npy", ".npz")
     # Of an HDF5 file no more rows are read than are needed.
-    opened: Any = nullcontext(read_arrays(path, dataset)) if is_numpy else opened_hdf5(path)
-    with opened as file:
-        found = file.get(dataset)
-        if not isinstance(found, np.ndarray | h5py.Dataset):
+    file_context: Any = nullcontext(read_arrays(path, dataset)) if is_numpy else opened_hdf5(path)
+    with file_context as file:
+        array = file.get(dataset)
+        if not isinstance(array, np.ndarray | h5py.Dataset):
             near = meant(dataset, file) or f"; the file has {', '.join(sorted(file))}"
-            raise ValueError(f"{where} is missing{near}")
+            raise ValueError(f"{source} is missing{near}")
         if suffix == ".npy":  # its only array has no name
-            where = str(path)
+            source = str(path)
         if not is_numpy:
             checked_dataset(path, file, dataset)
-        if found.dtype.kind not in "iuf":
-            raise ValueError(f"{where} has the type {found.dtype}; expected real numbers")
-        if found.ndim not in (1, 2):
-            raise ValueError(f"{where} has shape {found.shape}; expected (time, column)")
-        available, values = len(found), np.asarray(found[:length], float)
+        if array.dtype.kind not in "iuf":
+            raise ValueError(f"{source} has the type {array.dtype}; expected real numbers")
+        if array.ndim not in (1, 2):
+            raise ValueError(f"{source} has shape {array.shape}; expected (time, column)")
+        available, values = len(array), np.asarray(array[:length], float)
     if values.ndim == 1:
         values = values[:, None]
     if columns is not None and values.shape[1] != columns:
         raise ValueError(
-            f"{where} has {count(values.shape[1], 'column')}; expected {columns}, the field m"
+            f"{source} has {count(values.shape[1], 'column')}; expected {columns}, the field m"
         )
     if available < length:
         raise ValueError(
-            f"{where} has {available} samples, but washout, train, validation and test need {length}; "
+            f"{source} has {available} samples, but washout, train, validation and test need {length}; "
             "shorten them"
         )
-    check_numbers(where, values)
+    check_numbers(source, values)
     return values

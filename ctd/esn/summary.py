@@ -35,11 +35,11 @@ OF_POINTS = {
     "best_row": Var((), "1", "row of the best network, by validation error if there is one"),
     "best_item": Var((), "item", "item id of that network"),
 }  # fmt: skip
-"""What `reduce` returns of any kernel, beside the swept fields."""
+"""The values that `reduce` returns for every kernel, beside the swept fields."""
 
 
 def reduced_of(params: type[Params]) -> dict[str, Var]:
-    """What `reduce` returns of a kernel with these parameters: the swept fields, with their own descriptions, and OF_POINTS."""
+    """The values that `reduce` returns for a kernel with these parameters: the swept fields, with their own descriptions, and OF_POINTS."""
     fields = params.model_fields
     swept = {name: fields[name].description or "" for name in SWEPT if name in fields}
     return {name: Var(("point",), "1", text) for name, text in swept.items()} | OF_POINTS
@@ -48,10 +48,16 @@ def reduced_of(params: type[Params]) -> dict[str, Var]:
 MEMORY = {
     "memory_capacity_median": Var(("point",), "1", "median memory capacity; a network without one counts as 0", True)
 }  # fmt: skip
-"""What `reduce` returns besides of networks with `memory_delays`."""
+"""The values that `reduce` adds for networks with `memory_delays`."""
 
-SHOWN = ("count", "success_rate", "validation_nrmse_median", "nrmse_median", "valid_time_median")
-"""What a terminal shows of a point, beside its swept fields."""
+SUMMARISED = (
+    "count",
+    "success_rate",
+    "validation_nrmse_median",
+    "nrmse_median",
+    "valid_time_median",
+)
+"""The values of a point that a terminal shows, beside its swept fields."""
 
 
 class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -118,10 +124,10 @@ def _point(error: np.ndarray, options: Options) -> dict[str, float]:
     if n > 1:
         # A fixed seed: gathering twice gives the same table.
         rng = np.random.default_rng(0)
-        drawn = error[rng.integers(n, size=(options.resamples, n))]
+        resamples = error[rng.integers(n, size=(options.resamples, n))]
         tail = (1 - options.confidence) / 2
         # inverted_cdf takes values that occur: of a finite and an infinite one there is none in between.
-        medians = np.median(drawn, axis=1)
+        medians = np.median(resamples, axis=1)
         ends = np.quantile(medians, [tail, 1 - tail], method="inverted_cdf")
     row: dict[str, float] = {"count": n, "nrmse_best": error.min(), "success_rate": rate}
     row["success_rate_low"], row["success_rate_high"] = _wilson(rate, n, options.confidence)
@@ -139,6 +145,6 @@ def _wilson(rate: float, n: int, confidence: float) -> tuple[float, float]:
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle, half = rate + z**2 / (2 * n), z * sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
-    whole = 1 + z**2 / n
+    denominator = 1 + z**2 / n
     # Rounding may leave the share itself outside where it is 0 or 1.
-    return min((middle - half) / whole, rate), max((middle + half) / whole, rate)
+    return min((middle - half) / denominator, rate), max((middle + half) / denominator, rate)
