@@ -230,36 +230,36 @@ def _accuracies(static: View[Network], scores: Scores, state: State) -> dict[str
     """The accuracies by result name; none if the task has no rule of success."""
     if not static.task.scored:
         return {}
-    found = {"accuracy": scores.accuracy().astype(static.dtype)}
-    if len(scores.seen) > 1:
+    accuracies = {"accuracy": scores.accuracy().astype(static.dtype)}
+    if len(scores.n_trials) > 1:
         # NaN for a condition that no evaluation trial has.
-        share = (scores.right / scores.seen).astype(static.dtype)
-        found |= {"condition_accuracy": share, "worst_accuracy": jnp.nanmin(share)}
+        share = (scores.right / scores.n_trials).astype(static.dtype)
+        accuracies |= {"condition_accuracy": share, "worst_accuracy": jnp.nanmin(share)}
     if static.stop_at:
-        found["accuracy_curve"] = state.accuracy
-    return found
+        accuracies["accuracy_curve"] = state.accuracy
+    return accuracies
 
 
 def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate]:
     """Coordinates of the results: training steps, time in a trial, conditions, and the condition or number of saved trials."""
-    found = {"batch": Coordinate(block_ends(inputs), "1", "training steps taken")}
+    coordinates = {"batch": Coordinate(block_ends(inputs), "1", "training steps taken")}
     values = np.asarray(condition_values(inputs.task, shared))
     if inputs.n_saved:
         length, unit = inputs.task.time_step
         steps = length * np.arange(shared.evaluation.inputs.shape[1])
-        what = "number of the step" if unit == "1" else "time in a trial"
-        found["time"] = Coordinate(steps, unit, what)
-        found["trial"] = Coordinate(
+        description = "number of the step" if unit == "1" else "time in a trial"
+        coordinates["time"] = Coordinate(steps, unit, description)
+        coordinates["trial"] = Coordinate(
             np.arange(inputs.n_saved), "1", "number of the evaluation trial"
         )
     if len(values) > 1:
-        given = inputs.task.conditions
-        kinds = Coordinate(values, "1", given.name if given else "condition")
-        found["condition"] = kinds
+        conditions = inputs.task.conditions
+        kinds = Coordinate(values, "1", conditions.name if conditions else "condition")
+        coordinates["condition"] = kinds
         if inputs.n_saved:
-            of = np.asarray(shared.evaluation.condition)[: inputs.n_saved]
-            found["trial"] = kinds._replace(values=values[of])
-    return found
+            condition_of_trial = np.asarray(shared.evaluation.condition)[: inputs.n_saved]
+            coordinates["trial"] = kinds._replace(values=values[condition_of_trial])
+    return coordinates
 
 
 # Declared before a job chooses its cell.

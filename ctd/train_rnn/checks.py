@@ -39,11 +39,11 @@ def excitatory_counts(n: int, areas: int, excitatory: float) -> tuple[np.ndarray
 
 def conflicts(p: Any) -> Iterator[str]:
     """Yield a sentence for each pair of fields of a `Network` that contradict each other."""
-    for of in (_of_cell, _of_noise, _of_rank, _of_signs, _of_mask, _of_start, _of_trials):
-        yield from of(p)
+    for rule in (_of_cell, _of_noise, _of_rank, _of_signs, _of_mask, _of_start, _of_trials):
+        yield from rule(p)
 
 
-def _given(p: Any, *names: str) -> str:
+def _first_changed(p: Any, *names: str) -> str:
     """The first of these fields that has another value than its default, as a job file has it; "" if none has."""
     for name in names:
         value = getattr(p, name)
@@ -56,11 +56,11 @@ def _given(p: Any, *names: str) -> str:
 def _of_cell(p: Any) -> Iterator[str]:
     axes = get_cell(p.cell).axes
     # A mask of a file may be of any matrix.
-    drawn = ("mask",) if p.mask == "random" else ()
-    one = _given(p, "dale", "rank", *drawn, "self_connections", "recurrent_init")
-    if one and "wR" not in axes:
+    random_mask = ("mask",) if p.mask == "random" else ()
+    field = _first_changed(p, "dale", "rank", *random_mask, "self_connections", "recurrent_init")
+    if field and "wR" not in axes:
         fits = ", ".join(cell.name for cell in UNGATED)
-        yield f"{one}: cell {p.cell} has gates or a field, not one recurrent matrix; give one of {fits}"
+        yield f"{field}: cell {p.cell} has gates or a field, not one recurrent matrix; give one of {fits}"
     if p.train_alphas and "alphas" not in axes:
         yield f"train_alphas: cell {p.cell} has no time constant for each unit; give cell leaky_per_unit"
     if p.alpha_min > p.alpha_max:
@@ -70,8 +70,8 @@ def _of_cell(p: Any) -> Iterator[str]:
 def _of_noise(p: Any) -> Iterator[str]:
     # `noise` is static: noise costs a tenth of a step, and a network without it is a program of its own.
     names = ("state_noise", "input_noise", "initial_noise", "eval_state_noise", "eval_input_noise")
-    if (one := _given(p, *names)) and not p.noise:
-        yield f"{one} has no effect without noise: true; give noise: true too"
+    if (field := _first_changed(p, *names)) and not p.noise:
+        yield f"{field} has no effect without noise: true; give noise: true too"
 
 
 def _of_rank(p: Any) -> Iterator[str]:
@@ -79,8 +79,8 @@ def _of_rank(p: Any) -> Iterator[str]:
         return
     if p.rank > p.n:
         yield f"rank: {p.rank} is above n = {p.n}, the largest rank of a matrix of n units; lower it"
-    if one := _given(p, "dale", "mask", "self_connections", "recurrent_init"):
-        yield f"rank, {one}: a product m n' cannot keep signs, zeros or a spectrum; leave one of them out"
+    if field := _first_changed(p, "dale", "mask", "self_connections", "recurrent_init"):
+        yield f"rank, {field}: a product m n' cannot keep signs, zeros or a spectrum; leave one of them out"
 
 
 def _of_signs(p: Any) -> Iterator[str]:
@@ -92,8 +92,8 @@ def _of_signs(p: Any) -> Iterator[str]:
     excites, size = excitatory_counts(p.n, p.areas, p.excitatory)
     for area in ((excites == 0) | (excites == size)).nonzero()[0]:
         kind = "excitatory" if excites[area] == 0 else "inhibitory"
-        where = f"{size[area]} units" + " of an area" * (p.areas > 1)
-        yield f"excitatory: {p.excitatory:g} of {where} leaves no {kind} one; give a share that leaves one of each kind"
+        units = f"{size[area]} units" + " of an area" * (p.areas > 1)
+        yield f"excitatory: {p.excitatory:g} of {units} leaves no {kind} one; give a share that leaves one of each kind"
 
 
 def _of_mask(p: Any) -> Iterator[str]:
@@ -111,15 +111,15 @@ def _of_mask(p: Any) -> Iterator[str]:
 
 
 def _of_start(p: Any) -> Iterator[str]:
-    one = _given(p, "recurrent_init", "dale", "rank", "recurrent_scale", "input_scale")
-    if p.first_weights == "pytorch" and one:
-        what = "PyTorch's first weights have one scale and no structure"
-        yield f"first_weights: pytorch, {one}: {what}; leave one of them out"
+    field = _first_changed(p, "recurrent_init", "dale", "rank", "recurrent_scale", "input_scale")
+    if p.first_weights == "pytorch" and field:
+        reason = "PyTorch's first weights have one scale and no structure"
+        yield f"first_weights: pytorch, {field}: {reason}; leave one of them out"
     # A rotation with zeros is no rotation, and an identity without its diagonal is 0.
     masked = p.mask != "none" or not p.self_connections
     if masked and p.recurrent_init in ("orthogonal", "identity"):
-        what = f"a mask, or self_connections: false, would change {p.recurrent_init} weights"
-        yield f"recurrent_init: {what}; leave one of them out"
+        reason = f"a mask, or self_connections: false, would change {p.recurrent_init} weights"
+        yield f"recurrent_init: {reason}; leave one of them out"
     if p.warmup >= p.n_batches:
         yield f"warmup: {p.warmup} steps given, but training has n_batches = {p.n_batches}; give fewer"
 

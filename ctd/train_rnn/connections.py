@@ -1,4 +1,4 @@
-"""Which units connect, and with which sign; training never changes either.
+"""The connections between units and their signs, neither of which training changes.
 
 With Dale's law the first units of an area are excitatory.
 A unit's sign is that of its column in wR, its outgoing weights.
@@ -32,17 +32,17 @@ class Connections(NamedTuple):
 
 
 def connections(
-    static: View[Network], given: Mapping[str, Array], traced: Values[Network], key: Array
+    static: View[Network], file_masks: Mapping[str, Array], traced: Values[Network], key: Array
 ) -> Connections:
-    """The connections of one network. given: masks of `read_masks`; key: of the network's weights."""
-    masks = dict(given)
+    """The connections of one network. file_masks: those of `read_masks`; key: of the network's weights."""
+    masks = dict(file_masks)
     # Each item draws its own mask, so that replicates differ in their connections too.
     if static.mask == "random":
         area = area_of(static.n, static.areas)
         within = jnp.asarray(area[:, None] == area[None, :])
         p = jnp.where(within, traced.density, traced.density_between)
-        drawn = jax.random.uniform(jax.random.fold_in(key, MASK), p.shape, p.dtype)
-        masks["wR"] = drawn < p
+        uniforms = jax.random.uniform(jax.random.fold_in(key, MASK), p.shape, p.dtype)
+        masks["wR"] = uniforms < p
     # The diagonal may be left out with any mask, or without one.
     if not static.self_connections:
         others = ~np.eye(static.n, dtype=bool)
@@ -68,17 +68,17 @@ def read_masks(inputs: View[Network], n_in: int, n_out: int) -> dict[str, Array]
     """
     if inputs.mask != "file":
         return {}
-    where = inputs.mask_file
-    assert where is not None, "mask: file has a mask_file"
+    path = inputs.mask_file
+    assert path is not None, "mask: file has a mask_file"
     shapes = get_cell(inputs.cell).shapes(inputs.n, n_in)
     # A readout of fixed ones has no weights to mask.
     if inputs.readout != "identity":
         shapes |= {"wO": (n_out, inputs.n)}
     shapes = {name: shape for name, shape in shapes.items() if len(shape) == 2}
     masks: dict[str, Array] = {}
-    for name, values in read_hdf5(where).items():
+    for name, values in read_hdf5(path).items():
         if fault := _fault(inputs, shapes, name, values):
-            raise ValueError(f"mask_file: {where}: {name} {fault}")
+            raise ValueError(f"mask_file: {path}: {name} {fault}")
         masks[name] = on_host(values.astype(bool))
     return masks
 
@@ -86,7 +86,7 @@ def read_masks(inputs: View[Network], n_in: int, n_out: int) -> dict[str, Array]
 def _fault(
     inputs: View[Network], shapes: Mapping[str, tuple[int, ...]], name: str, values: np.ndarray
 ) -> str:
-    """What is wrong with a mask; "" if nothing is. shapes: those of the weights."""
+    """The fault of a mask, for an error; "" if it has none. shapes: those of the weights."""
     if name not in shapes:
         return f"is no matrix of cell {inputs.cell}; its matrices are {', '.join(shapes)}"
     if values.shape != shapes[name]:
@@ -94,5 +94,5 @@ def _fault(
     if not np.isin(values, (0, 1)).all():
         return "has other values than 0 and 1; give 1 for a connection, 0 for none"
     without_diagonal = name == "wR" and not inputs.self_connections
-    left = values * (1 - np.eye(inputs.n)) if without_diagonal else values
-    return "" if left.any() else "leaves no connection; give 1 for a connection"
+    usable = values * (1 - np.eye(inputs.n)) if without_diagonal else values
+    return "" if usable.any() else "leaves no connection; give 1 for a connection"

@@ -41,8 +41,8 @@ class Scores(NamedTuple):
     """Sum of the weights"""
     right: Float[Array, "condition"]
     """Trials answered correctly; of length 0 if the task has no rule of success"""
-    seen: Real[Array, "condition"]
-    """Trials; of a file, those with a weight"""
+    n_trials: Real[Array, "condition"]
+    """Trials; for those of a file, the trials with a weight"""
 
     def mean_loss(self) -> Array:
         """The loss, the weighted mean of the errors."""
@@ -50,7 +50,7 @@ class Scores(NamedTuple):
 
     def accuracy(self) -> Array:
         """The share of trials that are answered correctly."""
-        return jnp.sum(self.right) / jnp.sum(self.seen)
+        return jnp.sum(self.right) / jnp.sum(self.n_trials)
 
     def r2(self, trials: tasks.Trial) -> Array:
         """1 - squared error / squared distance of the targets from each output's mean, both weighted by the mask.
@@ -63,8 +63,8 @@ class Scores(NamedTuple):
         mean = jnp.sum(weight * trials.targets, axis=(0, 1)) / total
         spread = jnp.sum(weight * (trials.targets - mean) ** 2)
         # The mean of equal numbers is rounded: their spread need not be 0.
-        seen = lambda none: jnp.where(weight > 0, trials.targets, none)
-        moves = jnp.any(seen(jnp.inf).min((0, 1)) < seen(-jnp.inf).max((0, 1))) & (spread > 0)
+        masked = lambda none: jnp.where(weight > 0, trials.targets, none)
+        moves = jnp.any(masked(jnp.inf).min((0, 1)) < masked(-jnp.inf).max((0, 1))) & (spread > 0)
         return jnp.where(moves, 1 - self.loss / jnp.where(moves, spread, 1), jnp.nan)
 
 
@@ -90,11 +90,11 @@ def _score(
         outputs = jax.nn.softmax(outputs)
     right = jax.vmap(task.success)(trials, outputs)
     # One product then adds the right answers of each condition.
-    of = jax.nn.one_hot(trials.condition, n)
+    by_condition = jax.nn.one_hot(trials.condition, n)
     if isinstance(task, tasks.Recorded):
         # Its rules look at the steps that count: any output would be right in a trial without one.
-        of *= jnp.any(trials.mask > 0, axis=tuple(range(1, trials.mask.ndim)))[:, None]
-    return Scores(total, weight, right @ of, jnp.sum(of, axis=0))
+        by_condition *= jnp.any(trials.mask > 0, axis=tuple(range(1, trials.mask.ndim)))[:, None]
+    return Scores(total, weight, right @ by_condition, jnp.sum(by_condition, axis=0))
 
 
 def evaluate(static: View[Network], shared: Shared, cell: Cell, weights: Weights) -> Scores:
@@ -103,16 +103,16 @@ def evaluate(static: View[Network], shared: Shared, cell: Cell, weights: Weights
     count = trials.inputs.shape[0]
     size = min(static.batch_size, count)
     n_parts = count // size
-    whole = n_parts * size
+    n_in_parts = n_parts * size
     # Not reshape(-1, ...): trials may have no inputs, and no numbers tell no length.
-    cut = lambda leaf: leaf[:whole].reshape(n_parts, size, *leaf.shape[1:])
+    cut = lambda leaf: leaf[:n_in_parts].reshape(n_parts, size, *leaf.shape[1:])
     parts = jax.tree.map(cut, trials)
     scores = lax.map(lambda part: _score(static, n, cell, weights, part), parts)
     scores = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), scores)
-    # lax.map needs parts of one size; the rest is a second, smaller call.
-    if whole < count:
-        rest = jax.tree.map(lambda leaf: leaf[whole:], trials)
-        more = _score(static, n, cell, weights, rest)
+    # lax.map needs parts of one size; the last trials are a second, smaller call.
+    if n_in_parts < count:
+        last_trials = jax.tree.map(lambda leaf: leaf[n_in_parts:], trials)
+        more = _score(static, n, cell, weights, last_trials)
         scores = jax.tree.map(jnp.add, scores, more)
     return scores
 

@@ -23,7 +23,7 @@ from ctd.train_rnn.params import Network
 
 type Parameters = dict[str, Array]
 """Name -> array."""
-type Made = dict[str, Any]
+type CellWeights = dict[str, Any]
 """The weights of `ctd.cells` by name: arrays, but for wR, which may be a `LowRank`, and wO, which may be a `FirstUnits`."""
 
 RECURRENT, TIME, UNIFORM = 102, 103, 104
@@ -35,14 +35,16 @@ UNPENALISED = ("alphas",)
 
 def divided(static: View[Network], p: Parameters) -> tuple[Parameters, Parameters]:
     """Divide parameters into (those that training changes, those that it keeps)."""
-    kept = set(get_cell(static.cell).constants)
+    constant = set(get_cell(static.cell).constants)
     if static.train_alphas:
-        kept -= {"alphas"}
+        constant -= {"alphas"}
     if static.initial_state != "trained":
-        kept |= {"h0"}
+        constant |= {"h0"}
     if static.readout != "trained":
-        kept |= {"wO", "bO"}
-    return {k: v for k, v in p.items() if k not in kept}, {k: v for k, v in p.items() if k in kept}
+        constant |= {"wO", "bO"}
+    return {k: v for k, v in p.items() if k not in constant}, {
+        k: v for k, v in p.items() if k in constant
+    }
 
 
 def initial(
@@ -55,55 +57,55 @@ def initial(
     """Draw the initial parameters. sizes: (n_in, n_out); key: of the item's weights."""
     cell = get_cell(static.cell)
     scales = Scales(traced.recurrent_scale, traced.input_scale)
-    drawn = cell.init(key, static.n, *sizes, scales, static.dtype)
+    parameters = cell.init(key, static.n, *sizes, scales, static.dtype)
     # A leaky cell draws a default alpha; the sweep sets it.
-    if "alpha" in drawn:
-        drawn["alpha"] = traced.alpha
-    if "alphas" in drawn:
+    if "alpha" in parameters:
+        parameters["alpha"] = traced.alpha
+    if "alphas" in parameters:
         # Uniform s makes time constants log-uniform between their bounds; 0.01 off either end, so that p is finite.
         s = jax.random.uniform(jax.random.fold_in(key, TIME), (static.n,), static.dtype, 0.01, 0.99)
-        drawn["alphas"] = jnp.log(s / (1 - s))
+        parameters["alphas"] = jnp.log(s / (1 - s))
     if static.first_weights == "pytorch":
-        drawn |= _as_pytorch(drawn, set(cell.constants) | {"alphas"}, static.n, key)
+        parameters |= _as_pytorch(parameters, set(cell.constants) | {"alphas"}, static.n, key)
     if static.initial_state == "zero":
-        drawn["h0"] = jnp.zeros_like(drawn["h0"])
+        parameters["h0"] = jnp.zeros_like(parameters["h0"])
     if static.readout == "identity":
-        del drawn["wO"]
+        del parameters["wO"]
         # The outputs are the rates, whatever the first weights: no bias drawn for a readout is added.
-        drawn["bO"] = jnp.zeros_like(drawn["bO"])
+        parameters["bO"] = jnp.zeros_like(parameters["bO"])
     for name, mask in links.masks.items():
         # The columns of a joint matrix belong to the state, then to the input.
         cuts = [static.n] if cell.axes[name][-1] == "unit_and_input" else []
-        drawn[name] = _spread(drawn[name], mask, cuts)
+        parameters[name] = _spread(parameters[name], mask, cuts)
     # A key of its own: the weights above stay the same whichever recurrent matrix is chosen.
     key = jax.random.fold_in(key, RECURRENT)
     if static.rank is not None:
-        del drawn["wR"]
-        drawn |= _low_rank(static, traced, key)
+        del parameters["wR"]
+        parameters |= _low_rank(static, traced, key)
     elif static.dale:
         assert links.signs is not None, "with Dale's law units have signs"
-        drawn["wR"] = _balanced(drawn["wR"], links.signs, traced.recurrent_scale)
+        parameters["wR"] = _balanced(parameters["wR"], links.signs, traced.recurrent_scale)
     elif static.recurrent_init != "normal":
-        drawn["wR"] = _recurrent(static, drawn["wR"], traced.recurrent_scale, key)
-    return drawn
+        parameters["wR"] = _recurrent(static, parameters["wR"], traced.recurrent_scale, key)
+    return parameters
 
 
-def _as_pytorch(drawn: Parameters, others: set[str], n: int, key: Array) -> Parameters:
+def _as_pytorch(parameters: Parameters, others: set[str], n: int, key: Array) -> Parameters:
     """Weights and biases U(-1, 1) / sqrt(n), n the units: `reset_parameters` of torch.nn.RNNCellBase and Linear(n, ...)."""
     # A set of texts has another order in each process; sorted, every name keeps its key.
-    names = sorted(set(drawn) - others - {"h0"})
+    names = sorted(set(parameters) - others - {"h0"})
     keys = jax.random.split(jax.random.fold_in(key, UNIFORM), len(names))
-    found = {"h0": jnp.zeros_like(drawn["h0"])}
+    redrawn = {"h0": jnp.zeros_like(parameters["h0"])}
     for key_one, name in zip(keys, names, strict=True):
-        like = drawn[name]
+        weight = parameters[name]
         # Linear draws by kaiming_uniform_(a=sqrt(5)): sqrt(2 / (1 + 5)) sqrt(3 / fan-in) = fan-in^-1/2, and n is its fan-in.
-        found[name] = jax.random.uniform(key_one, like.shape, like.dtype, -1, 1) * n**-0.5
-    return found
+        redrawn[name] = jax.random.uniform(key_one, weight.shape, weight.dtype, -1, 1) * n**-0.5
+    return redrawn
 
 
 def weights_of(
     static: View[Network], links: Connections, traced: Values[Network], p: Parameters
-) -> Made:
+) -> CellWeights:
     """Make the weights from parameters; wR may be a `LowRank`, wO a `FirstUnits`."""
     w: dict[str, Any] = dict(p)
     if static.rank is not None:
@@ -123,7 +125,7 @@ def weights_of(
     return w
 
 
-def stored(weights: Made) -> dict[str, Array]:
+def stored(weights: CellWeights) -> dict[str, Array]:
     """Make dense arrays of the weights, by name, as results hold them."""
     return {
         name: value.dense() if isinstance(value, LowRank | FirstUnits) else value
@@ -139,9 +141,9 @@ def _spread(
     The blocks of columns between `cuts` are scaled apart.
     """
     parts = []
-    for one, kept in zip(*(jnp.split(a, cuts, axis=1) for a in (w, mask)), strict=True):
-        fan_in = jnp.maximum(jnp.sum(kept, axis=1, keepdims=True), 1).astype(w.dtype)
-        parts.append(jnp.where(kept, one * jnp.sqrt(one.shape[1] / fan_in), 0))
+    for block, block_mask in zip(*(jnp.split(a, cuts, axis=1) for a in (w, mask)), strict=True):
+        fan_in = jnp.maximum(jnp.sum(block_mask, axis=1, keepdims=True), 1).astype(w.dtype)
+        parts.append(jnp.where(block_mask, block * jnp.sqrt(block.shape[1] / fan_in), 0))
     return jnp.concatenate(parts, axis=1)
 
 

@@ -41,20 +41,20 @@ N_OUTPUTS, N_PATHS, N_UNITS, N_NETWORKS = 6, 60, 200, 30
 @of_group
 def rnn_plots(group: Group) -> list[Plot]:
     """Loss curves, accuracies by condition, final losses; outputs, states and recurrent weights of the best network."""
-    results, made = group.results, [_curves(group), _losses(group)]
+    results, figures = group.results, [_curves(group), _losses(group)]
     if "condition_accuracy" in results and len(ranked(results, "accuracy")):
-        made.insert(1, _accuracies(group))
-    if (found := best_row(group, "eval_loss")) is None:
-        return made
-    best, item = found
+        figures.insert(1, _accuracies(group))
+    if (pair := best_row(group, "eval_loss")) is None:
+        return figures
+    best, item = pair
     if "accuracy_curve" in results:
-        made.append(_curves(group, "accuracy_curve"))
+        figures.append(_curves(group, "accuracy_curve"))
     if "outputs" in results:
-        made.append(_outputs(group.shared, results["outputs"][best], item))
-        made.append(_space(group, results["states"][best], item))
+        figures.append(_outputs(group.shared, results["outputs"][best], item))
+        figures.append(_space(group, results["states"][best], item))
     if WEIGHTS in results:
-        made.append(_weights(group.inputs, results[WEIGHTS][best], item))
-    return made
+        figures.append(_weights(group.inputs, results[WEIGHTS][best], item))
+    return figures
 
 
 def _curves(group: Group, name: str = "curve") -> Plot:
@@ -70,8 +70,8 @@ def _curves(group: Group, name: str = "curve") -> Plot:
         int(group.ended(0).sum()),
         loss="evaluation loss",
     )
-    what = inputs.loss.replace("_", " ")
-    axis = Axis(f"mean {what}", log=True) if is_loss else Axis("accuracy on evaluation trials")
+    loss_name = inputs.loss.replace("_", " ")
+    axis = Axis(f"mean {loss_name}", log=True) if is_loss else Axis("accuracy on evaluation trials")
     # Of a file's trials the user has named the file alone.
     of_file = isinstance(inputs.task, Recorded) and inputs.trials
     task = f"trials of {Path(of_file).name}" if of_file else type(inputs.task).__name__
@@ -113,8 +113,8 @@ def _losses(group: Group) -> Plot:
 def _accuracies(group: Group) -> Plot:
     """Accuracy in each condition; a psychometric curve if the sign of the condition is the right one of two answers."""
     task, values = group.inputs.task, condition_values(group.inputs.task, group.shared)
-    given = task.conditions
-    choice, name = (given.choice, given.name) if given else (False, "condition")
+    conditions = task.conditions
+    choice, name = (conditions.choice, conditions.name) if conditions else (False, "condition")
     total = group.values("accuracy")
     rank = ranked(group.results, "accuracy", more_is_better=True)
     # Evenly spaced in their accuracy, so that good and bad networks are among them.
@@ -132,9 +132,9 @@ def _accuracies(group: Group) -> Plot:
     layers: list[Layer] = [lines]
     if not numbers:
         # The evaluation trials are drawn: none may have some condition.
-        seen = np.isfinite(share).any(axis=0)
-        middle = np.nanmedian(share[:, seen], axis=0)
-        layers.insert(0, Bars(along[seen] - 0.4, along[seen] + 0.4, middle, "median"))
+        has_trials = np.isfinite(share).any(axis=0)
+        middle = np.nanmedian(share[:, has_trials], axis=0)
+        layers.insert(0, Bars(along[has_trials] - 0.4, along[has_trials] + 0.4, middle, "median"))
     return Plot(
         title,
         layers,
@@ -145,7 +145,7 @@ def _accuracies(group: Group) -> Plot:
 
 
 def _counts(shared: Shared, n: int) -> np.ndarray:
-    """Which steps of the first n evaluation trials count in the loss: bool (n, time, output), the last axis 1 if all count alike."""
+    """True for the steps of the first n evaluation trials that count in the loss: (n, time, output), the last axis 1 if all outputs count alike."""
     return np.asarray(shared.evaluation.weights)[:n] > 0
 
 
@@ -159,16 +159,16 @@ def _outputs(shared: Shared, outputs: np.ndarray, item: int) -> Plot:
     # 1e-9: outputs and targets that are constant must not give a step of 0, by which `stacked` divides.
     spans = [np.ptp(outputs), np.ptp(targets[mask]) if mask.any() else 0.0, 1e-9]
     step, text = 1.2 * float(max(spans)), [f"trial {k}" for k in range(len(outputs))]
-    wanted = stacked(targets, step)
+    target_rows = stacked(targets, step)
     layers: list[Layer] = [Lines(time, stacked(outputs, step), "output", text=text)]
     # A line needs two vertices: draw a step that counts between two that do not as a point.
-    beside = np.pad(mask, ((0, 0), (1, 1)))
-    trial, at = np.nonzero(mask & ~beside[:, :-2] & ~beside[:, 2:])
+    padded = np.pad(mask, ((0, 0), (1, 1)))
+    trial, at = np.nonzero(mask & ~padded[:, :-2] & ~padded[:, 2:])
     if lined := len(at) < mask.sum():
-        layers.insert(0, Lines(time, wanted, "target", strong=True, text=text))
+        layers.insert(0, Lines(time, target_rows, "target", strong=True, text=text))
     if len(at):
-        said, name = [f"target of trial {k}" for k in trial], "" if lined else "target"
-        layers.append(Points(at, wanted[trial, at], name, text=said, marker="diamond"))
+        labels, name = [f"target of trial {k}" for k in trial], "" if lined else "target"
+        layers.append(Points(at, target_rows[trial, at], name, text=labels, marker="diamond"))
     return Plot(
         f"Outputs of item {item}, the best",
         layers,
@@ -192,16 +192,18 @@ def _space(group: Group, states: np.ndarray, item: int) -> Plot:
     if path.shape[-1] == 1:  # a network of one unit has one component
         path = np.concatenate([path, np.zeros_like(path)], axis=-1)
     share = np.append(share, 0.0)[:2]
-    of = np.asarray(shared.evaluation.condition)[: len(states)]
-    given = group.inputs.task.conditions
-    scale, layers = Scale(given.name if given else "condition"), []
+    condition = np.asarray(shared.evaluation.condition)[: len(states)]
+    conditions = group.inputs.task.conditions
+    scale, layers = Scale(conditions.name if conditions else "condition"), []
     if np.asarray(values).dtype.kind in "if" and len(values) > 1:
-        scale = Scale(scale.label, diverging=bool(given and given.choice))
-        layers.append(Lines(path[..., 0], path[..., 1], "trials", np.asarray(values, float)[of]))
+        scale = Scale(scale.label, diverging=bool(conditions and conditions.choice))
+        layers.append(
+            Lines(path[..., 0], path[..., 1], "trials", np.asarray(values, float)[condition])
+        )
     else:
-        for k in np.unique(of):
-            which = path[of == k]
-            layers.append(Lines(which[..., 0], which[..., 1], str(values[k])))
+        for k in np.unique(condition):
+            paths = path[condition == k]
+            layers.append(Lines(paths[..., 0], paths[..., 1], str(values[k])))
     axis = lambda k: Axis(component(share, k))
     return Plot(f"State space of item {item}, the best", layers, axis(0), axis(1), scale)
 
@@ -226,9 +228,9 @@ def _weights(inputs: View[Network], weights: np.ndarray, item: int) -> Plot:
         x, y = np.concatenate([at, along]), np.concatenate([along, at])
         layers.append(Lines(x, y, dashed=True, faint=True))
     most = float(np.abs(weights).max())
-    what = [f"{len(order)} of {n} units"] if len(order) < n else []
-    what += [f"{inputs.areas} areas one after the other"] if inputs.areas > 1 else []
-    what += [
+    notes = [f"{len(order)} of {n} units"] if len(order) < n else []
+    notes += [f"{inputs.areas} areas one after the other"] if inputs.areas > 1 else []
+    notes += [
         f"{(kind < 0).sum()} excitatory units before {(kind > 0).sum()} inhibitory ones"
     ] * inputs.dale
     return Plot(
@@ -237,5 +239,5 @@ def _weights(inputs: View[Network], weights: np.ndarray, item: int) -> Plot:
         Axis("from unit, by strength"),
         Axis("to unit, in the same order"),
         Scale("weight", diverging=True, low=-most, high=most),
-        note="; ".join([*what, "units of larger outgoing weights first"]).capitalize() + ".",
+        note="; ".join([*notes, "units of larger outgoing weights first"]).capitalize() + ".",
     )

@@ -63,7 +63,7 @@ def next_jobs(
         "train another for longer": {"kernel": "train_rnn", "params": longer}
     }
     # Without a context's input, a network has points that it never uses.
-    x = [list(one) for one in network.task.constant_inputs]
+    x = [list(row) for row in network.task.constant_inputs]
     points = {"weights": item, **{k: v for k, v in changed(network).items() if k == "task"}}
     n = 1000
     if isinstance(network.task, Recorded):  # whose trials no other kernel reads
