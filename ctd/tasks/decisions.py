@@ -53,7 +53,7 @@ class Choice(Timed):
     noise: float = Field(0.03, ge=0, description="standard deviation of the noise on the stimuli")
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether the mean output over the response has the sign of the target."""
+        """True if the mean output over the response has the sign of the target."""
         return same_sign(trial, output)
 
     def ends(self) -> Iterator[int]:
@@ -105,12 +105,12 @@ class RandomDots(Choice):
         key_noise, key_choice = jax.random.split(key)
         values = self.conditions.values
         # Draw the condition's number, which the trial then reports.
-        which = jax.random.randint(key_choice, (), 0, len(values))
-        coherence = jnp.asarray(values, dtype)[which]
+        condition = jax.random.randint(key_choice, (), 0, len(values))
+        coherence = jnp.asarray(values, dtype)[condition]
         start, end, at = self.ends()
         # Coherences are percentages: `scale` is the input at 100 %.
         inputs = self.during(start, end, dtype) * coherence * (self.scale / 100)
-        return self.answered(self.noisy(key_noise, inputs), at, jnp.sign(coherence), which)
+        return self.answered(self.noisy(key_noise, inputs), at, jnp.sign(coherence), condition)
 
 
 class TwoStimuli(Choice):
@@ -167,14 +167,14 @@ class Romo(TwoStimuli):
         # Whole steps, both ends included.
         shortest, longest = map(self.steps, self.delay)
         delay = jax.random.randint(key_delay, (), shortest, longest + 1)
-        shown, end = self.both(delay, dtype)
+        stimuli, end = self.both(delay, dtype)
         frequencies = jnp.asarray([first, first - less], dtype)
         # 22 Hz is the middle of 10 to 34 Hz, and 24 Hz their range.
-        inputs = shown @ ((frequencies - 22) / 24)[:, None]
+        inputs = stimuli @ ((frequencies - 22) / 24)[:, None]
         # The sorted values hold `less` itself: searchsorted returns its place.
-        which = jnp.searchsorted(jnp.asarray(self.conditions.values), less)
+        condition = jnp.searchsorted(jnp.asarray(self.conditions.values), less)
         answer = less.astype(dtype) / 24
-        return self.answered(self.noisy(key_noise, inputs), end, answer, which)
+        return self.answered(self.noisy(key_noise, inputs), end, answer, condition)
 
 
 class Mante(Choice):
@@ -215,8 +215,8 @@ class Mante(Choice):
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_noise, key_choice, key_context = jax.random.split(key, 3)
         values = self.conditions.values
-        which = jax.random.randint(key_choice, (2,), 0, len(values))
-        coherence = jnp.asarray(values, dtype)[which]
+        conditions = jax.random.randint(key_choice, (2,), 0, len(values))
+        coherence = jnp.asarray(values, dtype)[conditions]
         context = jax.random.randint(key_context, (), 0, 2)
         start, onset, offset, at = self.ends()
         # Both stimuli are always shown: the network must ignore the one that the context does not name.
@@ -225,7 +225,7 @@ class Mante(Choice):
         inputs = jnp.concatenate(
             [self.noisy(key_noise, stimuli), self.during(start, at, dtype) * cue], axis=1
         )
-        return self.answered(inputs, at, jnp.sign(coherence[context]), which[context])
+        return self.answered(inputs, at, jnp.sign(coherence[context]), conditions[context])
 
 
 class MatchToSample(TwoStimuli):
@@ -250,13 +250,13 @@ class MatchToSample(TwoStimuli):
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_noise, key_which, key_delay = jax.random.split(key, 3)
         # 0 ... 3 stand for A-A, A-B, B-A, B-B.
-        which = jax.random.randint(key_which, (), 0, 4)
-        samples = jnp.asarray([which // 2, which % 2])
+        condition = jax.random.randint(key_which, (), 0, 4)
+        samples = jnp.asarray([condition // 2, condition % 2])
         # Rounded down to whole steps: unlike Romo's, the longest delay does not occur.
         span = jax.random.uniform(key_delay, (), minval=self.delay[0], maxval=self.delay[1])
         # Nor may rounding take a step off the shortest one: in float32, 50.1 / 16.7 is below 3.
         delay = jnp.maximum(jnp.floor(span / self.dt).astype(int), self.steps(self.delay[0]))
-        shown, end = self.both(delay, dtype)
-        inputs = shown @ jax.nn.one_hot(samples, 2, dtype=dtype)
+        stimuli, end = self.both(delay, dtype)
+        inputs = stimuli @ jax.nn.one_hot(samples, 2, dtype=dtype)
         answer = jnp.where(samples[0] == samples[1], 1, -1)
-        return self.answered(self.noisy(key_noise, inputs), end, answer, which)
+        return self.answered(self.noisy(key_noise, inputs), end, answer, condition)

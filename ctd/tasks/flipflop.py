@@ -52,7 +52,7 @@ class FlipFlop(Bits):
         return Trial(jnp.where(pulse, sign, 0), targets, jnp.ones(self.n_steps, dtype))
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether every output is nearer to its bit, +1 or -1, than to the other value, at every step."""
+        """True if every output is nearer to its bit, +1 or -1, than to the other value, at every step."""
         # +1 and -1 are 2 apart: less than 1 from one of them is nearer to it.
         return every_near(trial, output, 1.0)
 
@@ -82,9 +82,9 @@ class NBitFlipFlop(Bits):
         key_pulse, key_noise = jax.random.split(key)
         shape = (self.n_steps, self.n_bits)
         # One number decides on both pulses, so that they exclude each other.
-        drawn = jax.random.uniform(key_pulse, shape, dtype)
+        uniforms = jax.random.uniform(key_pulse, shape, dtype)
         steps = jnp.arange(self.n_steps)[:, None]
-        sign = jnp.where(drawn < self.p_pulse, -1, jnp.where(drawn > 1 - self.p_pulse, 1, 0))
+        sign = jnp.where(uniforms < self.p_pulse, -1, jnp.where(uniforms > 1 - self.p_pulse, 1, 0))
         pulse = jnp.where(steps < 3, 0, sign)
         latest = lax.cummax(jnp.where(pulse != 0, steps, 0), axis=0)
         # Before the first pulse `latest` is step 0, which has none: bits begin as 0.
@@ -98,6 +98,6 @@ class NBitFlipFlop(Bits):
         return Trial(inputs, targets, counts.astype(dtype))
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether every output is nearer to its bit, 0 or 1, than to the other value, at every step that counts."""
+        """True if every output is nearer to its bit, 0 or 1, than to the other value, at every step that counts."""
         # 0 and 1 are 1 apart.
         return every_near(trial, output, 0.5)

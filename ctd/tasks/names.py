@@ -37,7 +37,7 @@ NAMES = f"{', '.join(TASKS)}, or the dotted path of a class of your own"
 """The task names that a job file may give, for descriptions and errors."""
 
 
-def get_task(given: object) -> Task:
+def get_task(task: object) -> Task:
     """Make a task from its name or dotted path, or from a mapping of `name` and parameters; a Task is returned as it is.
 
     Raises ValueError, naming the task and the parameter, with the nearest valid name.
@@ -49,13 +49,13 @@ def get_task(given: object) -> Task:
         ...
     ValueError: task flipflop: unknown parameter n_bit; did you mean 'n_bits'?
     """
-    if isinstance(given, Task):
-        return given
-    fields = {"name": given} if isinstance(given, str) else given
+    if isinstance(task, Task):
+        return task
+    fields = {"name": task} if isinstance(task, str) else task
     if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
-        several = "; `sweep: {grid: {task: [...]}}` compares several" * isinstance(given, list)
+        several = "; `sweep: {grid: {task: [...]}}` compares several" * isinstance(task, list)
         raise ValueError(
-            f"{given!r:.60} given; expected the name of a task, or a mapping of its name and parameters{several}"
+            f"{task!r:.60} given; expected the name of a task, or a mapping of its name and parameters{several}"
         )
     name = fields["name"]
     cls = TASKS.get(name) or _own_class(name)
@@ -105,8 +105,8 @@ def _schema() -> JsonSchemaValue:
         fields = cls.model_json_schema(mode="validation")
         fields["properties"] = {"name": {"const": name}, **fields["properties"]}
         options.append(fields | {"required": ["name"]})
-    own = {"name": {"type": "string", "pattern": r"\."}}
-    options.append({"type": "object", "properties": own, "required": ["name"]})
+    own_class = {"name": {"type": "string", "pattern": r"\."}}
+    options.append({"type": "object", "properties": own_class, "required": ["name"]})
     return {"anyOf": options}
 
 

@@ -65,17 +65,17 @@ def noisy(cell: Cell, state_sd: Number) -> Cell:
     Its inputs are those of `seeded` trials: the cell's own, then two seeds.
     """
 
-    def step(w: Weights, h: Array, given: Array) -> Array:
-        x, seeds = given[:-CHANNELS], given[-CHANNELS:]
+    def step(w: Weights, h: Array, seeded_input: Array) -> Array:
+        x, seeds = seeded_input[:-CHANNELS], seeded_input[-CHANNELS:]
         xi = deviates(seeds[0], seeds[1], jnp.arange(h.shape[0], dtype=jnp.uint32), h.dtype)
         return cell.step(w, h, x) + state_sd * xi
 
     return cell._replace(step=step)
 
 
-def first_state(h0: Array, given: Array, initial_sd: Number) -> Array:
-    """The state before the first step of one of the `seeded` trials, whose inputs are `given` (time, input + CHANNELS)."""
-    seeds, n = given[0, -CHANNELS:], h0.shape[0]
+def first_state(h0: Array, seeded_inputs: Array, initial_sd: Number) -> Array:
+    """The state before the first step of one of the `seeded` trials, whose inputs are `seeded_inputs` (time, input + CHANNELS)."""
+    seeds, n = seeded_inputs[0, -CHANNELS:], h0.shape[0]
     # Counted on from the entries of the states of the steps.
     entry = n + jnp.arange(n, dtype=jnp.uint32)
     return h0 + initial_sd * deviates(seeds[0], seeds[1], entry, h0.dtype)

@@ -60,7 +60,7 @@ class Recorded(Task):
         return self.score != "none"
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether the answer is right, by `score`."""
+        """True if the answer is right, by `score`."""
         if self.score == "near":
             return every_near(trial, output, self.within)
         return same_sign(trial, output) if self.score == "sign" else same_category(trial, output)
@@ -70,21 +70,21 @@ class Recorded(Task):
 
         Arrays get the floating type `dtype`. Raises ValueError, naming file and dataset.
         """
-        # Here, since it imports h5py, which nobody needs who only names a task.
+        # Imported late: a caller that only names a task does not need h5py.
         from ctd.data import read_arrays
 
         if path is None:
             raise ValueError(
                 "trials: missing, but task file needs an HDF5 or .npz file of inputs and targets; give its path as `trials`"
             )
-        found = read_arrays(path, "inputs")
-        _check(path, found)
+        arrays = read_arrays(path, "inputs")
+        _check(path, arrays)
         # Without conditions all trials are of one kind.
-        numbers = found.get("conditions", np.zeros(len(found["inputs"])))
+        numbers = arrays.get("conditions", np.zeros(len(arrays["inputs"])))
         values, condition = np.unique(numbers, return_inverse=True)
-        mask = found.get("mask", np.ones(found["inputs"].shape[:2]))
+        mask = arrays.get("mask", np.ones(arrays["inputs"].shape[:2]))
         inputs, targets, weights = (
-            on_host(array, dtype) for array in (found["inputs"], found["targets"], mask)
+            on_host(array, dtype) for array in (arrays["inputs"], arrays["targets"], mask)
         )
         trials = Trial(inputs, targets, weights, on_host(condition, np.int32))
         return trials, on_host(values)
@@ -96,20 +96,20 @@ _ELSEWHERE = (
 )
 
 
-def _check(path: str, found: dict[str, np.ndarray]) -> None:
+def _check(path: str, arrays: dict[str, np.ndarray]) -> None:
     """Raise ValueError, naming file and dataset, if the arrays are not trials."""
     from ctd.data import check_axes
 
-    if lacks := [name for name in ("inputs", "targets") if name not in found]:
+    if lacks := [name for name in ("inputs", "targets") if name not in arrays]:
         raise ValueError(
             f"{path}: lacks {', '.join(lacks)}; a file of trials has inputs and targets, optionally mask and conditions; "
-            f"this one has {', '.join(sorted(found))}"
+            f"this one has {', '.join(sorted(arrays))}"
         )
-    mask = found.get("mask", np.ones(1))
+    mask = arrays.get("mask", np.ones(1))
     by_output = {"mask": AXES["targets"]} if mask.ndim == 3 else {}
-    known = {name: found[name] for name in AXES if name in found}
-    check_axes(path, known, AXES | by_output, "; give numbers, and a mask of 0 there")
-    trials = len(found["inputs"])
+    known_arrays = {name: arrays[name] for name in AXES if name in arrays}
+    check_axes(path, known_arrays, AXES | by_output, "; give numbers, and a mask of 0 there")
+    trials = len(arrays["inputs"])
     if trials < EVAL_EVERY:
         raise ValueError(
             f"{path}: holds {count(trials, 'trial')}; at least {EVAL_EVERY} are needed, one of which is for evaluation"
@@ -125,19 +125,19 @@ def check_parts(path: str | None, values: Array, trials: Trial, parts: tuple[Tri
 
     values: the condition numbers that `Recorded.read` gives.
     """
-    for what, part in zip(("evaluation", "training"), parts, strict=True):
+    for purpose, part in zip(("evaluation", "training"), parts, strict=True):
         if not np.asarray(part.mask).any():
             raise ValueError(
-                f"{path}: mask is 0 in all {len(part.mask)} {what} trials (every fifth trial is for evaluation, at most "
+                f"{path}: mask is 0 in all {len(part.mask)} {purpose} trials (every fifth trial is for evaluation, at most "
                 "n_eval of them); give some of them a weight"
             )
-    held, trained = (np.unique(np.asarray(part.condition)) for part in parts)
+    evaluated, trained = (np.unique(np.asarray(part.condition)) for part in parts)
     # Of a condition with a single trial nothing else is to be expected.
-    several = np.bincount(np.asarray(trials.condition))[held] > 1
-    if several.all() and not np.isin(held, trained).any():
-        told = ", ".join(f"{value:g}" for value in np.asarray(values)[held][:5])
+    several = np.bincount(np.asarray(trials.condition))[evaluated] > 1
+    if several.all() and not np.isin(evaluated, trained).any():
+        examples = ", ".join(f"{value:g}" for value in np.asarray(values)[evaluated][:5])
         raise ValueError(
-            f"{path}: conditions: every fifth trial is kept for evaluation, and no other has its conditions ({told}); "
+            f"{path}: conditions: every fifth trial is kept for evaluation, and no other has its conditions ({examples}); "
             "shuffle the trials"
         )
 
@@ -152,5 +152,5 @@ def divide[T](trials: T, n_eval: int | None = None) -> tuple[T, T]:
     """
     # Every fifth beyond n_eval is not trained on either, so that training does not depend on n_eval.
     fifth = np.arange(len(jax.tree.leaves(trials)[0])) % EVAL_EVERY == EVAL_EVERY - 1
-    take = lambda which: jax.tree.map(lambda leaf: leaf[which], trials)
+    take = lambda rows: jax.tree.map(lambda leaf: leaf[rows], trials)
     return take(np.flatnonzero(fifth)[:n_eval]), take(~fifth)

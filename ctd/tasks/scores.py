@@ -17,7 +17,7 @@ def last_step(trial: Trial) -> Array:
 
 
 def same_sign(trial: Trial, output: Array) -> Array:
-    """Whether the mean of the first output over the steps that count has the sign of the mean of its target."""
+    """True if the mean of the first output over the steps that count has the sign of the mean of its target."""
     # Steps count alike, whatever their weight in the loss.
     counts = trial.weights[:, 0] > 0
     mean = lambda values: jnp.sum(jnp.where(counts, values[:, 0], 0))
@@ -25,13 +25,13 @@ def same_sign(trial: Trial, output: Array) -> Array:
 
 
 def every_near(trial: Trial, output: Array, within: float) -> Array:
-    """Whether every output lies less than `within` from its target at every step that counts."""
+    """True if every output lies less than `within` from its target at every step that counts."""
     near = jnp.abs(output - trial.targets) < within
     return jnp.all(near | (trial.weights == 0))
 
 
 def same_category(trial: Trial, output: Array) -> Array:
-    """Whether the largest output and the largest target at the last step that counts are the same one."""
+    """True if the largest output and the largest target at the last step that counts are the same one."""
     last = last_step(trial)
     return jnp.argmax(output[last]) == jnp.argmax(trial.targets[last])
 

@@ -29,8 +29,8 @@ def overdispersed(key: Array, rates: Array, dt: Number, dispersion: float) -> Ar
     """
     shape = jnp.ravel(rates * dt) / (dispersion - 1)
     # A rate of 0 would need a Gamma of shape 0, which is none; the smallest positive shape draws 0.
-    drawn = jax.random.gamma(key, jnp.maximum(shape, jnp.finfo(shape.dtype).tiny))
-    return (drawn * (dispersion - 1) / dt).reshape(rates.shape)
+    gammas = jax.random.gamma(key, jnp.maximum(shape, jnp.finfo(shape.dtype).tiny))
+    return (gammas * (dispersion - 1) / dt).reshape(rates.shape)
 
 
 def rates_from_states(states: Array, max_rate: Number = 80.0) -> Array:

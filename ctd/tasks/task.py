@@ -116,7 +116,7 @@ class Task(BaseModel, ABC):
         return ()
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether `output` (time, n_out) answers one trial correctly: () bool.
+        """True if `output` (time, n_out) answers one trial correctly: () bool.
 
         The output is what the loss compares with the targets: probabilities if the loss is cross-entropy.
         """
@@ -216,8 +216,8 @@ class Timed(Task):
 
     def durations(self, epoch: Epoch) -> tuple[float, ...]:
         """The durations (ms) that an epoch may have; of a random one, the shortest and the longest."""
-        given = getattr(self, epoch) if isinstance(epoch, str) else epoch
-        return given if isinstance(given, tuple) else (given,)
+        duration = getattr(self, epoch) if isinstance(epoch, str) else epoch
+        return duration if isinstance(duration, tuple) else (duration,)
 
     def most_steps(self, epochs: Sequence[Epoch]) -> int:
         """Steps of successive epochs at their longest."""
@@ -243,7 +243,7 @@ class Timed(Task):
         return self
 
 
-def among(u: Array, values: Sequence[float], dtype: jax.typing.DTypeLike | None = None) -> Array:
+def choose(u: Array, values: Sequence[float], dtype: jax.typing.DTypeLike | None = None) -> Array:
     """Choose one of the values by a uniform number u in [0, 1), of any shape.
 
     >>> among(jnp.array([0.0, 0.6]), [5, 7])

@@ -88,7 +88,7 @@ class Decision(WhiteNoise):
         return Trial(x[:, None], (choice * last)[:, None], last)
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether the output has the sign of the target at the last step."""
+        """True if the output has the sign of the target at the last step."""
         return same_sign(trial, output)
 
 

@@ -23,10 +23,10 @@ N_DIRECTIONS = 8
 """Bins of the answers of a single rule, its conditions."""
 
 
-def _rules(given: object) -> tuple[str, ...]:
-    rules = [given] if isinstance(given, str) else given
+def _rules(rule_names: object) -> tuple[str, ...]:
+    rules = [rule_names] if isinstance(rule_names, str) else rule_names
     if not isinstance(rules, list | tuple) or not rules:
-        raise ValueError(f"{given!r:.60} given; expected a rule, a list of rules, or all")
+        raise ValueError(f"{rule_names!r:.60} given; expected a rule, a list of rules, or all")
     if list(rules) == ["all"]:
         return tuple(RULES)
     for rule in rules:
@@ -92,9 +92,9 @@ class Yang(Experiment):
             last, until = RULES[rule].epochs[-1], self.steps(100)
             ms = min(self.durations(last))
             if self.steps(ms) <= until:
-                what = "response:" if last == "response" else "time_scale: the response,"
+                field = "response:" if last == "response" else "time_scale: the response,"
                 raise ValueError(
-                    f"{what} {ms:g} ms in rule {rule}, has {self.steps(ms)} steps, but the {until} in the first 100 ms "
+                    f"{field} {ms:g} ms in rule {rule}, has {self.steps(ms)} steps, but the {until} in the first 100 ms "
                     "after go do not count; make it longer, or lower dt"
                 )
         return self
@@ -126,21 +126,21 @@ class Yang(Experiment):
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_plan, key_rule, key_noise = jax.random.split(key, 3)
         # The plan's key does not depend on the rule: rules share their uniform numbers.
-        draws = Draws.of(key_plan, dtype)
-        which, plan = jnp.zeros((), int), RULES[self.rule[0]](self, draws)
+        draws = Draws.from_key(key_plan, dtype)
+        rule_index, plan = jnp.zeros((), int), RULES[self.rule[0]](self, draws)
         if len(self.rule) > 1:
             # Make the plan of every rule and select one: a branch would be evaluated on both sides under vmap too.
             weights = self.weights or [OFTEN.get(rule, 1.0) for rule in self.rule]
             logits = jnp.log(jnp.asarray(weights, dtype))
-            which = jax.random.categorical(key_rule, logits)
+            rule_index = jax.random.categorical(key_rule, logits)
             plans = [RULES[rule](self, draws) for rule in self.rule]
-            plan = jax.tree.map(lambda *parts: jnp.stack(parts)[which], *plans)
-        number = jnp.asarray([list(RULES).index(rule) for rule in self.rule])[which]
+            plan = jax.tree.map(lambda *parts: jnp.stack(parts)[rule_index], *plans)
+        number = jnp.asarray([list(RULES).index(rule) for rule in self.rule])[rule_index]
         inputs = self._inputs(plan, number, dtype)
         # The authors scale the noise so that its effect does not depend on dt.
         sd = self.noise * (2 * self.tau / self.dt) ** 0.5
         inputs += sd * jax.random.normal(key_noise, inputs.shape, dtype)
-        condition = which
+        condition = rule_index
         # A single rule is split by its answers: fixation, then eight directions.
         if len(self.rule) == 1:
             bin_ = jnp.round(plan.answer / (2 * pi) * N_DIRECTIONS).astype(int) % N_DIRECTIONS
@@ -148,12 +148,12 @@ class Yang(Experiment):
         return Trial(inputs, self._targets(plan, dtype), self._mask(plan, dtype), condition)
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether the network fixates, or points in the right direction, at the last step that counts."""
+        """True if the network fixates, or points in the right direction, at the last step that counts."""
         last = last_step(trial)
-        wanted, given = trial.targets[last], output[last]
-        fixates, must = given[0] > 0.5, wanted[0] > 0.5
+        target, answer = trial.targets[last], output[last]
+        fixates, must = answer[0] > 0.5, target[0] > 0.5
         # The target's own bump gives the wanted direction, so that both are read in the same way.
-        apart = jnp.abs(_population(wanted[1:]) - _population(given[1:]))
+        apart = jnp.abs(_population(target[1:]) - _population(answer[1:]))
         near = jnp.minimum(apart, 2 * pi - apart) < NEAR
         return jnp.where(must, fixates, ~fixates & near)
 
@@ -168,9 +168,9 @@ class Yang(Experiment):
     def _inputs(self, plan: Plan, number: Array, dtype: jax.typing.DTypeLike) -> Array:
         """The inputs (time, n_in) of a trial without noise; number: of its rule among all rules."""
         step = jnp.arange(self.length)[:, None]
-        shown = ((step >= plan.on) & (step < plan.off)).astype(dtype)
+        is_on = ((step >= plan.on) & (step < plan.off)).astype(dtype)
         bumps = jnp.stack([self._bump(plan.direction[0]), self._bump(plan.direction[1])])
-        rings = jnp.einsum("ts,sm,sr->tmr", shown, plan.strength.astype(dtype), bumps)
+        rings = jnp.einsum("ts,sm,sr->tmr", is_on, plan.strength.astype(dtype), bumps)
         cue = (step < plan.cue_off).astype(dtype)
         rule = jax.nn.one_hot(number, len(RULES), dtype=dtype) * (step < plan.end)
         return jnp.concatenate([cue, rings.reshape(self.length, -1), rule], axis=1)

@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from ctd.late import Array, Bool, Float, jax, jnp
-from ctd.tasks.task import Epoch, Timed, among
+from ctd.tasks.task import Epoch, Timed, choose
 
 Positive = Annotated[float, Field(gt=0)]
 Durations = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -57,7 +57,7 @@ class Draws(NamedTuple):
     """(2,) for the sign of that difference."""
 
     @classmethod
-    def of(cls, key: Array, dtype: jax.typing.DTypeLike) -> Draws:
+    def from_key(cls, key: Array, dtype: jax.typing.DTypeLike) -> Draws:
         """Draw all numbers at once."""
         u = jax.random.uniform(key, (20,), dtype)
         return cls(u[:5], u[5], u[6], u[7], u[8:10], u[10:12], u[12:14], u[14:16], u[16:18], u[18:])
@@ -114,18 +114,18 @@ class Experiment(Timed):
 
     def ends(self, epochs: tuple[Epoch, ...], u: Array) -> list[Array]:
         """The step at which each of successive epochs ends, their durations chosen by the numbers u in [0, 1)."""
-        found: list[Array] = []
+        ends: list[Array] = []
         now = jnp.zeros((), int)
         for k, epoch in enumerate(epochs):
             if isinstance(epoch, Span):
-                drawn = epoch.shortest + u[k] * (epoch.longest - epoch.shortest)
+                duration = epoch.shortest + u[k] * (epoch.longest - epoch.shortest)
                 # 1e-6 as in `Timed.steps`: rounding must not take a step off a multiple of dt.
-                now += jnp.floor(drawn * (self.time_scale / self.dt) + 1e-6).astype(int)
+                now += jnp.floor(duration * (self.time_scale / self.dt) + 1e-6).astype(int)
             else:
                 steps = [self.steps(ms) for ms in self.durations(epoch)]
-                now += among(u[k], steps) if len(steps) > 1 else steps[0]
-            found.append(now)
-        return found
+                now += choose(u[k], steps) if len(steps) > 1 else steps[0]
+            ends.append(now)
+        return ends
 
 
 def _pair(draws: Draws) -> Array:
@@ -160,7 +160,7 @@ def _strengths(draws: Draws, coherences: tuple[float, ...], attended: int | None
     """Strengths (stimulus, modality): m + c and m - c in each modality, c of either sign; attended: see `_decide`."""
     dtype = draws.mean.dtype
     mean = 0.8 + 0.4 * draws.mean
-    coherence = among(draws.coherence, coherences, dtype) * jnp.where(draws.sign < 0.5, 1, -1)
+    coherence = choose(draws.coherence, coherences, dtype) * jnp.where(draws.sign < 0.5, 1, -1)
     both = jnp.stack([mean + coherence, mean - coherence])
     # dm1, dm2 and the contexts compare the stimuli in one modality at a time.
     if attended is not None:
@@ -206,7 +206,7 @@ def _match(
     on, off, go, end = ends
     if category:
         both = jnp.stack([draws.direction, draws.distance])
-        direction = among(both, CATEGORIES, both.dtype)
+        direction = choose(both, CATEGORIES, both.dtype)
         match = (direction[0] < pi) == (direction[1] < pi)
     else:
         match = draws.sign[0] < 0.5
@@ -224,7 +224,7 @@ class Rule(NamedTuple):
     """One of the tasks."""
 
     epochs: tuple[Epoch, ...]
-    """What happens until the end of a trial, the response last."""
+    """The events until the end of a trial, the response last."""
     plan: Callable[[Experiment, Draws, list[Array]], Plan]
     """(experiment, uniform numbers, the step at which each epoch ends) -> the course of a trial."""
 
