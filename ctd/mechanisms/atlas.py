@@ -18,14 +18,14 @@ REACH = 1.25
 def read_atlas(path: str) -> dict[str, np.ndarray]:
     """The numbers of an atlas' table. Raises ValueError, naming the file, where its mechanisms could not be judged."""
     with opened_hdf5(path) as file:
-        found = read_datasets(path, file)
+        table = read_datasets(path, file)
     # Neither a table of placed recordings nor one of too few members has it.
-    if "accuracy" not in found:
+    if "accuracy" not in table:
         raise ValueError(
             f"atlas: {path}: is no table of an atlas that was judged; give that of a store of atlas.yaml with three mechanisms or "
             "more, seeds: 3 or more and folds: 3 or more"
         )
-    return found
+    return table
 
 
 def check_settings(path: str, atlas: Mapping[str, np.ndarray], mine: Mapping[str, float]) -> None:
@@ -68,22 +68,24 @@ def _wider(path: str, mine: dict[str, float], sizes: dict[str, np.ndarray]) -> s
     """The commands that add the recording's size to the atlas, at its mean count, and place the recording there."""
     pairs = {*zip(sizes["n_neurons"].tolist(), sizes["n_trials"].tolist(), strict=True)}
     neurons, trials = zip(*sorted(pairs | {(mine["n_neurons"], mine["n_trials"])}), strict=True)
-    told = lambda values: f"[{','.join(f'{v:.0f}' for v in values)}]"
-    made = {"sweep.zip.n_neurons": told(neurons), "sweep.zip.n_trials": told(trials)}
-    made["params.mean_count"] = f"{min(mine['mean_count'], MOST_MEAN):.3g}"
-    # What the atlas was made with; one by an earlier ctd does not say.
+    listed = lambda values: f"[{','.join(f'{v:.0f}' for v in values)}]"
+    settings = {"sweep.zip.n_neurons": listed(neurons), "sweep.zip.n_trials": listed(trials)}
+    settings["params.mean_count"] = f"{min(mine['mean_count'], MOST_MEAN):.3g}"
+    # The members of the atlas; an atlas of an earlier ctd does not list them.
     if "member" in sizes:
         members = np.unique(sizes["member"])
         counted = np.array_equal(members, np.arange(len(members)))
-        name, value = ("seeds", str(len(members))) if counted else ("grid.seed", told(members))
-        made |= {
+        name, value = ("seeds", str(len(members))) if counted else ("grid.seed", listed(members))
+        settings |= {
             f"sweep.{name}": value,
-            "sweep.grid.mechanism": told(np.unique(sizes["mechanism"])),
+            "sweep.grid.mechanism": listed(np.unique(sizes["mechanism"])),
         }
-    made |= {f"params.{k}": str(sizes[k]) for k in ("n_bins", "n_factors") if k in sizes}
-    own = {"data": path} | {k: str(sizes[k]) for k in ("n_bins", "n_factors") if k in sizes}
+    settings |= {f"params.{k}": str(sizes[k]) for k in ("n_bins", "n_factors") if k in sizes}
+    place_params = {"data": path} | {
+        k: str(sizes[k]) for k in ("n_bins", "n_factors") if k in sizes
+    }
     table = "params.atlas.store=wider.evidence.zarr"
-    given = [f"stages.recordings.{name}={value}" for name, value in made.items()]
-    places = [f"stages.recording.params.{name}={value}" for name, value in own.items()]
+    assignments = [f"stages.recordings.{name}={value}" for name, value in settings.items()]
+    places = [f"stages.recording.params.{name}={value}" for name, value in place_params.items()]
     places += [f"stages.recording.{table}", f"stages.place.{table}"]
-    return f"ctd run atlas.yaml --store wider {shlex.join(given)}; then ctd run place.yaml --store in_wider {shlex.join(places)}"
+    return f"ctd run atlas.yaml --store wider {shlex.join(assignments)}; then ctd run place.yaml --store in_wider {shlex.join(places)}"

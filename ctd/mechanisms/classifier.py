@@ -8,7 +8,7 @@ minimises that of predictions on folds that W has not seen.
 `None of these` is judged by how far s(x) lies from the nearest class mean, in pooled deviations within classes (Mahalanobis distance,
 Lee et al. 2018). Members of some classes lie farther from their mean than those of others, so the logarithm of the distance to class k is
 taken relative to that of unseen members of k: `strangeness` = min_k (log d_k - m_k) / s_k. A logistic regression on it is fitted to
-unseen members (known) and to members of classes that were left out (none).
+unseen members and to members of classes that were left out (none of these).
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ def _with_one(x: np.ndarray) -> np.ndarray:
 def fit(
     x: Float[np.ndarray, "sample feature"], y: Int[np.ndarray, "sample"], l2: float | None
 ) -> Model:
-    """Train on samples of the classes y = 0 ... k - 1, each of which must be there; without l2 for distances alone."""
-    # A feature may be NaN throughout, as the agreement of fits is where each recording has one.
-    there = np.isfinite(x)
-    known, n = np.where(there, x, 0), np.maximum(there.sum(0), 1)
-    mean = known.sum(0) / n
-    sd = np.sqrt((np.where(there, known - mean, 0) ** 2).sum(0) / n)
-    # A feature that never changes says nothing.
+    """Train on samples of the classes y = 0 ... k - 1, each of which must occur; without l2 for distances alone."""
+    # A feature may be NaN throughout, such as the agreement of fits where each recording has one fit.
+    finite = np.isfinite(x)
+    filled, n = np.where(finite, x, 0), np.maximum(finite.sum(0), 1)
+    mean = filled.sum(0) / n
+    sd = np.sqrt((np.where(finite, filled - mean, 0) ** 2).sum(0) / n)
+    # A feature that never changes carries no information.
     sd = np.where(sd > 1e-6, sd, np.inf)
     k, d = int(y.max()) + 1, x.shape[1]
     blank = Model(mean, sd, np.zeros((k, d + 1)), np.zeros((k, d)), np.eye(d))
@@ -141,8 +141,10 @@ def temperature(logits: np.ndarray, y: np.ndarray) -> float:
         p = scipy.special.softmax(logits / np.exp(log_t), axis=1)
         return float(-np.mean(np.log(p[np.arange(len(y)), y] + 1e-300)))
 
-    found = scipy.optimize.minimize_scalar(loss, bounds=(np.log(0.2), np.log(20)), method="bounded")
-    return float(np.exp(found.x))
+    minimum = scipy.optimize.minimize_scalar(
+        loss, bounds=(np.log(0.2), np.log(20)), method="bounded"
+    )
+    return float(np.exp(minimum.x))
 
 
 def unseen(
@@ -150,8 +152,8 @@ def unseen(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(logits, log distances), each (sample, class), by models that have not seen a sample's fold. fold: (sample,) numbers."""
     logits, distances = (np.zeros((len(y), int(y.max()) + 1)) for _ in range(2))
-    for one in np.unique(fold):
-        out = fold == one
+    for number in np.unique(fold):
+        out = fold == number
         model = fit(x[~out], y[~out], l2)
         logits[out], distances[out] = model.logits(x[out]), model.distances(x[out])
     return logits, distances
@@ -162,11 +164,11 @@ def usual_distances(distances: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     distances: (sample, class), of unseen samples.
     """
-    own = [distances[y == k, k] for k in range(distances.shape[1])]
-    variance = np.asarray([values.var() for values in own])
+    own_distances = [distances[y == k, k] for k in range(distances.shape[1])]
+    variance = np.asarray([values.var() for values in own_distances])
     # A class has few members: half of its variance is that of all.
     variance = SHRINK * variance.mean() + (1 - SHRINK) * variance + 1e-6
-    return np.stack([np.asarray([values.mean() for values in own]), np.sqrt(variance)])
+    return np.stack([np.asarray([values.mean() for values in own_distances]), np.sqrt(variance)])
 
 
 def strangeness(distances: np.ndarray, usual: np.ndarray) -> np.ndarray:
@@ -174,26 +176,26 @@ def strangeness(distances: np.ndarray, usual: np.ndarray) -> np.ndarray:
     return np.asarray(((distances - usual[0]) / usual[1]).min(1))
 
 
-def of_left_out(x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def left_out_strangeness(x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """(sample,) strangeness of the members of each class to a model of the other classes."""
     strange = np.zeros(len(y))
-    for one in range(int(y.max()) + 1):
-        out = y == one
+    for label in range(int(y.max()) + 1):
+        out = y == label
         # The labels that remain close the gap.
-        rest = y[~out] - (y[~out] > one)
-        usual = usual_distances(unseen(x[~out], rest, fold[~out], None)[1], rest)
-        strange[out] = strangeness(fit(x[~out], rest, None).distances(x[out]), usual)
+        remaining = y[~out] - (y[~out] > label)
+        usual = usual_distances(unseen(x[~out], remaining, fold[~out], None)[1], remaining)
+        strange[out] = strangeness(fit(x[~out], remaining, None).distances(x[out]), usual)
     return strange
 
 
-def none_odds(known: np.ndarray, none: np.ndarray, prior: float) -> tuple[float, float]:
-    """(slope, offset) of a logistic regression of `none` against `known` on their strangeness, whatever their numbers.
+def none_odds(members: np.ndarray, none: np.ndarray, prior: float) -> tuple[float, float]:
+    """(slope, offset) of a logistic regression of `none` against `members` on their strangeness, whatever their numbers.
 
-    prior: the probability of `none` before it is known.
+    prior: the probability of `none` before the strangeness is known.
     """
-    x = np.concatenate([known, none])
-    target = np.repeat([0.0, 1.0], [len(known), len(none)])
-    weight = np.repeat([(1 - prior) / len(known), prior / len(none)], [len(known), len(none)])
+    x = np.concatenate([members, none])
+    target = np.repeat([0.0, 1.0], [len(members), len(none)])
+    weight = np.repeat([(1 - prior) / len(members), prior / len(none)], [len(members), len(none)])
 
     def loss(v: np.ndarray) -> float:
         z = v[0] * x + v[1]
@@ -201,10 +203,10 @@ def none_odds(known: np.ndarray, none: np.ndarray, prior: float) -> tuple[float,
         # 1e-3 keeps the slope finite where the two groups do not overlap.
         return float(np.sum(weight * (np.logaddexp(0, z) - target * z)) + 1e-3 * v[0] ** 2)
 
-    found = scipy.optimize.minimize(
+    minimum = scipy.optimize.minimize(
         loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(0, 20), (-100, 100)]
     )
-    return float(found.x[0]), float(found.x[1])
+    return float(minimum.x[0]), float(minimum.x[1])
 
 
 def train(
@@ -217,10 +219,10 @@ def train(
     _, y = np.unique(labels, return_inverse=True)
     logits, distances = unseen(x, y, fold, l2)
     usual = usual_distances(distances, y)
-    known, none = strangeness(distances, usual), of_left_out(x, y, fold)
+    members, none = strangeness(distances, usual), left_out_strangeness(x, y, fold)
     # Only predictions on unseen folds calibrate; the classifier itself is trained on all samples.
     t = temperature(logits, y)
-    return Placer(fit(x, y, l2), t, usual, none_odds(known, none, prior))
+    return Placer(fit(x, y, l2), t, usual, none_odds(members, none, prior))
 
 
 def calibration_error(top: ArrayLike, right: ArrayLike, bins: int = 10) -> float:

@@ -29,8 +29,8 @@ def spikes(
     """
     mean, gain = mean_and_gain
     key_w, key_b, key_s = jax.random.split(key, 3)
-    one = jnp.ones_like(stretch)
-    z = (states - states.mean((0, 1))) * jnp.stack([one, stretch, one])
+    unscaled = jnp.ones_like(stretch)
+    z = (states - states.mean((0, 1))) * jnp.stack([unscaled, stretch, unscaled])
     # With E|z|^2 = 1 and weights N(0, 1), a log rate has the deviation `gain`.
     z = z / jnp.sqrt(jnp.mean(jnp.sum(z**2, -1)))
     drive = gain * z @ jax.random.normal(key_w, (3, n), states.dtype)
@@ -52,14 +52,14 @@ def poisson(key: Array, mean: Float[Array, "..."]) -> Int[Array, "..."]:
         # Rounding may leave the sum of all probabilities below u: no mean of 50 reaches 150.
         return (carry[0] < 150) & jnp.any(u > carry[3])
 
-    def one(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+    def add_term(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         k, counts, p, total = carry
         p_next = p * mean / (k + 1)
         return k + 1, counts + (u > total), p_next, total + p_next
 
     first = jnp.exp(-mean)
     start = (jnp.zeros((), jnp.int32), jnp.zeros(mean.shape, jnp.int32), first, first)
-    return lax.while_loop(more, one, start)[1]
+    return lax.while_loop(more, add_term, start)[1]
 
 
 def factors_of(
@@ -84,29 +84,29 @@ def factors_of(
     # The sign of an eigenvector is arbitrary: its largest entry is made positive.
     axes = axes[:, ::-1][:, :n]
     largest = jnp.take_along_axis(axes, jnp.argmax(jnp.abs(axes), 0)[None], 0)
-    found = x @ (axes * jnp.sign(largest))
-    scale = jnp.sqrt(jnp.mean(jnp.sum(found**2, -1)))
-    return found / scale, jnp.maximum(variances[::-1], 0)  # rounding may go below 0
+    factors = x @ (axes * jnp.sign(largest))
+    scale = jnp.sqrt(jnp.mean(jnp.sum(factors**2, -1)))
+    return factors / scale, jnp.maximum(variances[::-1], 0)  # rounding may go below 0
 
 
 def read_counts(path: str, dataset: str, n_bins: int) -> np.ndarray:
     """The counts (trial, time, unit) int32 of a file, cut to `n_bins`. Raises ValueError, naming file and dataset."""
-    found = read_arrays(path, dataset)
-    if path.endswith(".npz") and not found.keys() & {dataset, *SPLITS}:
-        trials = unsplit(path, {name: array for name, array in found.items() if name != CONDITION})
+    arrays = read_arrays(path, dataset)
+    if path.endswith(".npz") and not arrays.keys() & {dataset, *SPLITS}:
+        trials = unsplit(path, {name: array for name, array in arrays.items() if name != CONDITION})
         shortest = min(map(len, trials), default=0)
-        found = {dataset: np.stack([trial[:shortest] for trial in trials])}
-    own = dataset_of(f"data: {path}", found, dataset, "; give its name as `dataset`")
-    parts = [_checked(f"data: {path}: {dataset}", own, n_bins)]
-    if dataset == "train" and "eval" in found:
-        parts.append(_checked(f"data: {path}: eval", found["eval"], n_bins))
+        arrays = {dataset: np.stack([trial[:shortest] for trial in trials])}
+    raw_counts = dataset_of(f"data: {path}", arrays, dataset, "; give its name as `dataset`")
+    parts = [_checked(f"data: {path}: {dataset}", raw_counts, n_bins)]
+    if dataset == "train" and "eval" in arrays:
+        parts.append(_checked(f"data: {path}: eval", arrays["eval"], n_bins))
         if parts[0].shape[2] != parts[1].shape[2]:
             raise ValueError(
                 f"data: {path}: train has {parts[0].shape[2]} units, but eval has {parts[1].shape[2]}"
             )
-    if own.shape[1] > n_bins:
+    if raw_counts.shape[1] > n_bins:
         warnings.warn(
-            f"data: {path}: trials have {own.shape[1]} bins, of which the first n_bins = {n_bins} are used",
+            f"data: {path}: trials have {raw_counts.shape[1]} bins, of which the first n_bins = {n_bins} are used",
             stacklevel=2,
         )
     counts = np.concatenate(parts)
@@ -116,21 +116,21 @@ def read_counts(path: str, dataset: str, n_bins: int) -> np.ndarray:
     return counts
 
 
-def _checked(what: str, counts: np.ndarray, n_bins: int) -> np.ndarray:
+def _checked(source: str, counts: np.ndarray, n_bins: int) -> np.ndarray:
     if counts.ndim != 3 or 0 in counts.shape:
-        raise ValueError(f"{what} has the shape {counts.shape}; (trial, time, unit) expected")
+        raise ValueError(f"{source} has the shape {counts.shape}; (trial, time, unit) expected")
     if counts.dtype.kind not in "biuf":
-        raise ValueError(f"{what} has the type {counts.dtype}; spike counts expected")
+        raise ValueError(f"{source} has the type {counts.dtype}; spike counts expected")
     with np.errstate(invalid="ignore"):
         bad = ~((counts >= 0) & (counts < 2**16) & (counts == np.floor(counts)))  # NaN fails each
     if bad.any():
         first = tuple(int(k) for k in np.argwhere(bad)[0])
         raise ValueError(
-            f"{what} holds {counts[first]} at {first}; spike counts 0, 1, 2, ... expected, not rates"
+            f"{source} holds {counts[first]} at {first}; spike counts 0, 1, 2, ... expected, not rates"
         )
     if counts.shape[1] < n_bins:
         raise ValueError(
-            f"{what} has {counts.shape[1]} bins a trial, but n_bins is {n_bins}; give longer trials or narrower bins, or "
+            f"{source} has {counts.shape[1]} bins a trial, but n_bins is {n_bins}; give longer trials or narrower bins, or "
             f"run both files with n_bins: {counts.shape[1]}"
         )
     return counts[:, :n_bins].astype(np.int32)

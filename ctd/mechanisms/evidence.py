@@ -40,14 +40,14 @@ def read_off(
     beyond = traced.recording >= len(shared.fitted)
     # An item beyond the last recording has nothing to read, but its index must be valid.
     at = traced.recording % len(shared.fitted)
-    x, there = jnp.asarray(shared.x)[at], jnp.asarray(shared.fitted)[at] > 0
+    x, has_fit = jnp.asarray(shared.x)[at], jnp.asarray(shared.fitted)[at] > 0
     weights = {name: jnp.asarray(value)[at] for name, value in shared.weights.items()}
-    # 0 where there is no recording: NaN would be told as a result that went wrong.
-    nothing = jnp.zeros((len(there), len(FEATURES)), static.dtype), jnp.zeros((), static.dtype)
-    read_all = lambda: _read(get_cell(static.cell), weights, there, x)
+    # 0 where there is no recording: NaN would be reported as a result that went wrong.
+    nothing = jnp.zeros((len(has_fit), len(FEATURES)), static.dtype), jnp.zeros((), static.dtype)
+    read_all = lambda: _read(get_cell(static.cell), weights, has_fit, x)
     per_fit, agreement = lax.cond(beyond, lambda: nothing, read_all)
-    lost = jnp.isnan(per_fit).all()  # no fit of this recording
-    outcome = jnp.where(beyond, NONE, jnp.where(lost, UNFITTED, READ)).astype(jnp.int32)
+    is_unfitted = jnp.isnan(per_fit).all()  # no fit of this recording
+    outcome = jnp.where(beyond, NONE, jnp.where(is_unfitted, UNFITTED, READ)).astype(jnp.int32)
     features = jnp.nanmedian(per_fit, axis=0)
     return {"per_fit": per_fit, "features": features, "agreement": agreement, "outcome": outcome}
 
@@ -55,25 +55,28 @@ def read_off(
 def _read(
     cell: Cell,
     weights: Weights,
-    there: Bool[Array, "fit"],
+    has_fit: Bool[Array, "fit"],
     x: Float[Array, "fit_or_1 trial time state"],
 ) -> tuple[Float[Array, "fit feature"], Float[Array, ""]]:
     """(features of each fit, agreement). weights: (fit, ...) each, 0 in places without a fit."""
     # Without inputs, as fits to factors are; those that lfads infers are 0 where it infers none.
     map_of = lambda w: lambda h: cell.step(w, h, jnp.zeros(cell.infer(w)[1], x.dtype))
-    # Weights of 0 are read as well; `there` masks what comes out.
-    own = len(x) > 1
-    of_each = lambda f: jax.vmap(f, (0, 0 if own else None))(weights, x if own else x[0])
+    # Weights of 0 are read as well; `has_fit` masks their features.
+    has_states = len(x) > 1
+    of_each = lambda f: jax.vmap(f, (0, 0 if has_states else None))(
+        weights, x if has_states else x[0]
+    )
     features = of_each(lambda w, x: read(map_of(w), x))
     moves = of_each(lambda w, x: velocities(map_of(w), x))
-    pairs = there[:, None] & there[None] & ~jnp.eye(len(there), dtype=bool)
-    mean = jnp.sum(jnp.where(pairs, _alike(moves, own), 0)) / jnp.sum(pairs)  # 0 / 0 for one fit
-    return jnp.where(there[:, None], features, jnp.nan), mean
+    pairs = has_fit[:, None] & has_fit[None] & ~jnp.eye(len(has_fit), dtype=bool)
+    alike = jnp.where(pairs, _alike(moves, has_states), 0)
+    mean = jnp.sum(alike) / jnp.sum(pairs)  # 0 / 0 for one fit
+    return jnp.where(has_fit[:, None], features, jnp.nan), mean
 
 
-def _alike(moves: Float[Array, "fit sample state"], own: bool) -> Float[Array, "fit fit"]:
-    """How alike what two fits do is: the cosine at the same states; with `own` states, the linear CKA (Kornblith et al. 2019)."""
-    if own:
+def _alike(moves: Float[Array, "fit sample state"], has_states: bool) -> Float[Array, "fit fit"]:
+    """The similarity of the moves of two fits: their cosine at the same states, or, if each fit has its own states, the linear CKA (Kornblith et al. 2019)."""
+    if has_states:
         x = moves - moves.mean(1, keepdims=True)
         products = jnp.sum(jnp.einsum("asi,bsj->abij", x, x) ** 2, (2, 3))
         size = jnp.sqrt(jnp.diagonal(products))

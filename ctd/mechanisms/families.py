@@ -52,7 +52,7 @@ class Member(NamedTuple):
     input_tau: Array
     """Time constant of the hidden input (bins)."""
     stretch: Array
-    """How large the second dimension appears in the readout, beside the first."""
+    """The size of the second dimension in the readout, relative to the first."""
 
 
 RANGES = {
@@ -76,10 +76,10 @@ def draw_member(key: Array, dtype: str = "float32") -> Member:
     True
     """
     keys = jax.random.split(key, len(RANGES))
-    drawn = {
+    values = {
         name: jax.random.uniform(keys[k], (), dtype, *RANGES[name]) for k, name in enumerate(RANGES)
     }
-    return Member(**drawn)
+    return Member(**values)
 
 
 def fields(m: Member, z: Float[Array, "3"], u: Float[Array, "3"]) -> Float[Array, "mechanism 3"]:
@@ -106,7 +106,7 @@ def fields(m: Member, z: Float[Array, "3"], u: Float[Array, "3"]) -> Float[Array
 
 
 type Stage = tuple[Array, Array, Array]
-"""Of a classical Runge-Kutta step: its start, the last slope, the sum of slopes so far."""
+"""The carry of a classical Runge-Kutta step: its start, the last slope, the sum of slopes so far."""
 
 
 def step(
@@ -116,9 +116,9 @@ def step(
     u: Float[Array, "3"] | None = None,
 ) -> Float[Array, "3"]:
     """The state one bin later, without noise; u: the hidden input of `driven`, 0 by default."""
-    given = jnp.zeros_like(z) if u is None else u
+    hidden_input = jnp.zeros_like(z) if u is None else u
     # All fields, then one of them: a branch of `lax.switch` for each would take minutes to compile.
-    field = lambda z: fields(member, z, given)[mechanism]
+    field = lambda z: fields(member, z, hidden_input)[mechanism]
     dt = 1 / SUBSTEPS
 
     def stage(carry: Stage, at: Array) -> tuple[Stage, None]:
@@ -160,7 +160,7 @@ def simulate(
     shape: tuple[int, int],
     noise: Array,
 ) -> Float[Array, "trial time 3"]:
-    """States in trials. shape: (trials, bins); noise: sd of what is added to each state in a bin."""
+    """States in trials. shape: (trials, bins); noise: standard deviation of the noise that each bin adds to a state."""
     n, n_bins = shape
     dtype = str(noise.dtype)
     key_start, key_input, key_noise = jax.random.split(key, 3)
@@ -172,7 +172,7 @@ def simulate(
 
     forgets = (mechanism == CHAOS) | (mechanism == DRIVEN)
 
-    def one(carry: tuple[Array, Array], t: Array) -> tuple[tuple[Array, Array], Array]:
+    def advance(carry: tuple[Array, Array], t: Array) -> tuple[tuple[Array, Array], Array]:
         # Trials of the others begin where they were put, once the lead is over.
         begun = jnp.where(~forgets & (t == LEAD), start, carry[0])
         fresh = jax.random.normal(jax.random.fold_in(key_input, t), start.shape, dtype) * mask
@@ -181,5 +181,5 @@ def simulate(
         z = jax.vmap(lambda z, u: step(mechanism, member, z, u))(begun, u) + kick
         return (z, u), z
 
-    _, states = lax.scan(one, (start, u), jnp.arange(LEAD + n_bins))
+    _, states = lax.scan(advance, (start, u), jnp.arange(LEAD + n_bins))
     return jnp.swapaxes(states[LEAD:], 0, 1)

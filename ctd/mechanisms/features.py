@@ -64,11 +64,11 @@ def read(step: Step, x: Float[Array, "trial time dimension"]) -> Float[Array, "f
     both = _run(scaled, jnp.concatenate([x[:, 0], x[:, -1]]), LATE * n)
     # From first states for the rest of the trial, beside the data; from last states for LATE trials, without data.
     free, path = both[: n - 1, : len(x)], both[:, len(x) :]
-    found = _free(x, jnp.swapaxes(free, 0, 1)) | _gains(x, ahead) | _ends(path, n)
-    found |= _points(scaled, flat, n) | {"rotation": _rotation(flat, ahead[0])}
+    features = _free(x, jnp.swapaxes(free, 0, 1)) | _gains(x, ahead) | _ends(path, n)
+    features |= _points(scaled, flat, n) | {"rotation": _rotation(flat, ahead[0])}
     exponents = _exponents(scaled, path[n - 1, :TANGENTS], n)
-    found |= {f"exponent_{k + 1}": value for k, value in enumerate(exponents)}
-    values = jnp.stack([found[name] for name in FEATURES])
+    features |= {f"exponent_{k + 1}": value for k, value in enumerate(exponents)}
+    values = jnp.stack([features[name] for name in FEATURES])
     return jnp.nan_to_num(values, nan=0.0, posinf=10.0, neginf=-10.0)
 
 
@@ -90,11 +90,11 @@ def _linearised(step: Step, h: Array) -> tuple[Array, Array]:
 def _run(step: Step, h: Array, n: int) -> Array:
     """(n, sample, dimension) states after 1 ... n steps from h (sample, dimension)."""
 
-    def one(h: Array, _: None) -> tuple[Array, Array]:
+    def advance(h: Array, _: None) -> tuple[Array, Array]:
         h = jax.vmap(step)(h)
         return h, h
 
-    return lax.scan(one, h, length=n)[1]
+    return lax.scan(advance, h, length=n)[1]
 
 
 def _free(x: Array, free: Array) -> dict[str, Array]:
@@ -167,40 +167,40 @@ def _exponents(step: Step, h: Array, n: int) -> Float[Array, "dimension"]:
     turns the frame and does not count (Benettin et al. 1980)."""
     d = h.shape[1]
 
-    def one(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+    def advance(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
         h, frame = carry
         after, jacobian = _linearised(step, h)
         q, r = jnp.linalg.qr(jacobian @ frame)
         # 1e-6 keeps the logarithm finite where a direction vanishes.
         return (after, q), jnp.log(jnp.abs(jnp.diagonal(r)) + 1e-6)
 
-    along = lambda h: lax.scan(one, (h, jnp.eye(d, dtype=h.dtype)), length=3 * n)[1][n:].mean(0)
+    along = lambda h: lax.scan(advance, (h, jnp.eye(d, dtype=h.dtype)), length=3 * n)[1][n:].mean(0)
     # A frame that begins in the eigenvectors stays there, in whatever order they have.
     return jnp.sort(jnp.arcsinh(n * jax.vmap(along)(h).mean(0)))[::-1]
 
 
 def _newton(step: Step, h: Array) -> tuple[Array, Array, Array]:
-    """(where Newton's method for F(h) = h gets from h, in steps no longer than .5; |F(h) - h| and dF/dh there)."""
+    """(the point that Newton's method for F(h) = h reaches from h, in steps no longer than .5; |F(h) - h| and dF/dh at that point)."""
     eye = jnp.eye(len(h), dtype=h.dtype)
 
-    def one(k: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def newton_step(k: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         h, _, _ = carry
         after, jacobian = _linearised(step, h)
         # On a line of points F - 1 is singular; the ridge keeps the step across the line and none along it.
-        slope, rest = jacobian - eye, after - h
-        move = -jnp.linalg.solve(slope.T @ slope + 1e-6 * eye, slope.T @ rest)
+        slope, residual = jacobian - eye, after - h
+        move = -jnp.linalg.solve(slope.T @ slope + 1e-6 * eye, slope.T @ residual)
         move = move * jnp.minimum(1, 0.5 / (jnp.linalg.norm(move) + 1e-9))
         # The last turn measures, and stays.
-        return h + jnp.where(k < NEWTON, move, 0), jnp.linalg.norm(rest), jacobian
+        return h + jnp.where(k < NEWTON, move, 0), jnp.linalg.norm(residual), jacobian
 
-    return lax.fori_loop(0, NEWTON + 1, one, (h, jnp.zeros((), h.dtype), eye))
+    return lax.fori_loop(0, NEWTON + 1, newton_step, (h, jnp.zeros((), h.dtype), eye))
 
 
 def _points(step: Step, flat: Array, n: int) -> dict[str, Array]:
     """flat: (sample, dimension) states of trials of n bins."""
     starts = flat[jnp.linspace(0, len(flat) - 1, STARTS).astype(int)]
-    points, rest, jacobians = jax.vmap(lambda h: _newton(step, h))(starts)
-    valid = (rest < 1e-4) & (jnp.linalg.norm(points, axis=1) < INSIDE)
+    points, residual, jacobians = jax.vmap(lambda h: _newton(step, h))(starts)
+    valid = (residual < 1e-4) & (jnp.linalg.norm(points, axis=1) < INSIDE)
     radius = jax.vmap(spectral_radius)(jacobians)
     memory = jnp.log10(jnp.clip(1 / jnp.abs(jnp.log(radius + 1e-6)), 1e-2, 1e4) / n)
     of_valid = lambda v: jnp.where(valid.any(), jnp.nanmedian(jnp.where(valid, v, jnp.nan)), 0)
@@ -221,7 +221,7 @@ def _turning(j: Float[Array, "*any dimension dimension"]) -> Array:
 
 
 def _rotation(flat: Array, after: Array) -> Array:
-    """How much the best linear fit of F(x) - x at the states (sample, dimension) turns."""
+    """The rotation of the best linear fit of F(x) - x at the states (sample, dimension)."""
     centred = flat - flat.mean(0)
     ridge = 1e-3 * len(flat) * jnp.eye(flat.shape[1], dtype=flat.dtype)
     return _turning(jnp.linalg.solve(centred.T @ centred + ridge, centred.T @ (after - flat)).T)

@@ -62,25 +62,25 @@ def load(inputs: View[Evidence]) -> Shared:
         missing = "weights" if inputs.recordings else "recordings"
         raise ValueError(f"{missing}: none given; name a stage, as {{stage: ...}} of a pipeline")
     read = [_recording(path) for path in inputs.recordings]
-    found = [arrays for _, arrays in read]
+    recordings = [arrays for _, arrays in read]
     # STORE::ITEM names a recording in its own file and in the attribute `data` of its fits.
     number = {place: k for k, (place, _) in enumerate(read)}
-    n_factors = found[0]["factors"].shape[2]
+    n_factors = recordings[0]["factors"].shape[2]
     weights, states, settings = _matched(inputs, number, n_factors)
     # Not hash(), which differs from process to process.
     digest = np.asarray(zlib.crc32(settings.encode()), np.int64)
     # Of reconstruct's fits these are the factors.
-    xs = states if any(states) else [[one["factors"]] for one in found]
+    xs = states if any(states) else [[recording["factors"]] for recording in recordings]
     # Trials are stacked: all recordings have those of the shortest, and `read` takes TRIALS at most.
-    n_trials = min(TRIALS, *(len(x) for own in xs for x in own))
+    n_trials = min(TRIALS, *(len(x) for fit_states in xs for x in fit_states))
     if inputs.atlas is not None:
-        n_trials = min(n_trials, _trials_of_atlas(inputs.atlas, digest, found))
+        n_trials = min(n_trials, _trials_of_atlas(inputs.atlas, digest, recordings))
     stacked, fitted = _stacked(weights)
-    x = _stacked([[{"x": x[:n_trials]} for x in own] for own in xs])[0]["x"]
+    x = _stacked([[{"x": x[:n_trials]} for x in fit_states] for fit_states in xs])[0]["x"]
     names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count", "noise", "smoothing", "member", "item"]  # fmt: skip
-    if all("truth" in one for one in found):  # a recording of one's own has none
+    if all("truth" in recording for recording in recordings):  # a recording of one's own has none
         names.append("truth")
-    about = {name: np.asarray([one[name] for one in found]) for name in names}
+    about = {name: np.asarray([recording[name] for recording in recordings]) for name in names}
     cast = lambda value: on_host(value, inputs.dtype)
     typed = {name: cast(value) for name, value in stacked.items()}
     return Shared(cast(x), typed, cast(fitted), about, digest, np.asarray(n_factors))
@@ -89,16 +89,16 @@ def load(inputs: View[Evidence]) -> Shared:
 def _recording(path: str) -> tuple[str, dict[str, np.ndarray]]:
     """(its place STORE::ITEM, its arrays)."""
     with opened_hdf5(path) as file:
-        found = read_datasets(path, file)
-        if "factors" not in found or "item" not in file.attrs:
+        arrays = read_datasets(path, file)
+        if "factors" not in arrays or "item" not in file.attrs:
             raise ValueError(
                 f"recordings: {path}: is no recording of a mechanisms stage; give {{stage: ..., part: recording}}"
             )
         item, member = int(file.attrs["item"]), int(file.attrs.get("seed", 0))
         settings = {name: float(file.attrs.get(name, np.nan)) for name in ("smoothing", "noise")}
         place = _place(text_attribute(file, "store"), item)
-    told = {"item": item, "member": member, **settings}
-    return place, found | {name: np.asarray(v) for name, v in told.items()}
+    attributes = {"item": item, "member": member, **settings}
+    return place, arrays | {name: np.asarray(v) for name, v in attributes.items()}
 
 
 def _place(store: str | None, item: Any) -> str:
@@ -106,16 +106,20 @@ def _place(store: str | None, item: Any) -> str:
     return f"{(store or '').rstrip('/').rpartition('/')[2]}::{int(item)}"
 
 
-def _trials_of_atlas(path: str, digest: np.ndarray, found: list[dict[str, np.ndarray]]) -> int:
+def _trials_of_atlas(path: str, digest: np.ndarray, recordings: list[dict[str, np.ndarray]]) -> int:
     """The number of trials that the atlas read of each recording. Raises ValueError unless its fits and factors were made as these."""
     atlas = read_atlas(path)
     if int(atlas["digest"]) != int(digest):
         raise ValueError(
             f"atlas: {path}: its fits have other settings than these; give the fits of both files the same params"
         )
-    for one in found:
-        _, n_bins, n_factors = one["factors"].shape
-        mine = {"n_bins": n_bins, "n_factors": n_factors, "smoothing": float(one["smoothing"])}
+    for recording in recordings:
+        _, n_bins, n_factors = recording["factors"].shape
+        mine = {
+            "n_bins": n_bins,
+            "n_factors": n_factors,
+            "smoothing": float(recording["smoothing"]),
+        }
         check_settings(path, atlas, mine)
     return int(atlas.get("trials_read", TRIALS))  # an earlier ctd did not keep it
 
@@ -138,27 +142,29 @@ def _matched(
     for path in inputs.weights:
         place, about, weights = _fit(path)
         # A stage may fit several cells; a model of lfads names none.
-        named = [about["cell"]] if "cell" in about else cells_with(weights)
-        if inputs.cell not in named:
+        cells = [about["cell"]] if "cell" in about else cells_with(weights)
+        if inputs.cell not in cells:
             continue
         if place not in number:
             raise ValueError(f"weights: {path}: fitted to {place}, which is none of `recordings`")
-        own = _place(str(about.get("store")), about.get("item", -1))
+        own_place = _place(str(about.get("store")), about.get("item", -1))
         if not states_of:
             _check_factors(path, about, n_factors)
-        elif own not in states_of:
+        elif own_place not in states_of:
             raise ValueError(
-                f"states: none of {own}; give `weights` and `states` by the same stage and condition"
+                f"states: none of {own_place}; give `weights` and `states` by the same stage and condition"
             )
-        rest = {name: str(value) for name, value in about.items() if name not in NOT_SETTINGS}
-        settings.add(str(sorted(rest.items())))
+        fit_settings = {
+            name: str(value) for name, value in about.items() if name not in NOT_SETTINGS
+        }
+        settings.add(str(sorted(fit_settings.items())))
         fitted[number[place]].append(weights)
         if states_of:
-            states[number[place]].append(states_of[own])
+            states[number[place]].append(states_of[own_place])
     # Fits of other settings, such as fewer training steps, would differ by these and not by their recordings.
     if len(settings) != 1:
-        told = "none" if not settings else f"models of {len(settings)} different settings"
-        raise ValueError(f"weights: {told} of cell {inputs.cell} given; one setting expected")
+        models = "none" if not settings else f"models of {len(settings)} different settings"
+        raise ValueError(f"weights: {models} of cell {inputs.cell} given; one setting expected")
     return fitted, states, settings.pop()
 
 
@@ -204,8 +210,13 @@ def _fit(path: str) -> tuple[str, dict[str, Any], Weights]:
 def _stacked(fits: list[list[Weights]]) -> tuple[Weights, np.ndarray]:
     """(name -> (recording, fit, ...) of zeros where a recording has fewer fits than others; (recording, fit) 1 where there is one)."""
     most = max(map(len, fits))
-    there = np.asarray([[float(k < len(own)) for k in range(most)] for own in fits])
-    first = next(weights for own in fits for weights in own)
+    has_fit = np.asarray(
+        [[float(k < len(recording_fits)) for k in range(most)] for recording_fits in fits]
+    )
+    first = next(weights for recording_fits in fits for weights in recording_fits)
     blank = {name: np.zeros_like(value) for name, value in first.items()}
-    full = [[*own, *[blank] * (most - len(own))] for own in fits]
-    return {name: np.asarray([[w[name] for w in own] for own in full]) for name in first}, there
+    full = [[*recording_fits, *[blank] * (most - len(recording_fits))] for recording_fits in fits]
+    return {
+        name: np.asarray([[w[name] for w in recording_fits] for recording_fits in full])
+        for name in first
+    }, has_fit

@@ -15,19 +15,22 @@ def recording_plots(group: Group) -> list[Plot]:
     """The factors of the first recording of each mechanism, and the counts of a trial of the first recording."""
     firsts = np.unique(group.results["recording.mechanism"][:], return_index=True)[1].tolist()
     counts = np.asarray(group.results["train"][0], float)[0]
-    title = f"Spikes of one trial, {_told(group, 0)}"
+    title = f"Spikes of one trial, {_describe_row(group, 0)}"
     spikes = Plot(title, [Image(counts.T)], Axis("bin"), Axis("unit"), Scale("count"))
     return [*(_factors(group, row) for row in firsts), spikes]
 
 
-def _told(group: Group, row: int) -> str:
+def _describe_row(group: Group, row: int) -> str:
     kind = int(group.results["recording.mechanism"][row])
     return f"{NAMES[kind] if kind >= 0 else 'own data'}, item {group.columns['item'][row]}"
 
 
 def _factors(group: Group, row: int) -> Plot:
     factors = np.asarray(group.results["recording.factors"][row], float)[:20]
-    lines, title = Lines(factors[:, :, 0], factors[:, :, 1]), f"Factors, {_told(group, row)}"
+    lines, title = (
+        Lines(factors[:, :, 0], factors[:, :, 1]),
+        f"Factors, {_describe_row(group, row)}",
+    )
     return Plot(
         title, [lines], Axis("factor 1"), Axis("factor 2"), equal=True, note="Twenty trials."
     )
@@ -48,7 +51,7 @@ RIGHT = {
     "fits": "accuracy", "fits and plain features": "accuracy_both",
     "plain features (lower bound)": "accuracy_plain", "true system (upper bound)": "accuracy_truth",
 }  # fmt: skip
-FOUND = {"fits": "none_found", "true system (upper bound)": "none_found_truth"}
+NONE_SHARES = {"fits": "none_found", "true system (upper bound)": "none_found_truth"}
 """Legend -> column of the table of sizes."""
 
 
@@ -76,12 +79,12 @@ def _sizes(group: Group) -> _Sizes:
 def _by_noise(group: Group) -> Plot:
     names, place, levels, level = _sizes(group)
     kinds, layers = {"": "accuracy", ", plain features": "accuracy_plain"}, list[Layer]()
-    for of, key in kinds.items():
+    for suffix, key in kinds.items():
         for k, name in enumerate(names):
             rows = np.flatnonzero(place == k)
             rows = rows[np.argsort(level[rows])]
             share = np.asarray(group.reduced[key], float)[rows]
-            layers.append(Lines(level[rows], share, f"{name}{of}", dashed=of != ""))
+            layers.append(Lines(level[rows], share, f"{name}{suffix}", dashed=suffix != ""))
     axis = Axis("noise on the state", ticks=[*map(tick, levels)])
     return Plot("Unseen members told right, by neurons x trials", layers, axis, Axis("share"))
 
@@ -107,18 +110,20 @@ def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
 def _places(group: Group) -> Plot:
     place, true = np.asarray(group.reduced["place"], float), np.asarray(group.reduced["true"])
     verdict, layers = np.asarray(group.reduced["verdict"], str), list[Layer]()
-    placed = "atlas_place" in group.reduced
-    if placed:
-        around, made = (np.asarray(group.reduced[f"atlas_{name}"]) for name in ("place", "true"))
-        for name in dict.fromkeys(made.tolist()):
-            x, y = around[made == name].T[:2]
+    has_atlas = "atlas_place" in group.reduced
+    if has_atlas:
+        around, atlas_true = (
+            np.asarray(group.reduced[f"atlas_{name}"]) for name in ("place", "true")
+        )
+        for name in dict.fromkeys(atlas_true.tolist()):
+            x, y = around[atlas_true == name].T[:2]
             layers.append(Points(x, y, f"{name}, atlas", hollow=True))
     for name in dict.fromkeys(true.tolist()):
-        here = true == name
-        x, y = place[here].T[:2]
-        marker: Literal["diamond", "circle"] = "diamond" if placed else "circle"
-        size = np.full(len(x), 0.2) if placed else None
-        layers.append(Points(x, y, name, text=verdict[here].tolist(), marker=marker, size=size))
+        rows = true == name
+        x, y = place[rows].T[:2]
+        marker: Literal["diamond", "circle"] = "diamond" if has_atlas else "circle"
+        size = np.full(len(x), 0.2) if has_atlas else None
+        layers.append(Points(x, y, name, text=verdict[rows].tolist(), marker=marker, size=size))
     return Plot("Recordings, by what was read off their fits", layers, Axis("component 1"), Axis("component 2"))  # fmt: skip
 
 
@@ -133,6 +138,6 @@ def plots(group: Group) -> list[Plot]:
         _confusion(group),
         _by_size(group, "Unseen members told right", RIGHT),
         *([_by_noise(group)] if len(_sizes(group).levels) > 1 else []),
-        _by_size(group, "Unknown mechanisms told as none of these", FOUND),
+        _by_size(group, "Unknown mechanisms told as none of these", NONE_SHARES),
         _places(group),
     ]
