@@ -11,7 +11,7 @@ import numpy as np
 from ctd.curbd.params import Curbd, Shared
 from ctd.kernel import Var, View
 from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, spread
-from ctd.plots.curves import beside, some_curves
+from ctd.plots.curves import compare_lines, some_curves
 from ctd.rows import Best, Columns, best_row, ranked
 
 MOST = 4
@@ -112,7 +112,7 @@ def _rates(group: Group, row: int, item: int) -> list[Plot]:
     some = np.argsort(-true.std(0))[:3]
     time = group.inputs.dt * np.arange(len(made))
     names = "recording", f"network, item {item}"
-    layers = beside(time, true[:, some].T, made[:, some].T, names, apart=2)
+    layers = compare_lines(time, true[:, some].T, made[:, some].T, names, apart=2)
     return [Plot("Units that vary most", layers, Axis("time (unit of dt)"), Axis("rate, 2 apart"))]
 
 

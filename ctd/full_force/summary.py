@@ -7,7 +7,7 @@ import numpy as np
 from ctd.full_force.params import FullForce, Trials
 from ctd.kernel import Var, View
 from ctd.plots import Axis, Group, Plot, log_histogram, of_group
-from ctd.plots.curves import beside, some_curves
+from ctd.plots.curves import compare_lines, some_curves
 from ctd.rows import Best, Columns, best_row, ranked
 
 REDUCED = {
@@ -39,7 +39,7 @@ def _output(group: Group, row: int, item: int) -> Plot:
     """The outputs of one network in its first test trial, 2 apart where there are several."""
     z, f = (np.asarray(group.results[name][row], float).T for name in ("output", "target"))
     time = group.inputs.dt * np.arange(z.shape[1])
-    layers = beside(time, f, z, ("wanted", f"network, item {item}"), apart=2)
+    layers = compare_lines(time, f, z, ("wanted", f"network, item {item}"), apart=2)
     return Plot("A test trial", layers, Axis("time (s)"), Axis("output"))
 
 

@@ -8,7 +8,7 @@ from ctd.kernel import Var, View
 from ctd.late import scipy
 from ctd.latent_circuit.params import LatentCircuit, Shared
 from ctd.plots import Axis, Group, Image, Plot, Scale, of_group
-from ctd.plots.curves import beside, block_ends, some_curves
+from ctd.plots.curves import block_ends, compare_lines, some_curves
 from ctd.rows import Best, Columns, best_row, ranked
 
 REDUCED = {
@@ -89,7 +89,7 @@ def _activity(group: Group, row: int, item: int) -> list[Plot]:
     y = np.asarray(group.shared.evaluation.rates[0], float) @ q
     apart = 1.2 * max(np.abs(y).max(), 1e-9)
     names = "rates, projected", f"circuit, item {item}"
-    layers = beside(np.arange(len(x)), y.T, x.T, names, apart)
+    layers = compare_lines(np.arange(len(x)), y.T, x.T, names, apart)
     return [Plot("Nodes in an evaluation trial", layers, Axis("step"), Axis("activity"))]
 
 

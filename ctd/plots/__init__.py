@@ -1,4 +1,4 @@
-"""Plots as data: the numbers and labels of what a kernel shows of a group in a report.
+"""Plots as data: the numbers and labels that a kernel shows of a group in a report.
 
 A plot is a list of layers over two axes. The page and the PNG add colours and a legend, the page zoom and hover; where
 there are many lines or points, they may leave some out. Arrays may be lists or NumPy arrays.
@@ -226,7 +226,7 @@ def log_histogram(values: ArrayLike) -> Bars:
 
 
 def is_wide(values: ArrayLike) -> bool:
-    """Whether values need a logarithmic axis: all are positive and they span more than a factor of 20.
+    """True if values need a logarithmic axis: all are positive and they span more than a factor of 20.
 
     >>> is_wide([1, 100]), is_wide([0, 100])
     (True, False)
@@ -237,22 +237,24 @@ def is_wide(values: ArrayLike) -> bool:
 
 
 def is_whole(plot: Plot, *fields: str) -> bool:
-    """Whether an axis gets ticks at whole numbers alone: all layers have integers in the first of these fields that they have."""
-    given = [[getattr(one, name) for name in fields if hasattr(one, name)] for one in plot.layers]
-    first = [values[0] for values in given if values and values[0] is not None]
+    """True if an axis gets ticks at whole numbers alone: all layers have integers in the first of these fields that they have."""
+    arrays = [
+        [getattr(layer, name) for name in fields if hasattr(layer, name)] for layer in plot.layers
+    ]
+    first = [values[0] for values in arrays if values and values[0] is not None]
     return all(np.asarray(values).dtype.kind in "iu" for values in first)
 
 
 def is_geometric(values: ArrayLike) -> bool:
-    """Whether different values, at least three, are positive and grow by about the same factor, as in a geometric sweep.
+    """True if the distinct values, at least three, are positive and grow by about the same factor, as in a geometric sweep.
 
     >>> is_geometric([50, 100, 200, 100]), is_geometric([50, 100, 150])
     (True, False)
     """
-    found = np.unique(np.asarray(values, float))
-    if len(found) < 3 or not np.isfinite(found).all() or found[0] <= 0:
+    distinct = np.unique(np.asarray(values, float))
+    if len(distinct) < 3 or not np.isfinite(distinct).all() or distinct[0] <= 0:
         return False
-    factors = found[1:] / found[:-1]
+    factors = distinct[1:] / distinct[:-1]
     return bool(factors.min() > 1.3 and factors.max() < 1.25 * factors.min())
 
 
@@ -280,7 +282,7 @@ def spread(n: int, most: int) -> np.ndarray:
 
 
 def has_line(y: ArrayLike) -> np.ndarray:
-    """Which of the lines (..., n) show: those with two finite values side by side, (...,) bool.
+    """(...,) bool: True for the lines (..., n) that are visible, which have two finite values side by side.
 
     >>> has_line([[1.0, 2.0, np.nan], [1.0, np.nan, 2.0]]).tolist()
     [True, False]

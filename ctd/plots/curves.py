@@ -1,4 +1,4 @@
-"""What pictures of several kernels share: loss curves of many networks, lines beside what they should be, units of a trial."""
+"""Plots that several kernels use: loss curves of many networks, generated lines beside true ones, units of a trial."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def some_curves(group: Group, name: str, label: str, x: np.ndarray | None = None
     return Lines(x, curves, label, item=items[some])
 
 
-def beside(
-    x: np.ndarray, true: np.ndarray, made: np.ndarray, names: tuple[str, str], apart: float = 0
+def compare_lines(
+    x: np.ndarray, true: np.ndarray, generated: np.ndarray, names: tuple[str, str], apart: float = 0
 ) -> list[Layer]:
-    """What a network made beside what it should have made, both (line, n), over x (n,); the lines lie `apart`, above each other."""
+    """Draw the lines that a network generated beside the true ones, both (line, n), over x (n,), each `apart` above the one before."""
     up = apart * np.arange(len(true))[:, None]
-    return [Lines(x, true + up, names[0], faint=True), Lines(x, made + up, names[1])]
+    return [Lines(x, true + up, names[0], faint=True), Lines(x, generated + up, names[1])]
 
 
 def rows_axis(names: Sequence[str], step: float, unit: str = "") -> Axis:
@@ -108,13 +108,13 @@ class Curves:
     n_trained: int = 0
     """The number of these."""
     loss: str = "final loss"
-    """What `final` is, in words: the curves may end at another loss."""
+    """The name of the loss in `final`: the curves may end at another one."""
 
     @property
     def has_quantiles(self) -> bool:
-        """Whether quantiles are known, of enough networks to say more than the curves themselves."""
-        known = self.quantiles is not None and self.n_trained >= MANY
-        return bool(known and np.isfinite(self.quantiles).any())
+        """True if there are quantiles of enough networks to say more than the curves themselves."""
+        is_enough = self.quantiles is not None and self.n_trained >= MANY
+        return bool(is_enough and np.isfinite(self.quantiles).any())
 
 
 def loss_curves(curves: Curves, title: str, axis: Axis, name: str, across: Axis = STEPS) -> Plot:
@@ -129,7 +129,7 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str, across: Axis 
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
     # Sorted again, so that rows are read from the store in order.
     some = np.sort(rank[spread(len(rank), N_CURVES)])
-    drawn = np.asarray(curves.losses[some], float)
+    losses = np.asarray(curves.losses[some], float)
     text = [f"item {items[k]}: {curves.loss} {final[k]:.4g}" for k in some]
     # A final loss of 0 or NaN has no logarithm; such a line is drawn without a shade.
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -138,22 +138,24 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str, across: Axis 
     if curves.has_quantiles:
         layers.append(Band(curves.steps, curves.quantiles[0], curves.quantiles[2], "10-90 %"))
     fine, failed = (np.flatnonzero(curves.failed[some] == kind) for kind in (False, True))
-    told = lambda which: {"text": [text[k] for k in which], "item": items[some][which]}
+    identify = lambda rows: {"text": [text[k] for k in rows], "item": items[some][rows]}
     coloured = fine.size > 1  # the colour of a single one would compare it with nothing
     if fine.size:
         colour = shade[fine] if coloured else None
-        layers.append(Lines(curves.steps, drawn[fine], name, colour, **told(fine)))
+        layers.append(Lines(curves.steps, losses[fine], name, colour, **identify(fine)))
     notes = []
     if failed.size:
-        top = TOP * np.nanmax(drawn[fine], initial=-np.inf) if fine.size else np.inf
-        high = drawn[failed] > top
-        drawn[failed] = np.where(high, np.nan, drawn[failed])
-        layers.append(Lines(curves.steps, drawn[failed], "diverged", dashed=True, **told(failed)))
+        top = TOP * np.nanmax(losses[fine], initial=-np.inf) if fine.size else np.inf
+        high = losses[failed] > top
+        losses[failed] = np.where(high, np.nan, losses[failed])
+        layers.append(
+            Lines(curves.steps, losses[failed], "diverged", dashed=True, **identify(failed))
+        )
         if high.any():
             notes.append(f"Losses above {top:.3g} of those that diverged are not drawn.")
-    gone = int((~has_line(drawn)).sum())
-    if gone:
-        notes.append(f"Without a line: {gone} of {len(some):,} {name}.")
+    n_hidden = int((~has_line(losses)).sum())
+    if n_hidden:
+        notes.append(f"Without a line: {n_hidden} of {len(some):,} {name}.")
     if curves.has_quantiles:
         layers.append(Lines(curves.steps, curves.quantiles[1], "median", strong=True))
         if curves.n_trained < len(items):

@@ -1,4 +1,4 @@
-"""Texts of axes: which have room, and what is left of long ones."""
+"""Texts of axes: those that have room are shown, long ones are shortened."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_NUMBERS = 30
 
 
 def fits(texts: Sequence[str]) -> bool:
-    """Whether texts have room side by side, in places of one width.
+    """True if texts have room side by side, in places of one width.
 
     >>> fits(["line", "ring"]), fits(["decaying_rotation"] * 8)
     (True, False)
@@ -37,7 +37,7 @@ def fits(texts: Sequence[str]) -> bool:
 
 
 def shortened(texts: Sequence[str]) -> tuple[list[str], str]:
-    """Cut the words that all texts begin and end with: (what is left of each, the pattern of them all; "" if nothing was cut).
+    """Cut the words that all texts begin and end with: (the remainder of each, the pattern of them all; "" if nothing was cut).
 
     >>> shortened(["a.zarr::1::run", "a.zarr::12::run"])
     (['1', '12'], 'a.zarr::...::run')
@@ -54,25 +54,25 @@ def shortened(texts: Sequence[str]) -> tuple[list[str], str]:
 
 
 def _alike(rows: Sequence[Sequence[str]]) -> list[str]:
-    """What all rows begin with."""
+    """The longest beginning that all rows share."""
     columns = itertools.takewhile(lambda column: len({*column}) == 1, zip(*rows, strict=False))
     return [column[0] for column in columns]
 
 
-def shown(texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The places and texts of the categories that an axis names."""
+def category_ticks(texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The places and texts of the categories that get a tick."""
     some = spread(len(texts), MAX_TICKS)
     return some, [texts[k] for k in some]
 
 
 def make_room(ax: Axes, texts: Sequence[str]) -> str:
     """Shorten or turn the texts of the categories on x if they would overlap; return the pattern of those that are shortened."""
-    places, told = shown(texts)
+    places, labels = category_ticks(texts)
     pattern = ""
-    if not fits(told):
-        told, pattern = shortened(told)
-        ax.set_xticks(places, told)
-    if not fits(told):
+    if not fits(labels):
+        labels, pattern = shortened(labels)
+        ax.set_xticks(places, labels)
+    if not fits(labels):
         ax.tick_params("x", rotation=35)
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
@@ -92,8 +92,8 @@ def label_numbers(axis: XAxis | YAxis, spec: Axis) -> None:
     low, high = sorted(axis.get_view_interval())
     if spec.at:
         texts, places = [tick(value) for value in spec.at], axis.get_transform().transform(spec.at)
-        whole = np.ptp(axis.get_transform().transform([low, high]))
-        if max(map(len, texts)) + GAP <= ROOM * np.diff(places).min(initial=whole) / whole:
+        extent = np.ptp(axis.get_transform().transform([low, high]))
+        if max(map(len, texts)) + GAP <= ROOM * np.diff(places).min(initial=extent) / extent:
             axis.set_ticks(spec.at, texts)
             axis.set_minor_locator(ticker.NullLocator())
             return

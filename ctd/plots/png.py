@@ -27,7 +27,7 @@ from ctd.plots import (
     is_whole,
     tick,
 )
-from ctd.plots.labels import folded, label_numbers, make_room, number_marks, shown
+from ctd.plots.labels import category_ticks, folded, label_numbers, make_room, number_marks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,20 +66,20 @@ def draw(plots: Sequence[Plot], title: str = "") -> Canvas:
         return canvas
     if title:
         canvas.suptitle(title)
-    shown: list[Scale] = []
+    scales: list[Scale] = []
     axes = [canvas.add_subplot(rows, columns, k + 1) for k in range(n)]
     for ax, plot in zip(axes, plots, strict=True):
         shades = _shades(plot)
         draw_plot(ax, plot, shades)
         # Plots with one scale of fixed ends share one colour bar.
-        if shades and plot.scale.label and (plot.scale not in shown or plot.scale.low is None):
+        if shades and plot.scale.label and (plot.scale not in scales or plot.scale.low is None):
             bar = canvas.colorbar(shades, ax=ax, label=plot.scale.label, shrink=0.9)
             if shades.cmap.N == 1:
                 value = float(np.mean(shades.get_clim()))
                 bar.set_ticks([value], labels=[tick(value)])
             else:
                 bar.ax.locator_params(axis="y", integer=is_whole(plot, "z", "colour"))
-            shown.append(plot.scale)
+            scales.append(plot.scale)
     return canvas
 
 
@@ -97,7 +97,7 @@ def draw_plot(ax: Axes, plot: Plot, shades: Any) -> None:
             hue = getattr(layer, "hue", None)
             colours = f"C{(series if hue is None else hue) % 10}"
             series += hue is None
-        _DRAWN[type(layer)](ax, layer, colours)
+        _DRAWERS[type(layer)](ax, layer, colours)
     if plot.equal:
         ax.set_aspect("equal", adjustable="datalim")
         # Axes of equal units mostly show a plane around the origin.
@@ -124,7 +124,7 @@ def _legend(ax: Axes, plot: Plot) -> None:
     if (more := len(handles) - MAX_NAMED) > 0:
         handles = [*handles[:MAX_NAMED], Line2D([], [], ls="")]
         labels = [*labels[:MAX_NAMED], f"and {more} more"]
-    named = len(handles)
+    n_named = len(handles)
     for size in _sizes(plot) if plot.areas else ():
         # Line2D takes a diameter where scatter takes an area.
         width = np.sqrt(_area(_radius(size)))
@@ -140,7 +140,7 @@ def _legend(ax: Axes, plot: Plot) -> None:
         look |= {"loc": "upper left", "bbox_to_anchor": (1, 1)}
     legend = ax.legend(handles, labels, **look)
     layers = {getattr(layer, "name", ""): layer for layer in plot.layers}
-    for handle, label in zip(legend.legend_handles[:named], labels, strict=False):
+    for handle, label in zip(legend.legend_handles[:n_named], labels, strict=False):
         if handle and hasattr(handle, "set_sizes"):  # else as large as the largest of its layer
             handle.set_sizes([40])
         # A key in the colour of one point would say that the colour is the class; the colour bar says what it is.
@@ -156,7 +156,7 @@ def _grey(handle: Any, hollow: bool) -> None:
 
 
 def _is_shaded(layer: Layer) -> bool:
-    """Whether these are lines that change their colour on the way."""
+    """True for lines whose colour changes from vertex to vertex."""
     return isinstance(layer, Lines) and layer.colour is not None and np.ndim(layer.colour) == 2
 
 
@@ -167,9 +167,9 @@ def _corner(ax: Axes, plot: Plot, n: int) -> str:
     circles, and then covers points.
     """
     points = [
-        np.reshape(np.broadcast_arrays(np.asarray(one.x, float), one.y), (2, -1)).T
-        for one in plot.layers
-        if isinstance(one, Points) or (isinstance(one, Lines) and _is_shaded(one))
+        np.reshape(np.broadcast_arrays(np.asarray(layer.x, float), layer.y), (2, -1)).T
+        for layer in plot.layers
+        if isinstance(layer, Points) or (isinstance(layer, Lines) and _is_shaded(layer))
     ]
     # From data to shares of the axes, of logarithmic ones too.
     x, y = (ax.transData - ax.transAxes).transform(np.concatenate([np.zeros((0, 2)), *points])).T
@@ -189,12 +189,12 @@ def _corner(ax: Axes, plot: Plot, n: int) -> str:
 
 def _sizes(plot: Plot) -> list[float]:
     """Two sizes for the legend: the largest of the plot's points, at most LEGEND_SIZE, and a fifth of it, with one digit."""
-    given = [
+    areas = [
         np.ravel(layer.size)
         for layer in plot.layers
         if isinstance(layer, Points) and layer.size is not None
     ]
-    sizes = np.nan_to_num(np.concatenate([np.zeros(1), *given]), posinf=0)
+    sizes = np.nan_to_num(np.concatenate([np.zeros(1), *areas]), posinf=0)
     largest = min(sizes.max(), LEGEND_SIZE)
     return [float(f"{share * largest:.1g}") for share in (1, 0.2)] if largest else []
 
@@ -209,13 +209,15 @@ def _area(radius: np.ndarray) -> np.ndarray:
     return np.square(1.5 * radius)
 
 
-def _prepare(axis: XAxis | YAxis, set_scale: Callable[..., None], spec: Axis, whole: bool) -> None:
+def _prepare(
+    axis: XAxis | YAxis, set_scale: Callable[..., None], spec: Axis, integers: bool
+) -> None:
     if spec.log:
         set_scale("log", nonpositive="mask")
-    elif whole:
+    elif integers:
         axis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     if len(spec.ticks):
-        axis.set_ticks(*shown(spec.ticks))
+        axis.set_ticks(*category_ticks(spec.ticks))
 
 
 def _shades(plot: Plot) -> ScalarMappable | None:
@@ -224,10 +226,10 @@ def _shades(plot: Plot) -> ScalarMappable | None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    given = [layer.z if isinstance(layer, Image) else _colour_of(layer) for layer in plot.layers]
-    if all(colour is None for colour in given):
+    numbers = [layer.z if isinstance(layer, Image) else _colour_of(layer) for layer in plot.layers]
+    if all(colour is None for colour in numbers):
         return None
-    values = np.concatenate([np.ravel(np.asarray(c, float)) for c in given if c is not None])
+    values = np.concatenate([np.ravel(np.asarray(c, float)) for c in numbers if c is not None])
     values = values[np.isfinite(values)]
     # Without a finite number any ends will do.
     ends = (values.min(), values.max()) if len(values) else (0.0, 1.0)
@@ -275,8 +277,8 @@ def _lines(ax: Axes, layer: Lines, colours: Any) -> None:
     # A line each: matplotlib shows a label once for each line, hence only the first has one.
     for k in range(len(y)):
         label = layer.name if k == 0 and layer.name else None
-        own = colours if layer.colour is None else colours[k]
-        ax.plot(x[k], y[k], color=own, label=label, **look)
+        colour = colours if layer.colour is None else colours[k]
+        ax.plot(x[k], y[k], color=colour, label=label, **look)
 
 
 def _shaded_lines(
@@ -324,15 +326,15 @@ def _band(ax: Axes, layer: Band, colour: Any) -> None:
 
 
 def _bars(ax: Axes, layer: Bars, colours: Any) -> None:
-    left, look = np.asarray(layer.left), {"alpha": 0.75, "label": layer.name or None}
-    width = np.asarray(layer.right) - left
-    ax.bar(left, layer.height, width, align="edge", color=colours, **look)
+    starts, look = np.asarray(layer.left), {"alpha": 0.75, "label": layer.name or None}
+    width = np.asarray(layer.right) - starts
+    ax.bar(starts, layer.height, width, align="edge", color=colours, **look)
 
 
 def _spans(ax: Axes, layer: Spans, colours: Any) -> None:
-    left, look = np.asarray(layer.left), {"alpha": 0.75, "label": layer.name or None}
-    width = np.asarray(layer.right) - left
-    ax.barh(layer.row, width, height=0.72, left=left, color=colours, **look)  # type: ignore[arg-type]
+    starts, look = np.asarray(layer.left), {"alpha": 0.75, "label": layer.name or None}
+    width = np.asarray(layer.right) - starts
+    ax.barh(layer.row, width, height=0.72, left=starts, color=colours, **look)  # type: ignore[arg-type]
 
 
 def _image(ax: Axes, layer: Image, shades: ScalarMappable) -> None:
@@ -342,6 +344,6 @@ def _image(ax: Axes, layer: Image, shades: ScalarMappable) -> None:
     )  # fmt: skip
 
 
-_DRAWN: dict[type, Callable[..., None]] = {
+_DRAWERS: dict[type, Callable[..., None]] = {
     Lines: _lines, Points: _points, Band: _band, Bars: _bars, Spans: _spans,
 }  # fmt: skip

@@ -30,8 +30,8 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     owned = [layer for layer in plot.layers if isinstance(layer, Lines) and layer.item is not None]
     has = _have_lines(owned, values)
     # Colours span the values that are drawn, if they are several.
-    drawn = sorted(kind for kind in has if has[kind])
-    kinds = drawn if len(drawn) > 1 else sorted(has)
+    visible = sorted(kind for kind in has if has[kind])
+    kinds = visible if len(visible) > 1 else sorted(has)
     if len(kinds) < 2:  # one value tells nothing
         return plot
     number = all(map(_is_number, kinds))
@@ -54,7 +54,7 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     layers.sort(key=lambda layer: getattr(layer, "strong", False))
     label = f"log10 {name}" if wide else name
     scale = Scale(label if len(kinds) > MAX_VALUES else "") if number else plot.scale
-    notes = [plot.note, _gone(has, name), "Thick: median over items." * medians]
+    notes = [plot.note, _missing_note(has, name), "Thick: median over items." * medians]
     note = " ".join(filter(None, notes))
     return dataclasses.replace(plot, layers=layers, scale=scale, note=note)
 
@@ -63,26 +63,26 @@ def _is_number(kind: Any) -> bool:
     return isinstance(kind, int | float | np.number) and not isinstance(kind, bool)
 
 
-def _told(kind: Any) -> str:
+def _value_text(kind: Any) -> str:
     return tick(float(kind)) if _is_number(kind) else str(kind)
 
 
 def _have_lines(layers: list[Lines], values: Mapping[int, Any]) -> dict[Any, bool]:
-    """Value -> whether a line of it is drawn: one of NaN alone is not."""
+    """Value -> True if one of its lines is visible: a line of NaN alone is not."""
     has: dict[Any, bool] = {}
     for layer in layers:
-        for item, drawn in zip(layer.item, has_line(np.atleast_2d(layer.y)), strict=True):
+        for item, is_visible in zip(layer.item, has_line(np.atleast_2d(layer.y)), strict=True):
             kind = values[int(item)]
-            has[kind] = has.get(kind, False) or bool(drawn)
+            has[kind] = has.get(kind, False) or bool(is_visible)
     return has
 
 
-def _gone(has: Mapping[Any, bool], name: str) -> str:
+def _missing_note(has: Mapping[Any, bool], name: str) -> str:
     """Name the values without a line; "" if there are none, all, or more than MAX_VALUES."""
-    gone = [_told(kind) for kind in sorted(has) if not has[kind]]
-    if not 0 < len(gone) <= min(MAX_VALUES, len(has) - 1):
+    missing = [_value_text(kind) for kind in sorted(has) if not has[kind]]
+    if not 0 < len(missing) <= min(MAX_VALUES, len(has) - 1):
         return ""
-    return f"No line of {name} = {', '.join(gone)}."
+    return f"No line of {name} = {', '.join(missing)}."
 
 
 def _grouped(
@@ -90,14 +90,14 @@ def _grouped(
 ) -> list[Layer]:  # fmt: skip
     """Split a layer into one for each value, each with a median line if there are `medians`."""
     # Item ids are NumPy integers; the mapping has Python's.
-    own = [values[int(k)] for k in layer.item]
+    line_values = [values[int(k)] for k in layer.item]
     y, x = np.atleast_2d(np.asarray(layer.y, float)), np.asarray(layer.x, float)
-    made: list[Layer] = []
+    layers: list[Layer] = []
     for k, (kind, colour) in enumerate(shade.items()):
-        rows = np.flatnonzero([value == kind for value in own])
+        rows = np.flatnonzero([value == kind for value in line_values])
         if not len(rows):
             continue
-        label = f"{name} = {_told(kind)}"
+        label = f"{name} = {_value_text(kind)}"
         if len(shade) > MAX_VALUES:  # the colour bar tells
             label = ""
         looks = {"colour": [colour] * len(rows)} if number else {"colour": None, "hue": k}
@@ -106,8 +106,8 @@ def _grouped(
             text=[layer.text[int(row)] for row in rows] if len(layer.text) else (),
             name="" if medians else label, faint=medians, **looks,
         )  # fmt: skip
-        made.append(ours)
+        layers.append(ours)
         if medians and x.ndim == 1 and not layer.dashed:
-            one = {"colour": [colour]} if number else {"hue": k}
-            made.append(Lines(x, curve_quantiles(y[rows])[1], label, strong=number, **one))
-    return made
+            look = {"colour": [colour]} if number else {"hue": k}
+            layers.append(Lines(x, curve_quantiles(y[rows])[1], label, strong=number, **look))
+    return layers

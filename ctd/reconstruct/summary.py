@@ -10,7 +10,7 @@ import numpy as np
 
 from ctd.kernel import Var, View
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
-from ctd.plots.curves import Curves, beside, block_ends, loss_curves
+from ctd.plots.curves import Curves, block_ends, compare_lines, loss_curves
 from ctd.principal import principal
 from ctd.reconstruct.data import Shared
 from ctd.reconstruct.measures import divergence_at_rest, of_halves, peak
@@ -161,7 +161,7 @@ def _spectra(group: Group, row: int, item: int) -> Plot:
         centred = (values[:n] - values[:n].mean()) * window
         return np.asarray(np.abs(np.fft.rfft(centred))[None, 1:] ** 2 / n)
 
-    layers = beside(frequency, power(true), power(made), ("data", f"network, item {item}"))
+    layers = compare_lines(frequency, power(true), power(made), ("data", f"network, item {item}"))
     axes = Axis("frequency (1 / unit of dt)"), Axis("power", log=True)
     return Plot(f"Power spectra, channel 0{_which(group)}", layers, *axes)
 
