@@ -63,9 +63,9 @@ def init(static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array)
     # A network at 0 stays there, whatever its weights, unless noise moves it.
     silent = (traced.noise == 0) & ~jnp.any(jnp.asarray(shared.x)[:, 0] != 0)
     key_weights, _ = jax.random.split(jax.random.fold_in(key, traced.seed))
-    drawn = jax.random.normal(key_weights, (n, n), static.dtype)
+    standard_normal = jax.random.normal(key_weights, (n, n), static.dtype)
     return State(
-        jnp.asarray(traced.g, static.dtype) * drawn / n**0.5,
+        jnp.asarray(traced.g, static.dtype) * standard_normal / n**0.5,
         scaled_identity(jnp.asarray(traced.alpha, static.dtype), n, static.dtype),
         jnp.zeros((), jnp.int32),
         nothing,
@@ -74,7 +74,7 @@ def init(static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array)
     )
 
 
-def _given(
+def _run_inputs(
     static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array
 ) -> tuple[Constants, Array, Array]:
     """The inputs of every run of an item: (constants, activity, white noise). The noise is the same in all runs."""
@@ -89,16 +89,16 @@ def advance(
     static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array, state: State
 ) -> State:
     """Make `report_every` training runs."""
-    c, x, white = _given(static, shared, traced, key)
+    c, x, white = _run_inputs(static, shared, traced, key)
     # `error_curve` is a mean over recordings, bins after the first, and units.
     updates = len(x) * (x.shape[1] - 1) * x.shape[2]
 
     def run(state: State, _: None) -> tuple[State, None]:
         end, P = training_run(static, c, x, white, state.J, state.P)
         finite = jnp.isfinite(end.J).all() & jnp.isfinite(end.apart)
-        found = jnp.where(end.sound, jnp.where(finite, FITTED, DIVERGED), ILL_CONDITIONED)
+        run_outcome = jnp.where(end.sound, jnp.where(finite, FITTED, DIVERGED), ILL_CONDITIONED)
         # The first failure tells; later runs of this advance are as they may be.
-        outcome = jnp.where(state.outcome == FITTED, found, state.outcome).astype(jnp.int32)
+        outcome = jnp.where(state.outcome == FITTED, run_outcome, state.outcome).astype(jnp.int32)
         return State(
             end.J,
             P,
@@ -115,11 +115,11 @@ def result(
     static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array, state: State
 ) -> dict[str, Array]:
     """The free run of the network, and the currents in it by source region."""
-    c, x, white = _given(static, shared, traced, key)
+    c, x, white = _run_inputs(static, shared, traced, key)
     rates = free_run(c, x, white, state.J)
     pvar = explained(x, jnp.sum((x - rates) ** 2))  # of a run that no longer learns
     # In training RLS corrects the weights at each bin; alone, the same network may run away.
-    lost = (state.outcome == FITTED) & ~jnp.isfinite(pvar)
+    diverged = (state.outcome == FITTED) & ~jnp.isfinite(pvar)
     member = jnp.asarray(shared.member)
     # One source after the other: the currents from all of them are as many times the recording.
     power = lax.map(lambda m: jnp.mean(currents(state.J, rates, m) ** 2, (0, 1)), member)
@@ -130,7 +130,7 @@ def result(
         # power is (source, unit): the product with member takes means over the units of each target.
         "current_rms": jnp.sqrt((member @ power.T) / member.sum(1, keepdims=True)),
         "runs": state.runs,
-        "outcome": jnp.where(lost, DIVERGED, state.outcome),
+        "outcome": jnp.where(diverged, DIVERGED, state.outcome),
     }
     saved = rates[0, : static.n_saved]
     if "currents" in static.record:

@@ -28,15 +28,15 @@ class Constants(NamedTuple):
 
 
 def constants(static: View[Curbd], shared: Shared, traced: Values[Curbd]) -> Constants:
-    """Make them, in `dtype`."""
+    """Compute the numbers of an Euler step, in `dtype`."""
     step = jnp.asarray(shared.dt) / static.steps  # in the unit of tau
-    found = (
+    numbers = (
         step / traced.tau,
         jnp.exp(-step / traced.tau_noise),
         jnp.sqrt(traced.tau_noise / step),
         traced.noise,
     )
-    return Constants(*(jnp.asarray(value, static.dtype) for value in found))
+    return Constants(*(jnp.asarray(value, static.dtype) for value in numbers))
 
 
 class Now(NamedTuple):
@@ -93,34 +93,34 @@ def training_run(
         x: (recording, time, unit).
         white: (recording, time - 1, step, unit) standard normal numbers.
     """
-    zero, one = jnp.zeros((), static.dtype), jnp.ones((), x.dtype)  # one: nothing is forgotten
+    zero, forgetting = jnp.zeros((), static.dtype), jnp.ones((), x.dtype)  # 1: nothing is forgotten
 
     def update(
         net: Learned, row: tuple[Array, ...], _: Array, gain: GainOf
     ) -> tuple[Learned, Array]:
-        xi, wanted, actual = row
+        xi, target, actual = row
         now = next_bin(c, net.J, net.now, xi)
         # The error is that of before the update (a priori).
-        found, error = gain(now.r), now.r - wanted
+        update_gain, error = gain(now.r), now.r - target
         net = Learned(
             now,
-            net.J - jnp.outer(error, found.k),  # k is P r / (1 + r P r), equal for all rows
+            net.J - jnp.outer(error, update_gain.k),  # k is P r / (1 + r P r), equal for all rows
             net.error + error @ error,
             net.apart + jnp.sum((now.r - actual) ** 2),
-            net.sound & found.sound,
+            net.sound & update_gain.sound,
         )
-        return net, found.K
+        return net, update_gain.K
 
     def recording(
-        at: tuple[Learned, Symmetric], given: tuple[Array, Array]
+        at: tuple[Learned, Symmetric], activity_and_noise: tuple[Array, Array]
     ) -> tuple[tuple[Learned, Symmetric], None]:
-        (net, P), (x, white) = at, given
+        (net, P), (x, white) = at, activity_and_noise
         # J and P go on from recording to recording; currents and noise begin anew.
         now = begin(x[0])
         net = net._replace(now=now, apart=net.apart + jnp.sum((now.r - x[0]) ** 2))
         # With lag 1 the rate at bin t is pulled towards the activity at bin t - 1.
         rows = (white, x[1 - static.lag : len(x) - static.lag], x[1:])
-        return learn(update, net, P, rows, one), None
+        return learn(update, net, P, rows, forgetting), None
 
     start = Learned(begin(x[0, 0]), J, zero, zero, jnp.ones((), bool))
     (end, P), _ = lax.scan(recording, (start, P), (x, white))
@@ -130,10 +130,10 @@ def training_run(
 def free_run(c: Constants, x: Array, white: Array, J: Array) -> Float[Array, "recording time unit"]:
     """The rates of a network that no longer learns, from the first bin of each recording on; arguments as of `training_run`."""
 
-    def recording(given: tuple[Array, Array]) -> Array:
-        now = begin(given[0][0])
+    def recording(activity_and_noise: tuple[Array, Array]) -> Array:
+        now = begin(activity_and_noise[0][0])
         advance = lambda now, xi: (next_bin(c, J, now, xi),) * 2  # the state goes on and out
-        rates = lax.scan(advance, now, given[1])[1].r
+        rates = lax.scan(advance, now, activity_and_noise[1])[1].r
         return jnp.concatenate([now.r[None], rates])
 
     # Recordings one after the other, as in training.

@@ -1,4 +1,4 @@
-"""What one fit is given: its parameters, the recorded activity, and the regions of its units."""
+"""The inputs of one fit: its parameters, the recorded activity, and the regions of its units."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class Curbd(Params):
 
     @field_validator("regions", mode="before")
     @classmethod
-    def _ranges_as_text(cls, given: object) -> object:
-        for name, units in given.items() if isinstance(given, dict) else ():
+    def _ranges_as_text(cls, regions: object) -> object:
+        for name, units in regions.items() if isinstance(regions, dict) else ():
             if not isinstance(units, str | int):
                 raise ValueError(f"{name}: units as text expected, such as '0-14' or '0-9, 12'")
-        return given
+        return regions
 
     @model_validator(mode="after")
     def _whole_advances(self) -> Self:
@@ -102,19 +102,19 @@ def load(inputs: View[Curbd]) -> Shared:
     if inputs.data is None:
         raise ValueError("data: a file of activity (time, unit) is needed; give its path")
     x = read_recordings(inputs.data, [inputs.dataset])[inputs.dataset]
-    what = f"{inputs.data}: {inputs.dataset}"
+    source = f"{inputs.data}: {inputs.dataset}"
     if x.shape[1] < 2:
-        raise ValueError(f"{what} has {x.shape[1]} bin; a recording of at least 2 expected")
+        raise ValueError(f"{source} has {x.shape[1]} bin; a recording of at least 2 expected")
     # A unit that is silent throughout has no peak, and tells nothing about its inputs.
     constant = np.flatnonzero(np.ptp(x, axis=(0, 1)) == 0)
     if constant.size:
-        raise ValueError(f"{what}: unit {constant[0]} never changes; leave it out")
+        raise ValueError(f"{source}: unit {constant[0]} never changes; leave it out")
     member = members(inputs.regions, x.shape[2])
     size = np.abs(x)
     # Without scaling, larger activity would be cut off at HIGHEST.
     if inputs.scale == "none" and size.max() > 1:
         raise ValueError(
-            f"{what}: activity reaches {size.max():.4g} in magnitude and leaves the range of tanh, -1 to 1; give scale: peak or unit"
+            f"{source}: activity reaches {size.max():.4g} in magnitude and leaves the range of tanh, -1 to 1; give scale: peak or unit"
         )
     if inputs.scale != "none":
         # One factor keeps the units' sizes relative to each other; `unit` gives each its own.
@@ -133,34 +133,34 @@ def members(regions: Mapping[str, str], n: int) -> np.ndarray:
         raise ValueError(
             f"regions: none given, but currents are divided by regions; give each its units, such as {{A: 0-{n - 1}}}"
         )
-    names, found = list(regions), np.zeros((len(regions), n))
+    names, member = list(regions), np.zeros((len(regions), n))
     for row, (name, text) in enumerate(regions.items()):
         for first, last in _ranges(name, text):
             if last >= n or first > last:
                 raise ValueError(
                     f"regions: {name}: {first}-{last} given, but the recording has units 0 to {n - 1}"
                 )
-            found[row, first : last + 1] = 1
-    count = found.sum(0)
+            member[row, first : last + 1] = 1
+    count = member.sum(0)
     if (twice := np.flatnonzero(count > 1)).size:
-        both = " and ".join(names[k] for k in np.flatnonzero(found[:, twice[0]])[:2])
+        both = " and ".join(names[k] for k in np.flatnonzero(member[:, twice[0]])[:2])
         raise ValueError(f"regions: unit {twice[0]} lies in {both}; give it to one of them")
     if (nowhere := np.flatnonzero(count == 0)).size:
         raise ValueError(
             f"regions: unit {nowhere[0]} lies in none of {', '.join(names)}; give it to one, or leave it out of the recording"
         )
-    return found
+    return member
 
 
 def _ranges(name: str, text: str) -> list[tuple[int, int]]:
     """The (first, last) units of a text such as "0-9, 12"."""
-    found = []
+    ranges = []
     for part in text.split(","):
         first, _, last = part.partition("-")  # "12" is 12 to 12
         try:
-            found.append((int(first), int(last or first)))
+            ranges.append((int(first), int(last or first)))
         except ValueError:
             raise ValueError(
                 f"regions: {name}: {text!r} given; units and ranges expected, such as '0-9, 12'"
             ) from None
-    return found
+    return ranges

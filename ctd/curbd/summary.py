@@ -1,4 +1,4 @@
-"""What is told of a group of fits: the best, and currents between regions in all of them; currents, rates and pVar as pictures."""
+"""Summary of a group of fits: the best ones, the currents between regions in all of them, and plots of currents, rates and pVar."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def next_jobs(
     del shapes
     if "weights" not in params.record:
         return {}
-    given = {"weights": item, "cell": "leaky", "dtype": params.dtype}
-    return {"its largest exponent": {"kernel": "fixed_points.exponents", "params": given}}
+    exponent_params = {"weights": item, "cell": "leaky", "dtype": params.dtype}
+    return {"its largest exponent": {"kernel": "fixed_points.exponents", "params": exponent_params}}
 
 
 def _sizes(group: Group, row: int, item: int) -> Plot:
@@ -84,35 +84,37 @@ def _grid(group: Group, row: int) -> list[Plot]:
     names, member = list(group.inputs.regions), np.asarray(group.shared.member) > 0
     if len(names) > MOST or "currents" not in group.inputs.record:
         return []
-    found = np.asarray(group.results["currents"][row], float)
-    every = -(-found.shape[1] // BINS)
-    found, across = found[:, ::every], Axis("bin" if every == 1 else f"bin / {every}")
+    currents = np.asarray(group.results["currents"][row], float)
+    every = -(-currents.shape[1] // BINS)
+    currents, across = currents[:, ::every], Axis("bin" if every == 1 else f"bin / {every}")
     # One scale for all pairs, so that they compare; a single large current does not set it.
-    high = float(np.quantile(np.abs(found), 0.99)) or 1.0
+    high = float(np.quantile(np.abs(currents), 0.99)) or 1.0
     scale = Scale("current", diverging=True, low=-high, high=high)
-    made = []
+    pictures = []
     for target, to in enumerate(names):
         units = np.flatnonzero(member[target])
         units = units[spread(len(units), UNITS)]
         # Units in the order in which they peak, by all of their currents: the same for every source.
-        units = units[np.argsort(found.sum(0)[:, units].argmax(0), kind="stable")]
-        for source, of in enumerate(names):
-            picture = [Image(np.clip(found[source][:, units].T, -high, high))]
-            title = f"{of} to {to}"
-            made.append(Plot(title, picture, across, Axis(f"units of {to}, by their peaks"), scale))
-    return made
+        units = units[np.argsort(currents.sum(0)[:, units].argmax(0), kind="stable")]
+        for source, origin in enumerate(names):
+            picture = [Image(np.clip(currents[source][:, units].T, -high, high))]
+            title = f"{origin} to {to}"
+            pictures.append(
+                Plot(title, picture, across, Axis(f"units of {to}, by their peaks"), scale)
+            )
+    return pictures
 
 
 def _rates(group: Group, row: int, item: int) -> list[Plot]:
     """The rates of the units that vary most, beside their recording."""
     if "rates" not in group.inputs.record:
         return []
-    made = np.asarray(group.results["rates"][row], float)
-    true = np.asarray(group.shared.x[0], float)[: len(made)]
+    rates = np.asarray(group.results["rates"][row], float)
+    true = np.asarray(group.shared.x[0], float)[: len(rates)]
     some = np.argsort(-true.std(0))[:3]
-    time = group.inputs.dt * np.arange(len(made))
+    time = group.inputs.dt * np.arange(len(rates))
     names = "recording", f"network, item {item}"
-    layers = compare_lines(time, true[:, some].T, made[:, some].T, names, apart=2)
+    layers = compare_lines(time, true[:, some].T, rates[:, some].T, names, apart=2)
     return [Plot("Units that vary most", layers, Axis("time (unit of dt)"), Axis("rate, 2 apart"))]
 
 
