@@ -35,7 +35,7 @@ from ctd.full_force.model import (
     fixed,
     free_trial,
     item_key,
-    settled,
+    settle,
     training_trial,
 )
 from ctd.full_force.params import FullForce, Trials, load
@@ -73,11 +73,11 @@ def _some(shared: Trials, key: Array) -> tuple[Array, Array, Array]:
     return u, f, h
 
 
-def _relative(error: Array, wanted: Array, of: Array) -> Array:
-    """The error over the sum of squares of what was wanted; where that is 0 throughout, over the mean sum of as many trials of a file."""
-    own = jnp.sum(wanted**2)
-    mean = jnp.mean(jnp.asarray(of) ** 2) * wanted.size
-    return error / jnp.where(own > 0, own, mean)
+def _relative(error: Array, target: Array, all_targets: Array) -> Array:
+    """Divide the error by the target's sum of squares; if that is 0, by the mean sum of as many trials of the file."""
+    square_sum = jnp.sum(target**2)
+    mean = jnp.mean(jnp.asarray(all_targets) ** 2) * target.size
+    return error / jnp.where(square_sum > 0, square_sum, mean)
 
 
 def init(static: View[FullForce], shared: Trials, traced: Values[FullForce], key: Array) -> State:
@@ -87,11 +87,11 @@ def init(static: View[FullForce], shared: Trials, traced: Values[FullForce], key
     # Both networks begin at random states; `settle` trials let these fade before anything is learnt.
     key_states, key_trials = jax.random.split(item_key(traced, key, STATES))
     start = begin(w, JW, *jax.random.normal(key_states, (2, n), static.dtype))
-    run = lambda now, key: (settled(w, JW, now, _some(shared, key)), None)
+    run = lambda now, key: (settle(w, JW, now, _some(shared, key)), None)
     now, _ = lax.scan(run, start, jax.random.split(key_trials, static.settle))
     # Where no input moves it, what has learnt nothing fades to 0, and its rates would never teach it: it begins anew.
-    still = ~jnp.any(jnp.asarray(shared.inputs) != 0)
-    faded = still & (traced.alpha * jnp.sum(now.x**2) < FADED)
+    undriven = ~jnp.any(jnp.asarray(shared.inputs) != 0)
+    faded = undriven & (traced.alpha * jnp.sum(now.x**2) < FADED)
     return State(
         now._replace(x=jnp.where(faded, start.x, now.x)),
         JW,
@@ -158,7 +158,7 @@ def result(
     _, (_, z_alone, _) = _tested(test, w, JW, alone, testing)
     test_error = error(z, f)
     # In training RLS corrects the outputs as they come; alone, the network may run away.
-    lost = (state.outcome == TRAINED) & ~jnp.isfinite(test_error)
+    diverged = (state.outcome == TRAINED) & ~jnp.isfinite(test_error)
     weights = {"wI": w.w, "wR": JW[:n], "bR": jnp.zeros(n, static.dtype), "alpha": w.rate}
     weights |= {"wO": JW[n:], "bO": jnp.zeros(len(JW) - n, static.dtype)}
     weights |= {"h0": states[0]}  # at which the stored test trial begins
@@ -169,7 +169,7 @@ def result(
         "output": z[0],
         "target": f[0],
         "trials_done": state.trials,
-        "outcome": jnp.where(lost, DIVERGED, state.outcome),
+        "outcome": jnp.where(diverged, DIVERGED, state.outcome),
     }
 
 

@@ -20,9 +20,9 @@ WEIGHTS, STATES, TEST, FIRST = range(4)
 """Numbers that are folded into the key of an item; from FIRST on they count training trials."""
 
 
-def item_key(traced: Values[FullForce], key: Array, what: int | Array) -> Array:
+def item_key(traced: Values[FullForce], key: Array, number: int | Array) -> Array:
     """The key for one of these numbers."""
-    return jax.random.fold_in(jax.random.fold_in(key, traced.seed), what)
+    return jax.random.fold_in(jax.random.fold_in(key, traced.seed), number)
 
 
 class Fixed(NamedTuple):
@@ -68,8 +68,8 @@ def fixed(static: View[FullForce], shared: Trials, traced: Values[FullForce], ke
     n = static.n
     keys = jax.random.split(item_key(traced, key, WEIGHTS), 4)
     as_type = lambda value: jnp.asarray(value, static.dtype)
-    drawn = lambda key, of: jax.random.uniform(key, (n, of.shape[2]), static.dtype, -1, 1)
-    uniform = lambda key, scale, of: as_type(scale) * drawn(key, of)
+    draw = lambda key, signal: jax.random.uniform(key, (n, signal.shape[2]), static.dtype, -1, 1)
+    uniform = lambda key, scale, signal: as_type(scale) * draw(key, signal)
     w = uniform(keys[0], traced.input_scale, shared.inputs)
     return Fixed(
         as_type(jnp.asarray(shared.dt) / traced.tau),
@@ -99,7 +99,7 @@ def advance_both(
     return new, jnp.concatenate([new.v_d + driven, f])
 
 
-def settled(w: Fixed, JW: Array, now: Now, trial: tuple[Array, Array, Array]) -> Now:
+def settle(w: Fixed, JW: Array, now: Now, trial: tuple[Array, Array, Array]) -> Now:
     """Both networks after a trial in which nothing is learnt."""
     return lax.scan(lambda now, row: (advance_both(w, JW, now, row)[0], None), now, trial)[0]
 
@@ -116,18 +116,18 @@ def training_trial(
 
     def step(net: Trained, row: tuple[Any, Array], K: Array, gain: GainOf) -> tuple[Trained, Array]:
         # `v` holds the products of before the update, so that `miss` is the a priori error of RLS.
-        now, wanted = advance_both(w, net.JW, net.now, row[0])
-        miss, r = now.v - wanted, jnp.tanh(now.x)
+        now, target = advance_both(w, net.JW, net.now, row[0])
+        miss, r = now.v - target, jnp.tanh(now.x)
 
         def updated(JW: Array, v: Array, _: Array) -> tuple[Array, ...]:
-            found = gain(r)
+            update_gain = gain(r)
             # [J; W] r after the update, without multiplying again.
-            v = v - miss * (found.k @ r)
-            return JW - jnp.outer(miss, found.k), v, found.K, found.sound
+            v = v - miss * (update_gain.k @ r)
+            return JW - jnp.outer(miss, update_gain.k), v, update_gain.K, update_gain.sound
 
-        left = lambda JW, v, K: (JW, v, K, jnp.ones((), bool))
+        unchanged = lambda JW, v, K: (JW, v, K, jnp.ones((), bool))
         # Where items run side by side, the cond is a select and both branches are computed.
-        JW, v, K, sound = lax.cond(row[1], updated, left, net.JW, now.v, K)
+        JW, v, K, sound = lax.cond(row[1], updated, unchanged, net.JW, now.v, K)
         error = net.error + miss[n:] @ miss[n:]  # outputs alone; the rest are currents
         return Trained(now._replace(v=v), JW, error, net.sound & sound), K
 
@@ -139,8 +139,8 @@ def driven(w: Fixed, JW: Array, now: Now, trial: tuple[Array, Array, Array]) -> 
     """Both networks after a trial in which the first one gets the currents that it was to learn, in place of its own."""
 
     def step(now: Now, row: tuple[Array, Array, Array]) -> tuple[Now, None]:
-        new, wanted = advance_both(w, JW, now, row)
-        return new._replace(v=wanted), None
+        new, target = advance_both(w, JW, now, row)
+        return new._replace(v=target), None
 
     end, _ = lax.scan(step, now, trial)
     return end._replace(v=JW @ jnp.tanh(end.x))

@@ -1,4 +1,4 @@
-"""What one network that is trained by full-FORCE is given: its parameters, and the trials that they name."""
+"""The inputs of one network that is trained by full-FORCE: its parameters, and the trials that they name."""
 
 from __future__ import annotations
 
@@ -72,21 +72,21 @@ def load(inputs: View[FullForce]) -> Trials:
         raise ValueError("trials: a file of targets (trial, time, output) is needed; give its path")
     trained = _read(inputs.trials)
     tested = trained if inputs.test is None else _read(inputs.test)
-    made = trained | {f"test_{name}": tested[name] for name in ("inputs", "targets")}
+    trials = trained | {f"test_{name}": tested[name] for name in ("inputs", "targets")}
     for name in ("inputs", "targets"):
         # One array of outputs, (time, output), is stored of either.
-        found, expected = made[f"test_{name}"].shape[1:], made[name].shape[1:]
-        if found != expected:
+        test_shape, expected = trials[f"test_{name}"].shape[1:], trials[name].shape[1:]
+        if test_shape != expected:
             raise ValueError(
-                f"test: {inputs.test}: {name} (time, column) are {found}, but those of {inputs.trials} {expected}"
+                f"test: {inputs.test}: {name} (time, column) are {test_shape}, but those of {inputs.trials} {expected}"
             )
-    return Trials(**{k: on_host(v, inputs.dtype) for k, v in (made | {"dt": inputs.dt}).items()})
+    return Trials(**{k: on_host(v, inputs.dtype) for k, v in (trials | {"dt": inputs.dt}).items()})
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
     """The inputs, targets and hints of a file."""
-    found = read_recordings(path, ["targets"], ["inputs", "hints"])
-    targets = found["targets"]
+    datasets = read_recordings(path, ["targets"], ["inputs", "hints"])
+    targets = datasets["targets"]
     if targets.shape[1] < 2:
         raise ValueError(f"{path}: targets has {targets.shape[1]} step; at least 2 expected")
     silent = np.flatnonzero((targets == 0).all((0, 1)))  # errors are divided by sum f^2
@@ -95,4 +95,4 @@ def _read(path: str) -> dict[str, np.ndarray]:
             f"{path}: targets: output {silent[0]} is 0 throughout, so that no error is relative to it; leave it out"
         )
     # A task without inputs or hints has arrays without columns, whose products with weights are 0.
-    return dict.fromkeys(("inputs", "hints"), targets[..., :0]) | found
+    return dict.fromkeys(("inputs", "hints"), targets[..., :0]) | datasets

@@ -1,4 +1,4 @@
-"""What is told of a group of networks: the best and the median of all; outputs, and errors in training and test as pictures."""
+"""Summary of a group of networks: the best ones, the median of all, and plots of outputs and of errors in training and test."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def plots(group: Group) -> list[Plot]:
     up = Axis("normalised error", log=True)
     errors = log_histogram(group.results["test_error"][:])
     across = Axis("log10 normalised test error")
-    made = [
+    error_plots = [
         Plot("Error in training", [curves], Axis("training trial"), up),
         Plot("Test errors", [errors], across, Axis("networks")),
     ]
     best = best_row(group, "test_error")
-    return [_output(group, *best), *made] if best else made
+    return [_output(group, *best), *error_plots] if best else error_plots

@@ -19,7 +19,7 @@ from ctd.full_force.model import (
     begin,
     driven,
     free_trial,
-    settled,
+    settle,
     training_trial,
 )
 from ctd.kernel import inputs_of, static_of, traced_of
@@ -78,7 +78,7 @@ def ours():
     @jax.jit
     def begun(x, x_d, rows):
         JW, P = jnp.zeros((N + 1, N)), scaled_identity(jnp.asarray(ALPHA), N, "float64")
-        now = settled(w, JW, begin(w, JW, x, x_d), rows)
+        now = settle(w, JW, begin(w, JW, x, x_d), rows)
         return Trained(now, JW, jnp.zeros(()), jnp.asarray(True)), P
 
     train = jax.jit(lambda net, P, rows, updates: training_trial(w, net, P, rows, updates))
