@@ -29,7 +29,7 @@ from ctd.latent_circuit.model import (
     Circuit,
     activity,
     constrained,
-    drawn,
+    draw_noise,
     embedding,
     errors,
     initial,
@@ -60,8 +60,8 @@ class State(NamedTuple):
     outcome: Int[Array, ""]
 
 
-def _key(traced: Values[LatentCircuit], key: Array, what: int | Array) -> Array:
-    return jax.random.fold_in(jax.random.fold_in(key, traced.seed), what)
+def _key(traced: Values[LatentCircuit], key: Array, number: int | Array) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(key, traced.seed), number)
 
 
 def init(
@@ -92,10 +92,10 @@ def advance(
 
     def step(at: State, _: None) -> tuple[State, Array]:
         # The step's number makes the key, so that a resumed fit draws the same minibatches.
-        which, noise = jax.random.split(_key(traced, key, FIRST + at.step))
-        some = jax.random.randint(which, (static.batch_size,), 0, n)
+        trial_key, noise = jax.random.split(_key(traced, key, FIRST + at.step))
+        some = jax.random.randint(trial_key, (static.batch_size,), 0, n)
         trials = Trials(*(a[some] for a in training))
-        within = drawn(static, traced, trials.inputs, noise)  # (trial, time, node)
+        within = draw_noise(static, traced, trials.inputs, noise)  # (trial, time, node)
         value, slope = jax.value_and_grad(loss)(at.circuit, traced, trials, within)
         change, moments = adam.update(slope, at.optimizer, at.circuit)
         # Projected gradient: Adam's step may leave the constraints, and is brought back.
@@ -123,8 +123,8 @@ def result(
     x = run(jnp.zeros((), static.dtype))  # no noise
     quiet = errors(c, x, trials)
     # Without noise, or in other trials, a circuit may run away that did not in training.
-    lost = (state.outcome == FITTED) & ~jnp.isfinite(quiet.rates)
-    within = drawn(static, traced, trials.inputs, _key(traced, key, EVALUATION))
+    diverged = (state.outcome == FITTED) & ~jnp.isfinite(quiet.rates)
+    within = draw_noise(static, traced, trials.inputs, _key(traced, key, EVALUATION))
     n, n_out = len(c.wR), len(c.wO)
     nothing = lambda k: jnp.zeros(k, static.dtype)
     # The circuit has no biases and begins at 0.
@@ -139,7 +139,7 @@ def result(
         "output_mse": quiet.outputs,
         "curve": state.curve,
         "batches": state.step,
-        "outcome": jnp.where(lost, DIVERGED, state.outcome),
+        "outcome": jnp.where(diverged, DIVERGED, state.outcome),
     }
     return values | ({"activity": x[: static.n_saved]} if static.n_saved else {})
 

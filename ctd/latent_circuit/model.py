@@ -67,8 +67,8 @@ def activity(
     # All trials and steps in one product; the scan has the recurrent one alone.
     drive = u @ c.wI.T + within
 
-    def step(x: Array, given: Array) -> tuple[Array, Array]:
-        x = x + alpha * (-x + jax.nn.relu(x @ c.wR.T + given))
+    def step(x: Array, drive_now: Array) -> tuple[Array, Array]:
+        x = x + alpha * (-x + jax.nn.relu(x @ c.wR.T + drive_now))
         return x, x
 
     start = jnp.zeros((len(u), len(c.wR)), u.dtype)
@@ -76,7 +76,7 @@ def activity(
     return jnp.swapaxes(x, 0, 1)
 
 
-def drawn(
+def draw_noise(
     static: View[LatentCircuit], traced: Values[LatentCircuit], u: Array, key: Array
 ) -> Float[Array, "trial time node"]:
     """Draw the noise within the rectification, for trials with inputs u."""
@@ -113,8 +113,8 @@ def errors(c: Circuit, x: Array, trials: Trials) -> Errors:
 
 def loss(c: Circuit, traced: Values[LatentCircuit], trials: Trials, within: Array) -> Array:
     """The error of outputs plus `rates_weight` times that of rates."""
-    found = errors(c, activity(c, traced.alpha, trials.inputs, within), trials)
-    return found.outputs + traced.rates_weight * found.rates
+    circuit_errors = errors(c, activity(c, traced.alpha, trials.inputs, within), trials)
+    return circuit_errors.outputs + traced.rates_weight * circuit_errors.rates
 
 
 def optimizer(traced: Values[LatentCircuit]) -> optax.GradientTransformation:

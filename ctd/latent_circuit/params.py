@@ -1,4 +1,4 @@
-"""What one latent circuit is given: its parameters, and trials with the rates of the recorded units."""
+"""The inputs of one latent circuit: its parameters, and trials with the rates of the recorded units."""
 
 from __future__ import annotations
 
@@ -80,18 +80,18 @@ def load(inputs: View[LatentCircuit]) -> Shared:
     """Read, check and divide the trials. Raises ValueError, naming file and dataset, or the field `n`."""
     if (path := inputs.trials) is None:
         raise ValueError("trials: a file of inputs, targets and rates is needed; give its path")
-    found = read_recordings(path, Trials._fields)
-    n = len(found["rates"])
+    datasets = read_recordings(path, Trials._fields)
+    n = len(datasets["rates"])
     if n < EVAL_EVERY:
         raise ValueError(
             f"{path}: holds {n} trials; at least {EVAL_EVERY} are needed, one of which is for evaluation"
         )
-    evaluation, training = divide(Trials(*map(on_host, found.values())))
+    evaluation, training = divide(Trials(*map(on_host, datasets.values())))
     for name, part in (("", training), (" of evaluation trials", evaluation)):
         # Errors are divided by their variance.
         if not np.ptp(part.rates, axis=(0, 1)).any():
             raise ValueError(f"{path}: rates{name} never change, so that there is nothing to fit")
-    n_in, n_out, n_units = (found[name].shape[2] for name in Trials._fields)
+    n_in, n_out, n_units = (datasets[name].shape[2] for name in Trials._fields)
     # Inputs and outputs have nodes of their own, and Q has at most as many orthonormal columns as units.
     if not n_in + n_out <= inputs.n <= n_units:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What is told of a group of fits: the best circuits, and whether the others agree; weights, activity and losses as pictures."""
+"""Summary of a group of fits: the best circuits, their agreement with each other, and plots of weights, activity and losses."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def reduce(
     error = np.asarray(results["nmse"], float)
     order = ranked(results, "nmse")  # those that failed are left out
     best = order[: options.n_best]
-    found = [np.asarray(results["embedding"][row], float) for row in best]
-    nodes = [matched(q, found[0], n_in, n_out) for q in found]
+    embeddings = [np.asarray(results["embedding"][row], float) for row in best]
+    nodes = [matched(q, embeddings[0], n_in, n_out) for q in embeddings]
     weights = [
-        np.asarray(results["weights.wR"][row], float)[np.ix_(of, of)].ravel()
-        for row, of in zip(best, nodes, strict=True)
+        np.asarray(results["weights.wR"][row], float)[np.ix_(node_order, node_order)].ravel()
+        for row, node_order in zip(best, nodes, strict=True)
     ]
     with np.errstate(divide="ignore", invalid="ignore"):  # NaN of weights that are all equal
         alike = [np.corrcoef(w, weights[0])[0, 1] for w in weights]

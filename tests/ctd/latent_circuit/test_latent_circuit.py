@@ -17,7 +17,7 @@ from ctd.latent_circuit.model import (
     Circuit,
     activity,
     constrained,
-    drawn,
+    draw_noise,
     embedding,
     errors,
     loss,
@@ -168,7 +168,7 @@ def test_noise_has_its_deviation():
     """sqrt(2 .2) .15 = .0949, of 40,000 numbers: .5 % is 1.4 standard errors of a deviation, 2 % is allowed."""
     params = LatentCircuit()
     static, traced = static_of(params), traced_of(params)
-    draw = jax.jit(lambda key: drawn(static, traced, jnp.zeros((50, 100, 6)), key))
+    draw = jax.jit(lambda key: draw_noise(static, traced, jnp.zeros((50, 100, 6)), key))
     xi = np.asarray(draw(jax.random.key(1)))
     assert xi.shape == (50, 100, 8)
     assert float(xi.std()) == pytest.approx(0.09487, rel=0.02)
