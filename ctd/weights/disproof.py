@@ -1,4 +1,4 @@
-"""Units that are taken where a file does not tell them, against the states of the network."""
+"""Check the nonlinearity that is assumed if a file does not state it, by the states of the network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MOST = 1000
 
 
 def check_guess(
-    where: str, guess: str, cell: str, params: Mapping[str, ArrayLike], states: np.ndarray
+    source: str, guess: str, cell: str, params: Mapping[str, ArrayLike], states: np.ndarray
 ) -> None:
-    """Raise ValueError where states (..., state) of a network cannot be those of tanh units, which are taken without being told.
+    """Raise ValueError if states (..., state) of a network cannot be those of tanh units, which are assumed if the file names none.
 
-    guess: the sentence of `Loaded.guess`. Where the states have an axis of time, (trial, time, state), steps between them are
+    guess: the sentence of `Loaded.guess`. If the states have an axis of time, (trial, time, state), steps between them are
     compared, too, at whatever input fits best; the first state of a trial may be any.
     """
     consecutive = states.ndim == 3 and states.shape[1] > 1
@@ -28,12 +28,12 @@ def check_guess(
     largest = float(np.abs(outputs).max(initial=0))
     tells = f"give cell: {cell} if they are tanh all the same"
     if largest > 1 + ROUNDING:
-        raise ValueError(f"{where}: {guess}; but states reach {largest:.3g}, and tanh 1; {tells}")
+        raise ValueError(f"{source}: {guess}; but states reach {largest:.3g}, and tanh 1; {tells}")
     if consecutive and cell == "vanilla":
         tanh, relu = step_errors(params, states)
         if relu < ROUNDING < tanh:
             raise ValueError(
-                f"{where}: {guess}; but a step of the states misses by {tanh:.2g} of their size with tanh, and by {relu:.2g} with "
+                f"{source}: {guess}; but a step of the states misses by {tanh:.2g} of their size with tanh, and by {relu:.2g} with "
                 f"relu; {tells}"
             )
 
@@ -51,17 +51,17 @@ def step_errors(params: Mapping[str, ArrayLike], states: np.ndarray) -> tuple[fl
     h, after = (part.reshape(-1, size).astype(float) for part in (states[:, :-1], states[:, 1:]))
     some = np.linspace(0, len(h) - 1, min(MOST, len(h))).astype(int)
     h, after = h[some], after[some]
-    own = h @ w.T + bias
+    recurrent_drive = h @ w.T + bias
     # Rounding may bring a tanh to 1, whose arctanh is infinite.
-    wanted = np.arctanh(np.clip(after, -1 + 1e-7, 1 - 1e-7)) - own
-    x = np.linalg.lstsq(w_in, wanted.T, rcond=None)[0].T
-    tanh = np.tanh(own + x @ w_in.T)
+    input_drive = np.arctanh(np.clip(after, -1 + 1e-7, 1 - 1e-7)) - recurrent_drive
+    x = np.linalg.lstsq(w_in, input_drive.T, rcond=None)[0].T
+    tanh = np.tanh(recurrent_drive + x @ w_in.T)
     relu = np.empty_like(after)
-    for k, (row, before) in enumerate(zip(after, own, strict=True)):
+    for k, (row, before) in enumerate(zip(after, recurrent_drive, strict=True)):
         # A unit at 0 only says that its sum is not above 0.
         active = row > 0
         x_row = np.linalg.lstsq(w_in[active], (row - before)[active], rcond=None)[0]
         relu[k] = np.maximum(before + w_in @ x_row, 0)
     scale = np.sqrt(np.mean(after**2)) or 1.0
-    error = lambda found: float(np.sqrt(np.mean((found - after) ** 2)) / scale)
+    error = lambda prediction: float(np.sqrt(np.mean((prediction - after) ** 2)) / scale)
     return error(tanh), error(relu)

@@ -1,4 +1,4 @@
-"""Files of weights by their endings: the tensors that they hold are read, and written."""
+"""Read and write the tensors of files of weights, by the files' endings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ctd.containers import as_text, explained, opened_hdf5, text_attribute
 from ctd.data import fill_hdf5, hdf5_writer, read_npz
 from ctd.replacing import replacing
 from ctd.weights import jax_files, keras_file, torch_zip
-from ctd.weights.tensors import Array, Tensors, datasets, of_tree
+from ctd.weights.tensors import Array, Tensors, collect_tensors, datasets
 
 # --- HDF5, NumPy, safetensors ---------------------------------------------------------------------
 
@@ -34,8 +34,8 @@ def read_hdf5(path: Path) -> Tensors:
     """Read the datasets of an HDF5 file; Keras' files by `keras_file`. Raises ValueError, naming the file."""
     with opened_hdf5(path) as file:
         if keras_file.is_keras(file):
-            return keras_file.of_hdf5(str(path), file, text_attribute(file, "model_config"))
-        return of_tree(str(path), datasets(str(path), file), text_attribute(file, "cell"))
+            return keras_file.read_variables(str(path), file, text_attribute(file, "model_config"))
+        return collect_tensors(str(path), datasets(str(path), file), text_attribute(file, "cell"))
 
 
 def read_numpy(path: Path) -> Tensors:
@@ -43,15 +43,15 @@ def read_numpy(path: Path) -> Tensors:
     arrays = read_npz(path)
     if (cell := as_text(arrays.get("cell"))) is not None:
         del arrays["cell"]
-    return of_tree(str(path), arrays, cell)
+    return collect_tensors(str(path), arrays, cell)
 
 
 def write_numpy(path: Path, arrays: Mapping[str, Array], about: Mapping[str, object]) -> None:
     """Write one array for each name, and the cell as a text."""
-    named = {"cell": np.asarray(about["cell"])} if "cell" in about else {}
+    cell_entry = {"cell": np.asarray(about["cell"])} if "cell" in about else {}
     # numpy.savez would write the time into the file, and equal arrays would not give equal bytes.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, value in {**arrays, **named}.items():
+        for name, value in {**arrays, **cell_entry}.items():
             # zipfile does not know the size yet: without force_zip64, a member fails at 2 GiB.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, value, allow_pickle=False)
@@ -60,29 +60,29 @@ def write_numpy(path: Path, arrays: Mapping[str, Array], about: Mapping[str, obj
 def read_safetensors(path: Path) -> Tensors:
     """Read the tensors of a safetensors file; `cell` in its metadata names the cell."""
     with explained(path, "a safetensors file"), safe_open(path, framework="numpy") as file:
-        told = file.metadata() or {}
+        metadata = file.metadata() or {}
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return of_tree(str(path), arrays, told.get("cell"))
+    return collect_tensors(str(path), arrays, metadata.get("cell"))
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, Array], about: Mapping[str, object]) -> None:
     """Write one tensor for each name; `about` becomes metadata, which are texts."""
-    told = {name: str(value) for name, value in about.items()}
+    metadata = {name: str(value) for name, value in about.items()}
     # safetensors writes the memory as it lies: a transposed view would be stored transposed.
-    save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path, metadata=told)
+    save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path, metadata=metadata)
 
 
 # --- all formats ----------------------------------------------------------------------------------
 
 
 class Format(NamedTuple):
-    """How files of an ending are read and written."""
+    """The functions that read and write files of an ending."""
 
     read: Callable[[Path], Tensors]
     write: Callable[[Path, Mapping[str, Array], Mapping[str, object]], None] | None = None
     """(path, arrays, attributes); None if ctd does not write such files."""
     holds: Callable[[np.dtype[Any]], bool] = lambda dtype: True
-    """Whether a file can hold arrays of this type."""
+    """True if a file can hold arrays of this type."""
 
 
 HDF5 = Format(read_hdf5, write_hdf5, lambda dtype: dtype.kind != "U")
@@ -108,7 +108,7 @@ FORMATS: Mapping[str, Format] = {
     ".eqx": Format(jax_files.read_equinox),
     ".keras": Format(keras_file.read),
 }
-WRITTEN = tuple(ending for ending, form in FORMATS.items() if form.write)
+WRITABLE = tuple(ending for ending, form in FORMATS.items() if form.write)
 
 
 def read_tensors(path: str | Path) -> Tensors:
@@ -121,8 +121,8 @@ def read_tensors(path: str | Path) -> Tensors:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_tensors(f"{folder}/x.npz", {"wR": np.zeros((2, 2))}, {"cell": "vanilla"})
-    ...     found = read_tensors(f"{folder}/x.npz")
-    >>> found.cell, found.names()
+    ...     tensors = read_tensors(f"{folder}/x.npz")
+    >>> tensors.cell, tensors.names()
     ('vanilla', 'wR (2, 2)')
     """
     path = Path(path)
@@ -151,9 +151,9 @@ def check_ending(path: str | Path) -> None:
         ...
     ValueError: net.txt: cannot be written with this ending; give one of .h5, .hdf5, .npz, .safetensors, .pt, .pth
     """
-    if Path(path).suffix not in WRITTEN:
+    if Path(path).suffix not in WRITABLE:
         raise ValueError(
-            f"{path}: cannot be written with this ending; give one of {', '.join(WRITTEN)}"
+            f"{path}: cannot be written with this ending; give one of {', '.join(WRITABLE)}"
         )
 
 

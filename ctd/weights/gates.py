@@ -31,41 +31,41 @@ class Gates(NamedTuple):
     """(blocks n,)."""
 
 
-class Found(NamedTuple):
+class FileCell(NamedTuple):
     """The cell among a file's tensors."""
 
-    told: str
-    """Framework, layer and place, such as "PyTorch nn.GRU, rnn."."""
+    origin: str
+    """The framework, layer and place, such as "PyTorch nn.GRU, rnn."."""
     gates: Gates
     used: frozenset[str]
     """The names of its tensors."""
     units: str | None = None
     """The nonlinearity of a cell without gates, by the name of `ctd.cells.UNITS`; None if the file does not tell it."""
     guess: str = ""
-    """A sentence on what is taken because the file does not tell it; of cells with gates."""
+    """A sentence on the nonlinearities that are assumed because the file does not state them; for cells with gates."""
 
 
-def check_shape(where: str, name: str, value: Array, shape: tuple[int, ...], what: str) -> None:
+def check_shape(source: str, name: str, value: Array, shape: tuple[int, ...], purpose: str) -> None:
     """Raise ValueError if an array has another shape than `shape`; the error tells if it is transposed."""
     if value.shape == shape:
         return
     hint = "; it is transposed" if value.ndim == 2 and value.shape[::-1] == shape else ""
     raise ValueError(
-        f"{where}: {name} has the shape {value.shape}, expected {shape} for {what}{hint}"
+        f"{source}: {name} has the shape {value.shape}, expected {shape} for {purpose}{hint}"
     )
 
 
-def check_axis(where: str, name: str, value: Array, axis: int, length: int, what: str) -> None:
+def check_axis(source: str, name: str, value: Array, axis: int, length: int, purpose: str) -> None:
     """Raise ValueError as `check_shape` unless an array is a matrix with this length along an axis; the other is free."""
     free = value.shape[1 - axis] if value.ndim == 2 else 0
     # Of a transposed matrix the other axis is the free one.
     if free == length:
         free = value.shape[axis]
-    check_shape(where, name, value, (length, free) if axis == 0 else (free, length), what)
+    check_shape(source, name, value, (length, free) if axis == 0 else (free, length), purpose)
 
 
 def units_and_gates(
-    where: str, name: str, recurrent: Array, columns: bool = False
+    source: str, name: str, recurrent: Array, columns: bool = False
 ) -> tuple[int, int]:
     """The (units, gates) of recurrent weights, whose gates lie below each other, or side by side in `columns`.
 
@@ -78,11 +78,11 @@ def units_and_gates(
         if n % rows == 0 and n // rows in KINDS:
             turned = recurrent.shape[::-1]
             raise ValueError(
-                f"{where}: {name} has the shape {recurrent.shape}; it is transposed: {turned} expected"
+                f"{source}: {name} has the shape {recurrent.shape}; it is transposed: {turned} expected"
             )
     gru, lstm = ("(n, 3 n)", "(n, 4 n)") if columns else ("(3 n, n)", "(4 n, n)")
     raise ValueError(
-        f"{where}: {name} has the shape {recurrent.shape}, but n units need (n, n), in a GRU {gru}, in an LSTM {lstm}"
+        f"{source}: {name} has the shape {recurrent.shape}, but n units need (n, n), in a GRU {gru}, in an LSTM {lstm}"
     )
 
 
@@ -131,14 +131,14 @@ def to_torch(cell: str, params: Mapping[str, Array]) -> dict[str, Array]:
 
     An h0 of zeros is left out: PyTorch starts there, and load_state_dict refuses entries that the module does not have.
     """
-    named = {name: value for name, value in params.items() if name != "h0" or value.any()}
+    renamed = {name: value for name, value in params.items() if name != "h0" or value.any()}
     # PyTorch has two biases where ctd has their sum.
     if cell == "vanilla":
-        named |= {"weight_ih": named.pop("wI"), "weight_hh": named.pop("wR")}
-        named |= {"bias_ih": named["bR"], "bias_hh": np.zeros_like(named.pop("bR"))}
+        renamed |= {"weight_ih": renamed.pop("wI"), "weight_hh": renamed.pop("wR")}
+        renamed |= {"bias_ih": renamed["bR"], "bias_hh": np.zeros_like(renamed.pop("bR"))}
     order = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     # nn.RNN, nn.GRU and nn.LSTM number their layers: _l0 is the first, the only one here.
-    out = {f"rnn.{name}_l0": named.pop(name) for name in order}
-    if "wO" in named:
-        out |= {"readout.weight": named.pop("wO"), "readout.bias": named.pop("bO")}
-    return out | named
+    out = {f"rnn.{name}_l0": renamed.pop(name) for name in order}
+    if "wO" in renamed:
+        out |= {"readout.weight": renamed.pop("wO"), "readout.bias": renamed.pop("bO")}
+    return out | renamed

@@ -10,7 +10,7 @@ import numpy as np
 
 from ctd.containers import explained, read_array
 from ctd.late import jax
-from ctd.weights.tensors import Array, Tensors, as_real, of_tree
+from ctd.weights.tensors import Array, Tensors, as_real, collect_tensors
 
 ARRAY, SCALAR = 1, 3
 """Flax's codes of msgpack's extension types. Source: flax/serialization.py."""
@@ -20,7 +20,7 @@ def read_msgpack(path: Path) -> Tensors:
     """Read a file of `flax.serialization.to_bytes(params)`. Raises ValueError, naming the file."""
     with explained(path, "a file of flax.serialization.to_bytes"):
         tree = msgpack.unpackb(path.read_bytes(), ext_hook=_unpack, strict_map_key=False)
-    return of_tree(str(path), tree)
+    return collect_tensors(str(path), tree)
 
 
 def _unpack(code: int, data: bytes) -> Array | None:
@@ -51,7 +51,7 @@ def read_orbax(path: Path) -> Tensors:
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: Orbax cannot read this folder: {text}") from None
-    return of_tree(str(path), tree)
+    return collect_tensors(str(path), tree)
 
 
 # --- Equinox --------------------------------------------------------------------------------------
@@ -82,8 +82,8 @@ def read_equinox(path: Path) -> Tensors:
     if [leaf.shape for leaf in leaves[k + 2 : k + 2 + len(shapes_of_biases)]] == shapes_of_biases:
         names += ["cell.bias", "cell.bias_n"][: len(shapes_of_biases)]
     arrays = dict(zip(names, leaves[k:], strict=False))
-    rest = {i: leaf for i, leaf in enumerate(leaves) if not k <= i < k + len(names)}
-    return of_tree(str(path), arrays | _named_rest(rest, n))
+    others = {i: leaf for i, leaf in enumerate(leaves) if not k <= i < k + len(names)}
+    return collect_tensors(str(path), arrays | _name_others(others, n))
 
 
 def _leaves(path: Path) -> list[Array]:
@@ -94,11 +94,11 @@ def _leaves(path: Path) -> list[Array]:
     file = io.BytesIO(data)
     leaves: list[Array] = []
     while (at := file.tell()) < len(data):
-        where = (
+        error_prefix = (
             f"{path}: not a file of eqx.tree_serialise_leaves, or a damaged one: leaf {len(leaves)}"
         )
         # Each leaf is a .npy file of its own, one after the other, without names.
-        leaves.append(as_real(read_array(where, file, len(data) - at)))
+        leaves.append(as_real(read_array(error_prefix, file, len(data) - at)))
     return leaves
 
 
@@ -108,13 +108,13 @@ def _is_cell(first: Array, second: Array) -> bool:
     return second.shape[0] in (3 * second.shape[1], 4 * second.shape[1])
 
 
-def _named_rest(rest: dict[int, Array], n: int) -> dict[str, Array]:
+def _name_others(leaves: dict[int, Array], n: int) -> dict[str, Array]:
     """Name the leaves beside the cell: a linear layer of n units if there is one, others by their place."""
-    linear = [i for i, leaf in rest.items() if leaf.ndim == 2 and leaf.shape[1] == n]
-    named: dict[int, str] = {}
+    linear = [i for i, leaf in leaves.items() if leaf.ndim == 2 and leaf.shape[1] == n]
+    names: dict[int, str] = {}
     if len(linear) == 1:
         (i,) = linear
-        named[i] = "linear.weight"
-        if i + 1 in rest and rest[i + 1].shape == rest[i].shape[:1]:
-            named[i + 1] = "linear.bias"
-    return {named.get(i, f"leaf_{i}"): leaf for i, leaf in rest.items()}
+        names[i] = "linear.weight"
+        if i + 1 in leaves and leaves[i + 1].shape == leaves[i].shape[:1]:
+            names[i + 1] = "linear.bias"
+    return {names.get(i, f"leaf_{i}"): leaf for i, leaf in leaves.items()}

@@ -13,7 +13,7 @@ import h5py
 
 from ctd.containers import opened_hdf5, opened_zip
 from ctd.late import PyTree
-from ctd.weights.tensors import Array, Settings, Tensors, datasets, of_tree
+from ctd.weights.tensors import Array, Settings, Tensors, collect_tensors, datasets
 
 GROUPS, ATTRIBUTES = {"layers", "model_weights"}, {"layer_names", "keras_version"}
 """Groups and attributes at the top of Keras' HDF5 files."""
@@ -33,7 +33,7 @@ ASIDE = re.compile(
 
 
 def is_keras(file: h5py.File) -> bool:
-    """Whether Keras wrote an HDF5 file: by its marks at the top, or by numbered variables."""
+    """True if Keras wrote an HDF5 file: it has Keras' marks at the top, or numbered variables."""
     # `layers` as an attribute is a parameter of `esn`, which a file of its weights has, too.
     if GROUPS & set(file) or ATTRIBUTES & set(file.attrs):
         return True
@@ -48,33 +48,33 @@ def read(path: Path) -> Tensors:
         config = archive.read("config.json").decode()
         data = archive.read("model.weights.h5")
     with opened_hdf5(path, io.BytesIO(data)) as file:
-        return of_hdf5(str(path), file, config)
+        return read_variables(str(path), file, config)
 
 
-def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
+def read_variables(source: str, file: h5py.File, config: str | None) -> Tensors:
     """Read the weights of an open file, named LAYER.kernel, .recurrent_kernel, .bias, and the layers' settings.
 
-    config: the model's JSON, or None in a file of weights alone. Raises ValueError, naming `where`.
+    config: the model's JSON, or None in a file of weights alone. Raises ValueError, naming `source`.
     """
-    found = datasets(where, file, ASIDE)
+    variables = datasets(source, file, ASIDE)
     arrays: dict[str, Array] = {}
-    for name, value in found.items():
+    for name, value in variables.items():
         # Two layers with one short name would overwrite each other without a word.
-        if (short := _named(name, found)) in arrays:
+        if (short := _short_name(name, variables)) in arrays:
             raise ValueError(
-                f"{where}: {name} is a second {short}, but a network of ctd has one cell"
+                f"{source}: {name} is a second {short}, but a network of ctd has one cell"
             )
         arrays[short] = value
-    tensors = of_tree(where, arrays)
+    tensors = collect_tensors(source, arrays)
     try:
-        numbered = any(VARIABLES.search(name) for name in found)
+        numbered = any(VARIABLES.search(name) for name in variables)
         layers = list(_layers(json.loads(config), numbered, {"place": ""})) if config else []
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: the model's settings are not JSON: {error}") from None
-    return Tensors(where, tensors.arrays, None, layers)
+        raise ValueError(f"{source}: the model's settings are not JSON: {error}") from None
+    return Tensors(source, tensors.arrays, None, layers)
 
 
-def _named(name: str, found: Mapping[str, Array]) -> str:
+def _short_name(name: str, variables: Mapping[str, Array]) -> str:
     """Shorten a dataset's path: layers/gru/cell/vars/0 and model_weights/gru/.../gru_cell/kernel become gru.kernel."""
     parent, _, last = name.rpartition("/")
     if not VARIABLES.search(name):
@@ -83,7 +83,7 @@ def _named(name: str, found: Mapping[str, Array]) -> str:
         return f"{parts[0]}.{last.removesuffix(':0')}"
     parent = parent.removesuffix("vars").strip("/")
     # vars/1 is a matrix, the recurrent kernel, in a cell, and a bias in a dense layer.
-    is_cell = f"{parent}/vars/1" in found and found[f"{parent}/vars/1"].ndim == 2
+    is_cell = f"{parent}/vars/1" in variables and variables[f"{parent}/vars/1"].ndim == 2
     names = CELL_NAMES if is_cell else LAYER_NAMES
     layer = parent.removeprefix("layers/").removesuffix("/cell") or "layer"
     return f"{layer}.{names[int(last)] if int(last) < len(names) else last}"
@@ -92,7 +92,7 @@ def _named(name: str, found: Mapping[str, Array]) -> str:
 def _layers(tree: PyTree, numbered: bool, outer: Settings) -> Iterator[Settings]:
     """Iterate over the settings {class_name, name, place, ...} of all layers of SETTINGS, at any depth.
 
-    place: what the names of the layer's weights begin with; "" if the settings do not tell. numbered: weights are named by
+    place: the beginning of the names of the layer's weights; "" if the settings do not tell. numbered: weights are named by
     the number of their layer in its class, not by the layer's name. outer: settings that a wrapper gives to its layer.
     """
     if isinstance(tree, list):
@@ -118,7 +118,7 @@ def _layers(tree: PyTree, numbered: bool, outer: Settings) -> Iterator[Settings]
 
 def _places(layers: Sequence[PyTree], numbered: bool, outer: str) -> Iterator[str]:
     """Iterate over the places of a model's layers; outer: that of the model, "" at the top."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for layer in layers:
         layer = layer if isinstance(layer, dict) else {}
         config = layer.get("config")
@@ -129,6 +129,6 @@ def _places(layers: Sequence[PyTree], numbered: bool, outer: str) -> Iterator[st
         # Keras 3 writes simple_rnn, simple_rnn_1, ... (keras/src/saving/saving_lib.py, `_get_unique_name`).
         words = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", str(layer.get("class_name")))
         name = re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
-        number, seen[name] = seen[name], seen[name] + 1
+        number, counts[name] = counts[name], counts[name] + 1
         name = f"{name}_{number}" if number else name
         yield f"{outer}.layers.{name}" if outer else name

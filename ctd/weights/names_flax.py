@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.weights.gates import Found, Gates, Kind, check_axis, check_shape, units_and_gates
+from ctd.weights.gates import FileCell, Gates, Kind, check_axis, check_shape, units_and_gates
 from ctd.weights.tensors import Array, Tensors
 
 
 class Form(NamedTuple):
     """A cell of Flax: the names of its dense layers, in PyTorch's order of gates."""
 
-    told: str
+    label: str
     kind: Kind
     inputs: tuple[str, ...]
     recurrent: tuple[str, ...]
@@ -39,50 +39,54 @@ MGU = {"if", "in", "hf", "hn"}
 
 def places(tensors: Tensors) -> set[str]:
     """The names of the modules that have dense layers of a cell."""
-    known = {name for form in FORMS for name in form.recurrent}
-    return {_parent(name) for name in tensors.arrays if _layer(name) in known}
+    layer_names = {name for form in FORMS for name in form.recurrent}
+    return {_parent(name) for name in tensors.arrays if _layer(name) in layer_names}
 
 
-def read(tensors: Tensors, place: str) -> Found:
+def read(tensors: Tensors, place: str) -> FileCell:
     """Read the cell of a module. Raises ValueError, naming the tensor that is missing or does not fit."""
-    where, arrays = tensors.where, tensors.arrays
+    source, arrays = tensors.source, tensors.arrays
     used = frozenset(name for name in arrays if _parent(name) == place and _layer(name))
     layers = {_layer(name) for name in used}
     # Its layers would pass for an incomplete GRU.
     if layers == MGU:
         raise ValueError(
-            f"{where}: {place or 'the top'} is an MGUCell, which ctd does not have; it has GRU, LSTM and simple cells"
+            f"{source}: {place or 'the top'} is an MGUCell, which ctd does not have; it has GRU, LSTM and simple cells"
         )
     form = max(FORMS, key=lambda form: len(layers & {*form.inputs, *form.recurrent}))
-    full = lambda layer, what: f"{place}.{layer}.{what}".lstrip(".")
+    full = lambda layer, variable: f"{place}.{layer}.{variable}".lstrip(".")
     need = [full(layer, "kernel") for layer in (*form.inputs, *form.recurrent)]
     tensors.need(need)
     recurrent, into = full(form.recurrent[0], "kernel"), full(form.inputs[0], "kernel")
-    n, blocks = units_and_gates(where, recurrent, arrays[recurrent], columns=True)
+    n, blocks = units_and_gates(source, recurrent, arrays[recurrent], columns=True)
     if form.recurrent == JOINT:
         # These have the same layers: the number of gates tells them apart.
-        form = next(one for one in FORMS if one.recurrent == JOINT and one.blocks == blocks)
-    width, what = form.blocks * n, f"{n} units"
-    check_axis(where, into, arrays[into], 1, width, what)
+        form = next(
+            candidate
+            for candidate in FORMS
+            if candidate.recurrent == JOINT and candidate.blocks == blocks
+        )
+    width, purpose = form.blocks * n, f"{n} units"
+    check_axis(source, into, arrays[into], 1, width, purpose)
 
     def stacked(names: tuple[str, ...], fan_in: int) -> tuple[Array, Array]:
         """Stack dense layers: (gates n, fan-in) weights and (gates n,) biases, zeros for layers without."""
         kernels, biases = [], []
         for layer in names:
             kernel = arrays[full(layer, "kernel")]
-            check_shape(where, full(layer, "kernel"), kernel, (fan_in, width), what)
+            check_shape(source, full(layer, "kernel"), kernel, (fan_in, width), purpose)
             # Flax gives one bias to each sum: a GRU has it on the inputs (linen's candidate also on h), an LSTM on h.
             bias = arrays.get(full(layer, "bias"), np.zeros(width, kernel.dtype))
-            check_shape(where, full(layer, "bias"), bias, (width,), what)
+            check_shape(source, full(layer, "bias"), bias, (width,), purpose)
             # Flax multiplies x @ kernel, PyTorch weight @ x.
             kernels.append(kernel.T)
             biases.append(bias)
         return np.concatenate(kernels), np.concatenate(biases)
 
     (w_ih, b_ih), (w_hh, b_hh) = stacked(form.inputs, len(arrays[into])), stacked(form.recurrent, n)
-    told = f"Flax {form.told}, {place or 'at the top'}"
-    known = {*need, *(f"{name.removesuffix('kernel')}bias" for name in need)}
-    return Found(told, Gates(form.kind, w_ih, w_hh, b_ih, b_hh), used & known)
+    origin = f"Flax {form.label}, {place or 'at the top'}"
+    cell_names = {*need, *(f"{name.removesuffix('kernel')}bias" for name in need)}
+    return FileCell(origin, Gates(form.kind, w_ih, w_hh, b_ih, b_hh), used & cell_names)
 
 
 def _parent(name: str) -> str:

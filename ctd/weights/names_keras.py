@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctd.cells import UNITS
-from ctd.weights.gates import KINDS, Found, Gates, Kind, check_axis, check_shape, units_and_gates
+from ctd.weights.gates import KINDS, FileCell, Gates, Kind, check_axis, check_shape, units_and_gates
 from ctd.weights.tensors import Array, Settings, Tensors
 
 RECURRENT = ".recurrent_kernel"
@@ -20,43 +20,45 @@ def places(tensors: Tensors) -> set[str]:
     return {name.removesuffix(RECURRENT) for name in tensors.arrays if name.endswith(RECURRENT)}
 
 
-def read(tensors: Tensors, place: str) -> Found:
+def read(tensors: Tensors, place: str) -> FileCell:
     """Read the cell of a layer. Raises ValueError, naming the tensor or the setting that does not fit."""
-    where, arrays = tensors.where, tensors.arrays
-    names = {what: f"{place}.{what}" for what in ("kernel", "recurrent_kernel", "bias")}
+    source, arrays = tensors.source, tensors.arrays
+    names = {variable: f"{place}.{variable}" for variable in ("kernel", "recurrent_kernel", "bias")}
     tensors.need([names["kernel"]])
     recurrent, into = arrays[names["recurrent_kernel"]], arrays[names["kernel"]]
-    n, blocks = units_and_gates(where, names["recurrent_kernel"], recurrent, columns=True)
-    check_axis(where, names["kernel"], into, 1, blocks * n, f"{n} units")
+    n, blocks = units_and_gates(source, names["recurrent_kernel"], recurrent, columns=True)
+    check_axis(source, names["kernel"], into, 1, blocks * n, f"{n} units")
     settings = _settings(tensors, place, CLASSES[KINDS[blocks]])
     kind, b_ih, b_hh = _biases(tensors, names["bias"], blocks, n, settings)
     # Keras multiplies x @ kernel, with gates side by side; transposed, they lie below each other. Keras and PyTorch both
     # weigh the old state by z, and unit_forget_bias is part of the stored bias: no number changes.
     gates = Gates(kind, _ordered(into.T, n, kind), _ordered(recurrent.T, n, kind), b_ih, b_hh)
     after = {"gru": " with reset_after", "gru_before": " without reset_after"}.get(kind, "")
-    told = f"Keras {CLASSES[KINDS[blocks]]}{after}, {place}"
+    origin = f"Keras {CLASSES[KINDS[blocks]]}{after}, {place}"
     guess = GUESS if kind != "rnn" and not settings else ""
     used = frozenset(set(names.values()) & arrays.keys())
     units = settings.get("activation", "tanh") if settings else None
-    return Found(told, gates, used, units, guess)
+    return FileCell(origin, gates, used, units, guess)
 
 
 def _settings(tensors: Tensors, place: str, layer: str) -> Settings:
     """The settings of the recurrent layer, {} in a file of weights alone. Raises ValueError if ctd's cell cannot match them."""
-    own = [found for found in tensors.layers if f"{place}.".startswith(f"{found['place']}.")]
+    at_place = [
+        settings for settings in tensors.layers if f"{place}.".startswith(f"{settings['place']}.")
+    ]
     # The settings of a class of the user's own may not tell the place: then every layer of this kind has to fit.
-    near = own or tensors.layers
-    if any(found["class_name"] == "Bidirectional" for found in near):
+    near = at_place or tensors.layers
+    if any(settings["class_name"] == "Bidirectional" for settings in near):
         raise ValueError(
-            f"{tensors.where}: has a Bidirectional layer, but a network of ctd has one cell"
+            f"{tensors.source}: has a Bidirectional layer, but a network of ctd has one cell"
         )
-    layers = [found for found in near if found["class_name"].removesuffix("Cell") == layer]
+    layers = [settings for settings in near if settings["class_name"].removesuffix("Cell") == layer]
     for name, expected in EXPECTED.items():
-        for found in layers:
+        for settings in layers:
             fits = list(UNITS) if name == "activation" and layer == "SimpleRNN" else [expected]
-            if found.get(name, expected) not in fits:
+            if settings.get(name, expected) not in fits:
                 raise ValueError(
-                    f"{tensors.where}: {found.get('name', layer)} has {name}={found[name]!r}, but ctd's cell has "
+                    f"{tensors.source}: {settings.get('name', layer)} has {name}={settings[name]!r}, but ctd's cell has "
                     f"{expected!r}"
                 )
     return dict(layers[0]) if layers else {}
@@ -71,14 +73,14 @@ def _biases(
     if bias is None:
         if kind == "gru" and after is None:
             raise ValueError(
-                f"{tensors.where}: has a GRU without bias, and does not tell reset_after; save the whole model with "
+                f"{tensors.source}: has a GRU without bias, and does not tell reset_after; save the whole model with "
                 "model.save('net.keras')"
             )
         dtype = tensors.arrays[name.replace(".bias", RECURRENT)].dtype
         bias = np.zeros((2, 3 * n) if after else (blocks * n,), dtype)
     # One row of biases means reset_after=False: the reset gate acts before the product.
     two = kind == "gru" and bias.ndim == 2
-    check_shape(tensors.where, name, bias, (2, 3 * n) if two else (blocks * n,), f"{n} units")
+    check_shape(tensors.source, name, bias, (2, 3 * n) if two else (blocks * n,), f"{n} units")
     rows = [_ordered(row, n, kind) for row in (bias if two else [bias, np.zeros_like(bias)])]
     return "gru_before" if kind == "gru" and not two else kind, rows[0], rows[1]
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from ctd.cells import CELLS, UNGATED, cells_with, check_params, check_real, get_cell
 from ctd.weights import names_flax, names_keras, names_torch
 from ctd.weights.formats import read_tensors, write_tensors
-from ctd.weights.gates import TORCH_LAYERS, Found, to_cell, to_torch
+from ctd.weights.gates import TORCH_LAYERS, FileCell, to_cell, to_torch
 from ctd.weights.rest import read_rest
 from ctd.weights.tensors import Array, Tensors
 
@@ -86,7 +86,7 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
     for name, value in tensors.arrays.items():
         # Whole numbers are refused later, as tensors that are no weights.
         if value.dtype.kind not in "biu":
-            check_real(value, f"{tensors.where}: {name}")
+            check_real(value, f"{tensors.source}: {name}")
     fits = cells_with(tensors.arrays)
     # One name alone, such as W, may be that of any network.
     if fits or any(2 * len(own & set(tensors.arrays)) > len(own) for own in OWN.values()):
@@ -105,15 +105,15 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
             guess = f"{UNTOLD}: tanh is taken; if they are relu, give cell {name}:relu"
     if cell is not None and cell != name:
         raise ValueError(
-            f"{tensors.where}: holds the weights of cell {name} ({found.told}), but cell {cell} is given; give "
+            f"{tensors.source}: holds the weights of cell {name} ({found.origin}), but cell {cell} is given; give "
             f"cell: {name}"
         )
     params = {**params, **rest}
-    check_params(name, params, tensors.where)
-    return Loaded(name, params, (found.told, *([guess] if guess else []), *told), guess)
+    check_params(name, params, tensors.source)
+    return Loaded(name, params, (found.origin, *([guess] if guess else []), *told), guess)
 
 
-def find_cell(tensors: Tensors) -> Found:
+def find_cell(tensors: Tensors) -> FileCell:
     """Find the one recurrent cell of a file, by the names of each framework. Raises ValueError if there is none or several."""
     # Each framework's names are its own, so that the order does not matter.
     for layout in (names_torch, names_keras, names_flax):
@@ -121,7 +121,7 @@ def find_cell(tensors: Tensors) -> Found:
         if places:
             return layout.read(tensors, _only(tensors, places))
     raise ValueError(
-        f"{tensors.where}: has no recurrent cell by the names of PyTorch, Flax, Equinox, Keras or ctd; it holds "
+        f"{tensors.source}: has no recurrent cell by the names of PyTorch, Flax, Equinox, Keras or ctd; it holds "
         f"{tensors.names()}; write its step as F(weights, h, x), and give fixed_points cell: mymodule.F, or save it with "
         f"ctd's names (vanilla: {', '.join(CELLS['vanilla'].cell_axes)})"
     )
@@ -137,13 +137,13 @@ def _only(tensors: Tensors, places: Iterable[str]) -> str:
     if any(re.search("reverse|backward|bwd", place) for place in places):
         what = "a bidirectional network"
     raise ValueError(
-        f"{tensors.where}: holds {len(places)} recurrent cells, {told}: {what}; ctd's networks have one cell"
+        f"{tensors.source}: holds {len(places)} recurrent cells, {told}: {what}; ctd's networks have one cell"
     )
 
 
 def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
     """Read a file with ctd's own names; fits: the cells with these names, of which file or `cell` may choose one."""
-    where, params = tensors.where, dict(tensors.arrays)
+    where, params = tensors.source, dict(tensors.arrays)
     # If no cell has exactly these names, the error is about the one with the most of them.
     likely = max(CELLS, key=lambda name: len(CELLS[name].cell_axes.keys() & params.keys()))
     name = cell or tensors.cell or next(iter(fits), likely)

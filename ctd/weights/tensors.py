@@ -30,7 +30,7 @@ class Tensors:
     'rnn.b (3,)'
     """
 
-    where: str
+    source: str
     """The file's path, with which every error begins."""
     arrays: Mapping[str, Array]
     cell: str | None = None
@@ -43,35 +43,37 @@ class Tensors:
         for prefix in prefixes:
             if not any(name.startswith(prefix) for name in self.arrays):
                 raise ValueError(
-                    f"{self.where}: no tensor's name begins with {prefix!r}; it holds {self.names()}"
+                    f"{self.source}: no tensor's name begins with {prefix!r}; it holds {self.names()}"
                 )
-        kept = {k: v for k, v in self.arrays.items() if k.startswith(tuple(prefixes))}
-        return replace(self, arrays=kept)
+        selected = {k: v for k, v in self.arrays.items() if k.startswith(tuple(prefixes))}
+        return replace(self, arrays=selected)
 
     def need(self, names: Iterable[str]) -> None:
         """Raise ValueError, naming those that are missing, unless there are tensors of all these names."""
         if missing := [name for name in names if name not in self.arrays]:
-            raise ValueError(f"{self.where}: lacks {', '.join(missing)}; it holds {self.names()}")
+            raise ValueError(f"{self.source}: lacks {', '.join(missing)}; it holds {self.names()}")
 
     def names(self) -> str:
         """All names with their shapes, for errors."""
         return ", ".join(f"{name} {value.shape}" for name, value in self.arrays.items())
 
 
-def datasets(where: str, file: h5py.File, aside: re.Pattern[str] | None = None) -> dict[str, Array]:
+def datasets(
+    source: str, file: h5py.File, aside: re.Pattern[str] | None = None
+) -> dict[str, Array]:
     """Read the datasets of an HDF5 file in all groups, by their paths, but for those that `aside` finds."""
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
 
     def visit(name: str, node: h5py.Dataset | h5py.Group) -> None:
         if isinstance(node, h5py.Dataset) and not (aside and aside.search(name)):
-            found[name] = read_dataset(where, file, name)
+            arrays[name] = read_dataset(source, file, name)
 
     file.visititems(visit)
-    return found
+    return arrays
 
 
-def of_tree(
-    where: str,
+def collect_tensors(
+    source: str,
     tree: PyTree,
     cell: str | None = None,
     array_of: Callable[[Any], Array] = np.asarray,
@@ -86,7 +88,7 @@ def of_tree(
     'cell.bias (3,)'
     """
     arrays: dict[str, Array] = {}
-    for path, value in _leaves(where, tree):
+    for path, value in _leaves(source, tree):
         # linen keeps weights in the collection `params`; nnx keeps each array as the `value` of a variable.
         path = path[1:] if path[0] == "params" and len(path) > 1 else path
         path = path[:-1] if path[-1] == "value" and len(path) > 1 else path
@@ -94,30 +96,30 @@ def of_tree(
         if not TRAINING.fullmatch(name):
             arrays[name] = as_real(array_of(value))
     if not arrays:
-        raise ValueError(f"{where}: holds no tensor")
-    return Tensors(where, arrays, cell)
+        raise ValueError(f"{source}: holds no tensor")
+    return Tensors(source, arrays, cell)
 
 
 MOST_DEEP, MOST_VALUES = 100, 1_000_000
 """Largest tree: levels, values. A pickle may put a list into itself, so that a few bytes make an endless tree."""
 
 
-def _leaves(where: str, tree: PyTree) -> Iterator[tuple[tuple[str, ...], Array]]:
+def _leaves(source: str, tree: PyTree) -> Iterator[tuple[tuple[str, ...], Array]]:
     """Yield (path of names, value with a shape) for the whole tree, in its order."""
     waiting: list[tuple[tuple[str, ...], PyTree, int]] = [((), tree, 0)]
-    seen = 0
+    n_values = 0
     while waiting:
         path, node, depth = waiting.pop()
-        seen += 1
-        if seen > MOST_VALUES or depth > MOST_DEEP:
+        n_values += 1
+        if n_values > MOST_VALUES or depth > MOST_DEEP:
             raise ValueError(
-                f"{where}: contains itself, or more than ctd reads: {MOST_DEEP} levels, {MOST_VALUES:,} values"
+                f"{source}: contains itself, or more than ctd reads: {MOST_DEEP} levels, {MOST_VALUES:,} values"
             )
         if hasattr(node, "dtype") and hasattr(node, "shape"):
             yield path or ("it",), node
         elif isinstance(node, Mapping | list | tuple):
-            named = node.items() if isinstance(node, Mapping) else enumerate(node)
-            below = [((*path, *_words(name)), child, depth + 1) for name, child in named]
+            entries = node.items() if isinstance(node, Mapping) else enumerate(node)
+            below = [((*path, *_words(name)), child, depth + 1) for name, child in entries]
             # The last one is taken first: reversed, the tree is read in its own order.
             waiting.extend(reversed(below))
 

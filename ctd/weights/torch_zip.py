@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ctd.containers import check_claim, explained, opened_zip
-from ctd.weights.tensors import Array, Tensors, of_tree
+from ctd.weights.tensors import Array, Tensors, collect_tensors
 
 STORAGES = {
     "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bfloat16",
@@ -45,15 +45,15 @@ class Described(NamedTuple):
 
 def _describe(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Described:
     """Describe a tensor in place of `torch._utils._rebuild_tensor_v2`. Raises ValueError if the numbers make no tensor."""
-    found = Described(storage[0], storage[1], offset, tuple(shape), tuple(stride))
-    numbers = (found.offset, *found.shape, *found.stride)
+    tensor = Described(storage[0], storage[1], offset, tuple(shape), tuple(stride))
+    numbers = (tensor.offset, *tensor.shape, *tensor.stride)
     if not all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers):
         raise ValueError(f"a tensor has the numbers {numbers!r:.60}")
-    if len(found.shape) != len(found.stride):
-        raise ValueError(f"a tensor has {len(found.shape)} axes and {len(found.stride)} strides")
-    if found.dtype not in STORAGES.values():
-        raise ValueError(f"a tensor has the type {found.dtype!r:.60}")
-    return found
+    if len(tensor.shape) != len(tensor.stride):
+        raise ValueError(f"a tensor has {len(tensor.shape)} axes and {len(tensor.stride)} strides")
+    if tensor.dtype not in STORAGES.values():
+        raise ValueError(f"a tensor has the type {tensor.dtype!r:.60}")
+    return tensor
 
 
 SHOWN_AGAIN = 8
@@ -68,21 +68,23 @@ def read(path: Path) -> Tensors:
             "PyTorch and write it again with torch.save(model.state_dict(), ...)"
         )
     with opened_zip(path, "a file of PyTorch", SHOWN_AGAIN) as archive:
-        found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         # TorchScript archives have a data.pkl too, beside the source of the model in code/.
-        if len(found) != 1 or any("/code/" in name for name in archive.namelist()):
+        if len(pickles) != 1 or any("/code/" in name for name in archive.namelist()):
             raise ValueError(
                 f"{path}: is an archive, but not of a state_dict (perhaps TorchScript); "
                 "write one with torch.save(model.state_dict(), ...)"
             )
-        storages = Storages(path, archive, found[0].removesuffix("data.pkl"))
-        data = archive.read(found[0])
+        storages = Storages(path, archive, pickles[0].removesuffix("data.pkl"))
+        data = archive.read(pickles[0])
         # A damaged pickle may raise any exception.
         with explained(path, "a pickle of tensors"):
             _check_memo(data)
             content = _Reader(path, data).load()
         cell = content.get("cell") if isinstance(content, Mapping) else None
-        return of_tree(str(path), content, cell if isinstance(cell, str) else None, storages.array)
+        return collect_tensors(
+            str(path), content, cell if isinstance(cell, str) else None, storages.array
+        )
 
 
 def _check_memo(data: bytes) -> None:
@@ -109,7 +111,7 @@ class _Reader(pickle.Unpickler):
         if module == "collections" and name == "OrderedDict":
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda *given: _describe(*given)
+            return lambda *args: _describe(*args)
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             # The rest are requires_grad and hooks, which matter in training alone.
             return lambda tensor, *_: tensor
@@ -140,9 +142,9 @@ class Storages:
         dtype = np.dtype(tensor.dtype)
         # Whole numbers of the same size: not all of these types have an order of bytes.
         bits = f"u{dtype.itemsize}"
-        what = f"{self._path}: a tensor {tensor.shape}"
+        source = f"{self._path}: a tensor {tensor.shape}"
         self._claimed += math.prod(tensor.shape) * dtype.itemsize
-        check_claim(what, self._claimed, self._path.stat().st_size, packed=SHOWN_AGAIN)
+        check_claim(source, self._claimed, self._path.stat().st_size, packed=SHOWN_AGAIN)
         numbers = np.frombuffer(self._member(tensor.member), f"{self._order}{bits}")
         # An empty tensor has no last number, so that the bound below would not hold for it.
         if 0 in tensor.shape:
@@ -151,12 +153,12 @@ class Storages:
             (n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True)
         )
         if last >= len(numbers):
-            raise ValueError(f"{what} lies outside of its member {tensor.member}")
+            raise ValueError(f"{source} lies outside of its member {tensor.member}")
         # PyTorch counts strides in numbers, NumPy in bytes.
         strides = [numbers.itemsize * s for s in tensor.stride]
         # as_strided checks nothing: the bound above keeps it within the member.
-        found = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
-        return found.astype(bits).view(dtype)
+        view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
+        return view.astype(bits).view(dtype)
 
     def _member(self, name: str) -> bytes:
         if self._last is None or self._last[0] != name:

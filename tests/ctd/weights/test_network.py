@@ -9,8 +9,8 @@ import pytest
 
 from ctd.cells import CELLS, get_cell
 from ctd.weights import read_tensors, read_weights, understand, write_named, write_weights
-from ctd.weights.formats import WRITTEN
-from ctd.weights.tensors import Tensors, of_tree
+from ctd.weights.formats import WRITABLE
+from ctd.weights.tensors import Tensors, collect_tensors
 
 N, N_IN, N_OUT = 4, 3, 2
 RNG = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def assert_same(got, expected):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not tell the units")
-@pytest.mark.parametrize("ending", WRITTEN)
+@pytest.mark.parametrize("ending", WRITABLE)
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_comes_back_from_every_kind_of_file(tmp_path, cell, ending):
     params = drawn(cell, np.float64)
@@ -135,7 +135,7 @@ def test_the_state_of_training_is_left_out_by_whole_words():
         "lr_schedulers",
     )
     state = {word: {"a": np.ones(2)} for word in words} | {"step": np.ones(())}
-    found = of_tree("net.pt", own | state).arrays
+    found = collect_tensors("net.pt", own | state).arrays
     assert found.keys() == own.keys()
     assert found["optimizer_head"].dtype == np.float32, "no 16 bits, with which nothing is computed"
 
