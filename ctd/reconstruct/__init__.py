@@ -122,11 +122,16 @@ def minibatch(
     key_which, key_start, key_noise = jax.random.split(key, 3)
     x, s = (jnp.asarray(value) for value in shared.fitted)
     n = static.batch_size
-    which = jax.random.randint(key_which, (n,), 0, x.shape[0])
+    recordings = jax.random.randint(key_which, (n,), 0, x.shape[0])
     # A sequence has length + 1 samples: one to begin from, and `length` to predict. randint leaves its end out.
     start = jax.random.randint(key_start, (n,), 0, x.shape[1] - static.length)
-    cut = lambda of, k, t: lax.dynamic_slice(of, (k, t, 0), (1, static.length + 1, of.shape[2]))[0]
-    some, inputs = (jax.vmap(lambda k, t, of=of: cut(of, k, t))(which, start) for of in (x, s))
+    cut = lambda series, k, t: lax.dynamic_slice(
+        series, (k, t, 0), (1, static.length + 1, series.shape[2])
+    )[0]
+    some, inputs = (
+        jax.vmap(lambda k, t, series=series: cut(series, k, t))(recordings, start)
+        for series in (x, s)
+    )
     # The same noisy samples force the states and are predicted.
     return some + traced.noise * jax.random.normal(key_noise, some.shape, x.dtype), inputs
 
@@ -149,11 +154,11 @@ def loss(
     error = jnp.mean((observed(p, states, channels) - x[:, 1:]) ** 2)  # states from z_1 on
     # A unit with A = 1 and no other weights keeps its state: the penalty draws A to 1, all other weights to 0.
     size = lambda name: jnp.sum((1 - p[name] if name == "A" else p[name]) ** 2)
-    own = [size(name) for name in p if name not in (*OBSERVED, *cell.constants)]
-    penalty = traced.l2 * sum(own)
-    seen = [size(name) for name in OBSERVED if name in p]
-    # `seen` is empty where all units are channels.
-    return error + penalty + traced.l2_observation * sum(seen, jnp.zeros(())), error
+    network_sizes = [size(name) for name in p if name not in (*OBSERVED, *cell.constants)]
+    penalty = traced.l2 * sum(network_sizes)
+    observation_sizes = [size(name) for name in OBSERVED if name in p]
+    # `observation_sizes` is empty where all units are channels.
+    return error + penalty + traced.l2_observation * sum(observation_sizes, jnp.zeros(())), error
 
 
 def advance(
@@ -170,16 +175,16 @@ def advance(
         static, shared, traced, jax.random.fold_in(key_data, step + FIRST)
     )
 
-    def one(at: State, _: None) -> tuple[State, Array]:
-        some, kept = trained(static, at.parameters)
-        of = lambda some, batch: loss(static, traced, at.alpha, some | kept, batch)
-        (_, error), gradient = jax.value_and_grad(of, has_aux=True)(some, batch_of(at.step))
+    def train_step(at: State, _: None) -> tuple[State, Array]:
+        some, constants = trained(static, at.parameters)
+        batch_loss = lambda some, batch: loss(static, traced, at.alpha, some | constants, batch)
+        (_, error), gradient = jax.value_and_grad(batch_loss, has_aux=True)(some, batch_of(at.step))
         updates, optimizer = optimize.update(gradient, at.optimizer, some)
         finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
         # A step that is not finite is left out and ends the fit, which keeps the weights before it.
         moved = finite & ~at.diverged
         keep = lambda a, b: jnp.where(moved, a, b)
-        new = optax.apply_updates(some, updates) | kept
+        new = optax.apply_updates(some, updates) | constants
         new, optimizer = jax.tree.map(keep, (new, optimizer), (at.parameters, at.optimizer))
         at = at._replace(parameters=new, optimizer=optimizer, step=at.step + moved, diverged=~moved)
         return at, jnp.where(moved, error, jnp.nan)
@@ -193,7 +198,7 @@ def advance(
             lower = traced.anneal * at.alpha + (1 - traced.anneal) * least
             alpha = jnp.where(least > at.alpha, least, lower).astype(at.alpha.dtype)
             at = at._replace(alpha=alpha)
-        return lax.scan(one, at, length=static.alpha_every)
+        return lax.scan(train_step, at, length=static.alpha_every)
 
     n = static.report_every // static.alpha_every  # without rest, by Reconstruction._whole_blocks
     end, errors = lax.scan(several, state, length=n)
@@ -211,7 +216,7 @@ def result(
     key: Array,
     state: State,
 ) -> dict[str, Array]:
-    """The weights, and what the free run of the network is like."""
+    """The weights of the network, and the measures of its free run."""
     p, (_, key_data) = state.parameters, item_keys(key, traced)
     x, s = (jnp.asarray(value) for value in shared.measured)
     cell, channels = get_cell(static.cell), x.shape[2]
@@ -221,16 +226,20 @@ def result(
     for name in ("exponent", "peak_frequency"):
         values[name] = values[name] / jnp.asarray(shared.dt)
     # Observation identity as a readout, so that kernels which read weights need not know of it.
-    seen = {
+    identity_readout = {
         "wO": jnp.eye(channels, static.n, dtype=static.dtype),
         "bO": jnp.zeros(channels, static.dtype),
     }
-    weights = seen | {k: v for k, v in p.items() if k != "lift"} | {"h0": states_of(p, x[0, 0])}
+    weights = (
+        identity_readout
+        | {k: v for k, v in p.items() if k != "lift"}
+        | {"h0": states_of(p, x[0, 0])}
+    )
     if "lift" in p:
         values["lift"] = p["lift"]
     # The last block that is complete; a fit that diverges in its first one has that.
     last = jnp.maximum(state.step // static.report_every - 1, 0)
-    lost = state.diverged | ~jnp.isfinite(states).all()  # a fit may diverge when it runs freely
+    diverged = state.diverged | ~jnp.isfinite(states).all()  # a fit may diverge when it runs freely
     at_rest = rests(observed(p, states, channels), x)
     values["peak_frequency"] = jnp.where(at_rest, jnp.nan, values["peak_frequency"])  # rounding's
     # Not >=: predictions may overflow.
@@ -245,7 +254,7 @@ def result(
             "alpha_curve": state.alphas,
             "train_loss": state.curve[last],
             "batches": state.step,
-            "outcome": jnp.where(lost, DIVERGED, jnp.where(at_rest, AT_REST, moving)),
+            "outcome": jnp.where(diverged, DIVERGED, jnp.where(at_rest, AT_REST, moving)),
         }
     )
 

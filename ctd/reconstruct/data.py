@@ -40,10 +40,10 @@ def load(inputs: View[Reconstruction]) -> Shared:
         raise ValueError("data: a file of recordings (time, channel) is needed; give its path")
     fitted = _read(inputs, inputs.data)
     measured = fitted if inputs.test is None else _read(inputs, inputs.test)
-    found, expected = ((r.x.shape[2], r.inputs.shape[2]) for r in (measured, fitted))
-    if found != expected:
+    measured_shape, expected = ((r.x.shape[2], r.inputs.shape[2]) for r in (measured, fitted))
+    if measured_shape != expected:
         raise ValueError(
-            f"test: {inputs.test}: (channels, inputs) are {found}, but those of {inputs.data} {expected}"
+            f"test: {inputs.test}: (channels, inputs) are {measured_shape}, but those of {inputs.data} {expected}"
         )
     _check(inputs, fitted, measured)
     # The recordings to measure on are scaled as those that are fitted, so that both lie in one state space.
@@ -57,7 +57,7 @@ def load(inputs: View[Reconstruction]) -> Shared:
 
 
 def _warn_of_smoothing(inputs: View[Reconstruction], x: np.ndarray) -> None:
-    """Warn where D_H cannot tell the rhythm of the recordings: smoothed, their spectrum is flat, or its peak and neighbours are one."""
+    """Warn if D_H does not see the rhythm of the recordings: smoothing makes their spectrum flat, or hides its peak."""
     samples = x.shape[1]
     if samples // 2 < 2 * inputs.smoothing:
         warnings.warn(
@@ -78,24 +78,24 @@ def _warn_of_smoothing(inputs: View[Reconstruction], x: np.ndarray) -> None:
 
 def _read(inputs: View[Reconstruction], path: str) -> Recordings:
     names = [name for name in (inputs.dataset, inputs.input_dataset) if name is not None]
-    found = read_recordings(path, names)
-    x = found[inputs.dataset]
+    datasets = read_recordings(path, names)
+    x = datasets[inputs.dataset]
     # Without inputs the last axis has length 0.
-    s = x[..., :0] if inputs.input_dataset is None else found[inputs.input_dataset]
+    s = x[..., :0] if inputs.input_dataset is None else datasets[inputs.input_dataset]
     return Recordings(on_host(x), on_host(s))
 
 
 def _check(inputs: View[Reconstruction], fitted: Recordings, measured: Recordings) -> None:
-    """Raise ValueError where the recordings do not fit the parameters."""
+    """Raise ValueError if the recordings do not fit the parameters."""
     channels, samples = fitted.x.shape[2], fitted.x.shape[1]
-    what, too_many = f"{inputs.data}: {inputs.dataset}", channels > inputs.n
+    source, too_many = f"{inputs.data}: {inputs.dataset}", channels > inputs.n
     if samples == 1:
         raise ValueError(
-            f"{what} has one sample; a recording of at least {max(inputs.length + 1, inputs.ahead + 2)} samples is needed"
+            f"{source} has one sample; a recording of at least {max(inputs.length + 1, inputs.ahead + 2)} samples is needed"
         )
     if channels > samples and (too_many or samples < inputs.length + 1):
         raise ValueError(
-            f"{what} has {count(samples, 'sample')} of {count(channels, 'channel')}; (time, channel) expected: is it (channel, time)?"
+            f"{source} has {count(samples, 'sample')} of {count(channels, 'channel')}; (time, channel) expected: is it (channel, time)?"
         )
     if inputs.observation == "identity" and too_many:
         raise ValueError(
@@ -115,5 +115,5 @@ def _check(inputs: View[Reconstruction], fitted: Recordings, measured: Recording
     constant = np.flatnonzero(np.ptp(fitted.x, axis=(0, 1)) == 0)
     if inputs.standardise and constant.size:
         raise ValueError(
-            f"{what}: channel {constant[0]} never changes; leave it out, or give standardise: false"
+            f"{source}: channel {constant[0]} never changes; leave it out, or give standardise: false"
         )

@@ -1,4 +1,4 @@
-"""How alike the attractors of data and network are, by the field's published definitions, and how far predictions reach.
+"""Measures of how alike the attractors of data and network are, by the field's published definitions, and of predictions.
 
 Series are (time, channel), arrays of JAX; every measure works under jit and vmap. Sources: Koppe et al. 2019 (D_stsp), Mikhaeil, Monfared
 & Durstewitz 2022 (D_H), Hess et al. 2023, appendix, and the code of that paper for the constants.
@@ -33,8 +33,8 @@ MOST_CENTRES = 10_000
 TRUNCATE = 4
 """Half width of the kernel that smooths spectra, in standard deviations: that of scipy.ndimage.gaussian_filter1d."""
 
-STILL = 1e-3
-"""A run rests that moves by less than this share of the range of the data: rounding moves it by some 1e-7."""
+REST_RANGE = 1e-3
+"""A run that moves by less than this share of the range of the data is at rest: rounding moves it by some 1e-7."""
 
 LONG = 10_000
 """Least steps of the run of which the exponent is measured: over the few of a trial, that of a cycle may be far from 0."""
@@ -43,7 +43,7 @@ RUNS = 8
 """Recordings from whose runs it is measured, the first ones, where these are run on."""
 
 MIXTURE, TANGENT = 1, 2
-"""Folded into the key of an item's minibatches, of which steps are folded in from 16 on."""
+"""Numbers that are folded into the key of an item's minibatches; training steps are folded in from 16 on."""
 
 
 def edges(
@@ -87,7 +87,7 @@ def divergence_of_bins(
     of_x = jnp.arange(len(place)) < len(x)
     # A sample outside is put in some bin, and adds 0 to it.
     channels = jnp.clip(place, 0, bins - 1).astype(jnp.int32).T
-    counted = ((inside & which).astype(x.dtype) for which in (of_x, ~of_x))
+    counted = ((inside & members).astype(x.dtype) for members in (of_x, ~of_x))
     *ordered, in_x, in_y = lax.sort((*channels, *counted), num_keys=len(channels))
     # Sorted, samples of a bin follow each other.
     is_next = jnp.any(jnp.diff(jnp.stack(ordered), axis=1) != 0, axis=0)
@@ -96,8 +96,8 @@ def divergence_of_bins(
 
     def shares(samples: Array) -> tuple[Array, Array, Array]:
         counts = jax.ops.segment_sum(samples, of_sample, len(place))
-        whole = counts.sum() + LAPLACE * total
-        return (counts + LAPLACE) / whole, LAPLACE / whole, counts.sum()
+        total_count = counts.sum() + LAPLACE * total
+        return (counts + LAPLACE) / total_count, LAPLACE / total_count, counts.sum()
 
     (p, p_empty, _), (q, q_empty, visits) = shares(in_x), shares(in_y)
     # As many terms as samples, of which those beyond the bins with samples are of empty ones; `total` less these are missing.
@@ -125,12 +125,12 @@ def divergence_of_mixtures(
 
     def log_density(centres: Array) -> Array:
         # Both mixtures have the factor (2 pi variance)^(-channels / 2), which cancels in the difference.
-        def one(sample: Array) -> Array:
+        def sample_density(sample: Array) -> Array:
             square = jnp.sum((centres - sample) ** 2, axis=1)
             return jax.nn.logsumexp(-square / (2 * variance)) - jnp.log(len(centres))
 
         # One sample after the other: all differences together would fill (SAMPLES, MOST_CENTRES, channel).
-        return lax.map(one, some)
+        return lax.map(sample_density, some)
 
     return jnp.mean(log_density(x) - log_density(y))
 
@@ -171,7 +171,7 @@ def hellinger(
 def peak(x: Any, xp: Any = jnp) -> tuple[Any, Any]:
     """(frequency of the spectral peak of recordings (recording, time, channel), in cycles per sample; share of the power there).
 
-    Of the power of all channels, seen through Hann's window, the parabola through the logarithms around the highest bin; at an
+    The power is summed over channels, behind Hann's window. A parabola through its logarithms around the highest bin has the peak; at an
     end of the spectrum, the frequency of that bin. NaN for a series at rest. xp: numpy or jax.numpy.
 
     >>> frequency, share = peak(np.sin(0.1 * np.arange(500.0))[None, :, None], np)
@@ -207,8 +207,8 @@ def prediction_error(
     starts = jnp.arange(len(x) - n)
     # s_t drives the step from t - 1 to t.
     window = lambda t: lax.dynamic_slice_in_dim(s, t + 1, n)
-    found = jax.vmap(lambda t: steps(x[t], window(t)))(starts)
-    return jnp.mean((found - x[n:]) ** 2)
+    predictions = jax.vmap(lambda t: steps(x[t], window(t)))(starts)
+    return jnp.mean((predictions - x[n:]) ** 2)
 
 
 # --- of a fit -------------------------------------------------------------------------------------
@@ -223,10 +223,10 @@ def free_runs(
     before = 0 if s.shape[2] else int(static.transient * steps)
     # The first sample is given; inputs, where there are any, are those of the samples.
     inputs = s if s.shape[2] else jnp.zeros((x.shape[0], steps + before, 0), x.dtype)
-    one = lambda x, s: jnp.concatenate(
+    free_run = lambda x, s: jnp.concatenate(
         [states_of(p, x[:1]), run(cell, p, s[1:], states_of(p, x[0]))[0]]
     )
-    return jax.vmap(one)(x, inputs)[:, before:], inputs[:, before:]
+    return jax.vmap(free_run)(x, inputs)[:, before:], inputs[:, before:]
 
 
 def error_of_mean(x: Float[Array, "recording time channel"], n: int) -> Float[Array, ""]:
@@ -237,14 +237,14 @@ def error_of_mean(x: Float[Array, "recording time channel"], n: int) -> Float[Ar
 def rests(
     y: Float[Array, "recording step channel"], x: Float[Array, "recording time channel"]
 ) -> Array:
-    """Whether free runs y stay where they are in all channels, beside data x that move.
+    """True if free runs y do not move in any channel, relative to the range of the data x.
 
     >>> x = jnp.sin(jnp.arange(100.0))[None, :, None]
     >>> bool(rests(0 * x + 0.3, x)), bool(rests(0.1 * x, x))
     (True, False)
     """
     moved = jnp.ptp(y, axis=1).max(axis=0)
-    return jnp.all(moved < STILL * jnp.ptp(x, axis=(0, 1)))
+    return jnp.all(moved < REST_RANGE * jnp.ptp(x, axis=(0, 1)))
 
 
 def measured(
@@ -261,14 +261,14 @@ def measured(
     # A run to infinity has no bin, and no spectrum.
     fine = jnp.isfinite(y).all()
     y = jnp.where(fine, y, 0)
-    found = _distances(static, x, y, jax.random.fold_in(key, MIXTURE), static.smoothing)
+    measures = _distances(static, x, y, jax.random.fold_in(key, MIXTURE), static.smoothing)
     ahead = lambda x, s: observed(p, run(cell, p, s, states_of(p, x))[0][-1], channels)
     # One recording after the other: each is predicted from all of its samples at once.
-    errors = lax.map(lambda one: prediction_error(ahead, one[0], one[1], static.ahead), (x, s))
-    found["peak_frequency"] = peak(y)[0]
-    found["prediction_error"] = jnp.mean(errors)
-    found |= _run_on(cell, p, x, runs, jax.random.fold_in(key, TANGENT))
-    return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}
+    errors = lax.map(lambda recording: prediction_error(ahead, *recording, static.ahead), (x, s))
+    measures["peak_frequency"] = peak(y)[0]
+    measures["prediction_error"] = jnp.mean(errors)
+    measures |= _run_on(cell, p, x, runs, jax.random.fold_in(key, TANGENT))
+    return {name: jnp.where(fine, value, jnp.nan) for name, value in measures.items()}
 
 
 def _run_on(
@@ -285,15 +285,15 @@ def _run_on(
     tangent = jax.random.normal(key, states.shape[2:], states.dtype)
     grown, ends = jax.vmap(lambda h, s: tangent_growth(step, h, tangent, s))(states[:, 0], s)
     # The first tenth turns the tangent to the fastest direction, and does not count.
-    found = {"exponent": jnp.mean(grown[:, s.shape[1] // 10 :])}
+    measures = {"exponent": jnp.mean(grown[:, s.shape[1] // 10 :])}
     if not driven:
         # As many steps as a recording has.
-        still = jnp.zeros((x.shape[1], 0), x.dtype)
-        last = jax.vmap(lambda h: run(cell, p, still, h)[0])(ends)
+        no_input = jnp.zeros((x.shape[1], 0), x.dtype)
+        last = jax.vmap(lambda h: run(cell, p, no_input, h)[0])(ends)
         spread = lambda y: jnp.sqrt(jnp.mean(jnp.var(y, axis=1)))  # within runs, over all channels
         share = spread(observed(p, last, x.shape[2])) / spread(x)
-        found["end_spread"] = jnp.where(jnp.isfinite(last).all(), share, jnp.inf)
-    return found
+        measures["end_spread"] = jnp.where(jnp.isfinite(last).all(), share, jnp.inf)
+    return measures
 
 
 def _distances(
@@ -308,23 +308,23 @@ def _divergences(static: View[Reconstruction], x: Array, y: Array, key: Array) -
     """D_stsp as published for so many channels, and by the other definitions; all recordings in one histogram."""
     first, second = (v.reshape(-1, x.shape[2]) for v in (x, y))
     mixture = divergence_of_mixtures(first, second, key)
-    found = {"d_stsp": mixture, "d_stsp_mixture": mixture}
+    divergences = {"d_stsp": mixture, "d_stsp_mixture": mixture}
     if x.shape[2] <= MOST_BINNED:
         of_bins = lambda scheme: divergence_of_bins(first, second, static.bins, scheme)
-        found |= {"d_stsp": of_bins("range"), "d_stsp_legacy": of_bins("legacy")}
-    return found
+        divergences |= {"d_stsp": of_bins("range"), "d_stsp_legacy": of_bins("legacy")}
+    return divergences
 
 
 def divergence_at_rest(
     static: View[Reconstruction], x: Float[Array, "recording time channel"]
 ) -> float:
     """D_stsp of a run that stays at the mean of the data."""
-    still = jnp.broadcast_to(jnp.mean(x, axis=(0, 1)), x.shape)
-    of = jax.jit(lambda x, y: _divergences(static, x, y, jax.random.key(0))["d_stsp"])
-    return float(of(jnp.asarray(x), still))
+    resting_run = jnp.broadcast_to(jnp.mean(x, axis=(0, 1)), x.shape)
+    divergence = jax.jit(lambda x, y: _divergences(static, x, y, jax.random.key(0))["d_stsp"])
+    return float(divergence(jnp.asarray(x), resting_run))
 
 
-def of_halves(
+def compare_halves(
     static: View[Reconstruction], x: Float[Array, "recording time channel"]
 ) -> dict[str, float]:
     """D_stsp and D_H of the first half of the data against the second: of recordings, or of the time of a single one."""
@@ -334,6 +334,6 @@ def of_halves(
     first, second = (v[None] if of_time else v for v in (x[:n], x[n : 2 * n]))
     # Half of the time has half as many frequencies: smoothed over as wide a band as the whole.
     smoothing = static.smoothing / (2 if of_time else 1)
-    of = jax.jit(lambda a, b: _distances(static, a, b, jax.random.key(0), smoothing))
-    found = of(first, second)
-    return {name: float(found[name]) for name in ("d_stsp", "d_h")}
+    distances_of = jax.jit(lambda a, b: _distances(static, a, b, jax.random.key(0), smoothing))
+    distances = distances_of(first, second)
+    return {name: float(distances[name]) for name in ("d_stsp", "d_h")}

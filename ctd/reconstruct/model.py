@@ -21,27 +21,33 @@ OBSERVED = ("wO", "bO", "lift")
 
 
 def draw(static: View[Reconstruction], n_in: int, channels: int, key: Array) -> Parameters:
-    """Random parameters: the cell's weights, and what is trained of the observation."""
+    """Draw random parameters: the cell's weights, and the trained ones of the observation."""
     key_cell, key_out, key_lift = jax.random.split(key, 3)
     if static.cell == "alrnn":
-        found = draw_almost(key_cell, (static.n, n_in, static.rectified), Scales(), static.dtype)
+        parameters = draw_almost(
+            key_cell, (static.n, n_in, static.rectified), Scales(), static.dtype
+        )
     else:
-        found = draw_shallow(key_cell, (static.n, n_in, static.hidden), Scales(), static.dtype)
+        parameters = draw_shallow(key_cell, (static.n, n_in, static.hidden), Scales(), static.dtype)
     # The matrix of an affine observation is drawn as by He et al. 2015; the lift is uniform, as the cell's weights are.
     if static.observation == "affine":
         spread = (2 / static.n) ** 0.5
-        found["wO"] = spread * jax.random.normal(key_out, (channels, static.n), static.dtype)
-        found["bO"] = jnp.zeros(channels, static.dtype)
+        parameters["wO"] = spread * jax.random.normal(key_out, (channels, static.n), static.dtype)
+        parameters["bO"] = jnp.zeros(channels, static.dtype)
     elif static.n > channels:
         shape = (static.n - channels, channels)
-        found["lift"] = jax.random.uniform(key_lift, shape, static.dtype, -1, 1) * channels**-0.5
-    return found
+        parameters["lift"] = (
+            jax.random.uniform(key_lift, shape, static.dtype, -1, 1) * channels**-0.5
+        )
+    return parameters
 
 
 def trained(static: View[Reconstruction], p: Parameters) -> tuple[Parameters, Parameters]:
     """Divide parameters into (those that training changes, the cell's constants)."""
-    kept = get_cell(static.cell).constants
-    return {k: v for k, v in p.items() if k not in kept}, {k: v for k, v in p.items() if k in kept}
+    constants = get_cell(static.cell).constants
+    return {k: v for k, v in p.items() if k not in constants}, {
+        k: v for k, v in p.items() if k in constants
+    }
 
 
 def observed(p: Parameters, z: Float[Array, "*any unit"], channels: int) -> Array:
@@ -85,8 +91,8 @@ def strengths(
     else:
         at = jnp.full(static.length, alpha, static.dtype)
     # Data stand for all units of an affine observation, but with identity for the first `channels` alone.
-    seen = jnp.arange(static.n) < (static.n if static.observation == "affine" else channels)
-    return at[:, None] * seen
+    is_forced = jnp.arange(static.n) < (static.n if static.observation == "affine" else channels)
+    return at[:, None] * is_forced
 
 
 def spectral_norm(j: Float[Array, "m n"]) -> Float[Array, ""]:

@@ -103,20 +103,20 @@ class Reconstruction(Params):
 
     @field_validator("data", "test", mode="before")
     @classmethod
-    def _one_file(cls, given: object) -> object:
-        if isinstance(given, list | tuple):
+    def _one_file(cls, path: object) -> object:
+        if isinstance(path, list | tuple):
             raise ValueError(
                 "one file expected; stack several recordings as (recording, time, channel): numpy.stack([a, b])"
             )
-        return given
+        return path
 
     @model_validator(mode="after")
     def _whole_blocks(self) -> Self:
         # An advance is one block, of whole scans between two updates of alpha.
-        for name, of in (("report_every", "alpha_every"), ("n_batches", "report_every")):
-            given, unit = getattr(self, name), getattr(self, of)
-            if given % unit:
-                raise ValueError(f"{name}: {given} given; a multiple of {of} = {unit} expected")
+        for name, part in (("report_every", "alpha_every"), ("n_batches", "report_every")):
+            steps, unit = getattr(self, name), getattr(self, part)
+            if steps % unit:
+                raise ValueError(f"{name}: {steps} given; a multiple of {part} = {unit} expected")
         if self.cell == "alrnn" and self.rectified > self.n:
             raise ValueError(f"rectified: {self.rectified} given, but there are n = {self.n} units")
         return self

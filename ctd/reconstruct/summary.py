@@ -1,4 +1,4 @@
-"""What is told of a group of fits: the best, and the median of each measure with its spread; attractors, spectra, curves as pictures."""
+"""Summary of a group of fits: the best ones, the median and spread of each measure, and plots of attractors, spectra and curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.plots.curves import Curves, block_ends, compare_lines, loss_curves
 from ctd.principal import principal
 from ctd.reconstruct.data import Shared
-from ctd.reconstruct.measures import divergence_at_rest, of_halves, peak
+from ctd.reconstruct.measures import compare_halves, divergence_at_rest, peak
 from ctd.reconstruct.params import (
     AT_REST,
     DIVERGED,
@@ -50,26 +50,30 @@ def reduce(
 ) -> dict[str, np.ndarray]:
     """The best fits whose runs move, and medians over all that did not diverge."""
     fine = np.flatnonzero(np.asarray(results["outcome"]) != DIVERGED)
-    found = {name: np.asarray(results[name], float) for name in MEASURES}
+    measures = {name: np.asarray(results[name], float) for name in MEASURES}
     order = best_fits(results)[: options.n_best]
     out: dict[str, np.ndarray] = {"item": np.asarray(columns["item"])[order]}
     for name in ("end_spread", "peak_frequency"):
         if name in results:  # driven runs are not run on, and have no end_spread
             out[name] = np.asarray(results[name], float)[order]
     of_data = peak(np.asarray(shared.measured.x, float), np)[0] / inputs.dt
-    data = of_halves(inputs, shared.measured.x) | {"peak_frequency": of_data}
+    data = compare_halves(inputs, shared.measured.x) | {"peak_frequency": of_data}
     # Fits of short trials may rest after them, however well they predict.
     of_one = len(shared.measured.x) == 1
     if len(order) and (of_one or results["outcome"][order[0]] == WORSE_THAN_MEAN):
-        still = divergence_at_rest(inputs, shared.measured.x)
-        _warn_of_distance(found["d_stsp"][order[0]], data["d_stsp"], still)
+        at_rest = divergence_at_rest(inputs, shared.measured.x)
+        _warn_of_distance(measures["d_stsp"][order[0]], data["d_stsp"], at_rest)
     out |= {f"data_{name}": np.full(len(order), value) for name, value in data.items()}
-    for name, values in found.items():
+    for name, values in measures.items():
         # A measure without a value, as PE(n) of predictions that overflow, is the worst of all: a median counts it as infinite.
-        of = np.where(np.isnan(values[fine]), np.inf, values[fine])
-        middle = np.median(of) if len(of) else np.nan
+        without_nan = np.where(np.isnan(values[fine]), np.inf, values[fine])
+        middle = np.median(without_nan) if len(without_nan) else np.nan
         # An infinite value has no finite distance from the median, and is left out of the spread.
-        apart = np.abs(of[np.isfinite(of)] - middle) if np.isfinite(middle) else np.zeros(0)
+        apart = (
+            np.abs(without_nan[np.isfinite(without_nan)] - middle)
+            if np.isfinite(middle)
+            else np.zeros(0)
+        )
         out[name] = values[order]
         out[f"{name}_median"] = np.asarray(middle)
         out[f"{name}_mad"] = np.asarray(np.median(apart) if len(apart) else np.nan)
@@ -83,12 +87,12 @@ def best_fits(results: Columns) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def _warn_of_distance(best: float, halves: float, still: float) -> None:
-    """Warn where the D_stsp of the best fit is nearer to that of a run at rest than to that of two halves of the data, as logarithms."""
-    if best > max((halves * still) ** 0.5, SMALL):
+def _warn_of_distance(best: float, halves: float, at_rest: float) -> None:
+    """Warn if the logarithm of the best fit's D_stsp is nearer to that of a run at rest than to that of two halves of the data."""
+    if best > max((halves * at_rest) ** 0.5, SMALL):
         warnings.warn(
             f"no fit is like the data: the best d_stsp is {best:.3g}, that of one half of the data against the other {halves:.3g}, and "
-            f"that of a run at rest {still:.3g}; give more n_batches or hidden units, or other forcing",
+            f"that of a run at rest {at_rest:.3g}; give more n_batches or hidden units, or other forcing",
             stacklevel=2,
         )
 
@@ -120,7 +124,7 @@ def _generated(group: Group, row: int) -> np.ndarray:
     return np.asarray(read("states") @ read("weights.wO").T + read("weights.bO"))
 
 
-def _which(group: Group) -> str:
+def _recording_note(group: Group) -> str:
     """The recording that is drawn, as the end of a title; "" if there is no other."""
     n = len(group.shared.measured.x)
     return f"; the first of {n:,} recordings" if n > 1 else ""
@@ -130,7 +134,7 @@ def _attractor(group: Group, row: int, item: int) -> Plot:
     """Two channels, or the first two principal components of the data."""
     true = np.asarray(group.shared.measured.x[0], float)[:MOST]
     # The network's run is drawn in the components of the data, where both compare.
-    made = _generated(group, row)[:MOST]
+    generated = _generated(group, row)[:MOST]
     if true.shape[1] > 1:
         project, share = principal(true, 2)
         names = [f"component {k + 1} ({part:.0%})" for k, part in enumerate(share[:2])]
@@ -139,20 +143,20 @@ def _attractor(group: Group, row: int, item: int) -> Plot:
         names = ["sample", "next sample"]
         # One channel alone is drawn against its next value.
         parts = lambda v: np.stack([v[:-1, 0], v[1:, 0]])
-    (x, y), (u, v) = parts(true), parts(made)
+    (x, y), (u, v) = parts(true), parts(generated)
     run: Layer = Lines(u, v, f"network, item {item}")
     if group.results["outcome"][row] == AT_REST:  # a line of no length would not be seen
         run = Points(u[-1:], v[-1:], f"network, item {item}, at rest", marker="diamond")
     layers = [Lines(x, y, "data", faint=True), run]
     x_axis, y_axis = map(Axis, names)
-    return Plot(f"Attractor, true and generated{_which(group)}", layers, x_axis, y_axis)
+    return Plot(f"Attractor, true and generated{_recording_note(group)}", layers, x_axis, y_axis)
 
 
 def _spectra(group: Group, row: int, item: int) -> Plot:
     """Spectra of the first channel, of equal lengths."""
-    made = _generated(group, row)[:, 0]
-    true = np.asarray(group.shared.measured.x[0, : len(made), 0], float)
-    n = min(len(made), len(true))
+    generated = _generated(group, row)[:, 0]
+    true = np.asarray(group.shared.measured.x[0, : len(generated), 0], float)
+    n = min(len(generated), len(true))
     frequency = np.fft.rfftfreq(n, float(group.inputs.dt))[1:]
     # The ends of a series do not meet: without a window they would spread power over all frequencies.
     window = np.hanning(n)
@@ -161,9 +165,11 @@ def _spectra(group: Group, row: int, item: int) -> Plot:
         centred = (values[:n] - values[:n].mean()) * window
         return np.asarray(np.abs(np.fft.rfft(centred))[None, 1:] ** 2 / n)
 
-    layers = compare_lines(frequency, power(true), power(made), ("data", f"network, item {item}"))
+    layers = compare_lines(
+        frequency, power(true), power(generated), ("data", f"network, item {item}")
+    )
     axes = Axis("frequency (1 / unit of dt)"), Axis("power", log=True)
-    return Plot(f"Power spectra, channel 0{_which(group)}", layers, *axes)
+    return Plot(f"Power spectra, channel 0{_recording_note(group)}", layers, *axes)
 
 
 def _beside_d_stsp(group: Group, name: str, title: str, axis: Axis) -> Plot:
@@ -187,14 +193,14 @@ def _curves(group: Group) -> Plot:
 def plots(group: Group) -> list[Plot]:
     """The attractor and spectra of the best fit, loss curves, measures of all. Where all runs rest, the point of the first one."""
     best = best_fits(group.results)[:1]
-    made = [
+    common_plots = [
         _curves(group),
         _beside_d_stsp(group, "d_h", "How near the attractors are", Axis("D_H")),
         _beside_d_stsp(group, "exponent", "Largest exponents", Axis("exponent (1 / unit of dt)")),
     ]
     if np.isfinite(group.values("d_stsp")[best]).any():
         row, item = int(best[0]), int(group.items[best[0]])
-        return [_attractor(group, row, item), _spectra(group, row, item), *made]
+        return [_attractor(group, row, item), _spectra(group, row, item), *common_plots]
     # Runs at rest have no spectrum.
-    still = np.flatnonzero(group.ended(AT_REST))[:1]
-    return [*(_attractor(group, k, group.items[k]) for k in still), *made]
+    resting_rows = np.flatnonzero(group.ended(AT_REST))[:1]
+    return [*(_attractor(group, k, group.items[k]) for k in resting_rows), *common_plots]

@@ -16,7 +16,7 @@ from ctd.cells import check_params, get_cell, readout, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.reconstruct import Reconstruction, kernel
 from ctd.reconstruct.data import Recordings
-from ctd.reconstruct.measures import of_halves, prediction_error
+from ctd.reconstruct.measures import compare_halves, prediction_error
 from ctd.reconstruct.model import bound, draw, forced, spectral_norm, states_of, strengths
 from ctd.reconstruct.summary import _warn_of_distance
 
@@ -251,7 +251,7 @@ def test_a_yardstick_is_of_two_halves():
     """Of the time of one recording, whose halves have half as many frequencies; or of several recordings."""
     given = lambda smoothing: inputs_of(Reconstruction(**TINY | {"smoothing": smoothing}))
     x = np.random.default_rng(1).normal(size=(1, 60, 2)).astype(np.float32)
-    time, several = of_halves(given(2.0), x), of_halves(given(1.0), x.reshape(2, 30, 2))
+    time, several = compare_halves(given(2.0), x), compare_halves(given(1.0), x.reshape(2, 30, 2))
     assert time == several
     assert min(time.values()) > 0
 
