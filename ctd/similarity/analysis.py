@@ -91,20 +91,20 @@ def silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
 
     A network that is a cluster of its own counts 0.
     """
-    _, which = np.unique(labels, return_inverse=True)
-    member = np.eye(which.max() + 1)[which]
+    _, cluster = np.unique(labels, return_inverse=True)
+    member = np.eye(cluster.max() + 1)[cluster]
     size = member.sum(axis=0)
     if len(size) < 2:
         return 0.0
     sums = distances @ member
-    at = np.arange(len(which)), which
-    own = sums[at] / np.maximum(size[which] - 1, 1)
+    at = np.arange(len(cluster)), cluster
+    within = sums[at] / np.maximum(size[cluster] - 1, 1)
     means = sums / size
     means[at] = np.inf  # the own cluster is no other
     other = means.min(axis=1)
-    larger = np.maximum(own, other)
-    value = np.divide(other - own, larger, out=np.zeros_like(own), where=larger > 0)
-    return float(np.where(size[which] > 1, value, 0).mean())
+    larger = np.maximum(within, other)
+    value = np.divide(other - within, larger, out=np.zeros_like(within), where=larger > 0)
+    return float(np.where(size[cluster] > 1, value, 0).mean())
 
 
 class Explained(NamedTuple):
@@ -127,8 +127,8 @@ def explained(
     All four numbers are NaN if the distances or the values are constant.
 
     >>> x = np.array([0.0, 1.0, 2.0, 5.0])
-    >>> found = explained(abs(x[:, None] - x), x, n_permutations=99, seed=0)
-    >>> f"{found.r2:.3f} {found.mantel:.3f}"
+    >>> test = explained(abs(x[:, None] - x), x, n_permutations=99, seed=0)
+    >>> f"{test.r2:.3f} {test.mantel:.3f}"
     '1.000 1.000'
     """
     apart = differences(values)
@@ -167,7 +167,7 @@ def differences(values: np.ndarray) -> np.ndarray:
 def _permuted(weights: np.ndarray, matrix: np.ndarray, orders: np.ndarray) -> tuple[float, float]:
     """(sum of weights * matrix, its p over permutations of the matrix's networks, which keep its mean and norm)."""
     value = float(np.sum(weights * matrix))
-    found = np.asarray([np.sum(weights * matrix[np.ix_(p, p)]) for p in orders])
+    permuted_sums = np.asarray([np.sum(weights * matrix[np.ix_(p, p)]) for p in orders])
     # Equal sums differ by rounding, which must not make p smaller.
     slack = 1e-10 * np.linalg.norm(weights) * np.linalg.norm(matrix)
-    return value, float((1 + np.sum(found >= value - slack)) / (1 + len(orders)))
+    return value, float((1 + np.sum(permuted_sums >= value - slack)) / (1 + len(orders)))

@@ -40,42 +40,44 @@ def load(inputs: View[Comparison]) -> Features:
     return features_of(inputs, files_of(inputs), read_networks(inputs))
 
 
-def features_of(inputs: View[Comparison], names: Sequence[str], given: Iterable[Any]) -> Features:
-    """Compute the features of the networks. names: for errors; given: as `read_networks` returns it.
+def features_of(
+    inputs: View[Comparison], names: Sequence[str], networks: Iterable[Any]
+) -> Features:
+    """Compute the features of the networks. names: for errors; networks: as `read_networks` returns them.
 
     Raises ValueError if they cannot be compared, there are too few samples or dimensions for the method, or this machine has too
     little memory.
     """
     if inputs.method in OF_POINTS:
         rounds = inputs.rounds if inputs.method == "connections" else 0
-        found = counts(list(given), inputs.max_q, rounds)
-        return _padded([x[:, None] for x in found], inputs.dtype)
+        point_counts = counts(list(networks), inputs.max_q, rounds)
+        return _padded([x[:, None] for x in point_counts], inputs.dtype)
     if inputs.method in OF_DYNAMICS:
         fits = [
-            _of_dynamics(inputs, trials(name, *shown))
-            for name, shown in zip(names, given, strict=True)
+            _of_dynamics(inputs, trials(name, *states_and_inputs))
+            for name, states_and_inputs in zip(names, networks, strict=True)
         ]
         widths = sorted({x.shape[1] for x in fits})
         if len(widths) > 1:
-            told = " and ".join(str(width - inputs.rank) for width in widths)
+            listing = " and ".join(str(width - inputs.rank) for width in widths)
             raise ValueError(
-                f"inputs: networks have {told} inputs; give networks with the same inputs"
+                f"inputs: networks have {listing} inputs; give networks with the same inputs"
             )
         return _padded(fits, inputs.dtype)
-    of = lambda x: _of_samples(inputs, centred(x, inputs.n_samples), precision_of(x))
-    states = checked((states for states, _ in given), names)
-    made = list(_fitting(map(of, states), len(names)))
+    extract = lambda x: _of_samples(inputs, centred(x, inputs.n_samples), precision_of(x))
+    states = checked((states for states, _ in networks), names)
+    arrays = list(_fitting(map(extract, states), len(names)))
     if inputs.method in ("svcca", "cca"):
-        _check_samples([x.shape for x in made])
-    return _padded(made, inputs.dtype)
+        _check_samples([x.shape for x in arrays])
+    return _padded(arrays, inputs.dtype)
 
 
-def _of_dynamics(inputs: View[Comparison], given: Trials) -> np.ndarray:
-    if given.inputs is None:
+def _of_dynamics(inputs: View[Comparison], trials: Trials) -> np.ndarray:
+    if trials.inputs is None:
         fit = (inputs.n_delays, inputs.delay_interval, inputs.rank)
-        a = linear_dynamics(given.states, *fit)
+        a = linear_dynamics(trials.states, *fit)
     else:
-        a, b = _identified(given.states, given.inputs, inputs.n_delays, inputs.rank)
+        a, b = _identified(trials.states, trials.inputs, inputs.n_delays, inputs.rank)
         if inputs.method in OF_INPUTS:
             return np.hstack([a, b])
     # Norm 1 turns the inner product of two dynamics into the cosine of their angle.
@@ -106,10 +108,10 @@ def _identified(
     return _driven[key]
 
 
-def _fitting(made: Iterable[np.ndarray], n: int) -> Iterator[np.ndarray]:
+def _fitting(arrays: Iterable[np.ndarray], n: int) -> Iterator[np.ndarray]:
     """Pass on the features of n networks; raise ValueError if the memory cannot hold n such twice."""
     room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for x in made:
+    for x in arrays:
         # Twice: the padded array is made beside the unpadded ones.
         if (needed := 2 * n * x.nbytes) > room:
             raise ValueError(
@@ -131,13 +133,13 @@ def centred(states: np.ndarray, n_samples: int) -> np.ndarray:
 
 
 def precision_of(states: np.ndarray) -> float:
-    """Return the relative rounding of states: that of float32 where it holds all of them exactly, as if stored in it.
+    """Return the relative rounding of states: that of float32 if all of them are exact in float32, as if stored so.
 
     >>> precision_of(np.array([0.1])) < precision_of(np.array([0.1], np.float32))
     True
     """
-    held = (states == states.astype(np.float32)).all()
-    return float(np.finfo(np.float32 if held else np.float64).eps)
+    is_float32 = (states == states.astype(np.float32)).all()
+    return float(np.finfo(np.float32 if is_float32 else np.float64).eps)
 
 
 def _of_samples(inputs: View[Comparison], x: np.ndarray, eps: float) -> np.ndarray:
@@ -187,12 +189,12 @@ def _check_samples(shapes: Sequence[tuple[int, int]]) -> None:
         )
 
 
-def _padded(made: Sequence[np.ndarray], dtype: str) -> Features:
-    rows, columns = (max(x.shape[axis] for x in made) for axis in (0, 1))
-    values = np.zeros((len(made), rows, columns), dtype)
-    for into, x in zip(values, made, strict=True):
+def _padded(arrays: Sequence[np.ndarray], dtype: str) -> Features:
+    rows, columns = (max(x.shape[axis] for x in arrays) for axis in (0, 1))
+    values = np.zeros((len(arrays), rows, columns), dtype)
+    for into, x in zip(values, arrays, strict=True):
         into[: x.shape[0], : x.shape[1]] = x
-    return Features(on_host(values), on_host([x.shape[1] for x in made], dtype))
+    return Features(on_host(values), on_host([x.shape[1] for x in arrays], dtype))
 
 
 # --- states in trials -----------------------------------------------------------------------------
@@ -212,15 +214,15 @@ def trials(name: str, states: ArrayLike, inputs: ArrayLike | None = None) -> Tri
 
     Without the first axis they are one trial. name: of the network, for errors. Raises ValueError.
 
-    >>> found = trials("a", [[[1.0], [2.0], [np.nan]], [[3.0], [4.0], [5.0]]])
-    >>> [len(x) for x in found.states]
+    >>> cut = trials("a", [[[1.0], [2.0], [np.nan]], [[3.0], [4.0], [5.0]]])
+    >>> [len(x) for x in cut.states]
     [2, 3]
     """
     x = _of_trials(name, "states", states)
-    there = np.isfinite(x).all(axis=2)
-    steps = there.sum(axis=1)
+    is_finite = np.isfinite(x).all(axis=2)
+    steps = is_finite.sum(axis=1)
     # `steps` counts the finite states, so that they are the first ones unless one is missing in between.
-    if not (there == (np.arange(x.shape[1]) < steps[:, None])).all():
+    if not (is_finite == (np.arange(x.shape[1]) < steps[:, None])).all():
         raise ValueError(
             f"{name}: states are NaN or infinite inside a trial; only the steps after its end may be NaN; leave the "
             "network out"
@@ -228,7 +230,7 @@ def trials(name: str, states: ArrayLike, inputs: ArrayLike | None = None) -> Tri
     if not steps.any():
         raise ValueError(f"{name}: all states are NaN; leave the network out")
     # A trial of NaN alone is left out.
-    parts = lambda array: [one[:n] for one, n in zip(array, steps, strict=True) if n]
+    parts = lambda array: [trial[:n] for trial, n in zip(array, steps, strict=True) if n]
     if inputs is None:
         return Trials(parts(x), None)
     u = _of_trials(name, "inputs", inputs)
@@ -237,7 +239,7 @@ def trials(name: str, states: ArrayLike, inputs: ArrayLike | None = None) -> Tri
             f"{name}: inputs of {u.shape[0]} trials of {u.shape[1]} steps, but states of {x.shape[0]} of {x.shape[1]}; "
             "give the inputs of these trials"
         )
-    if not np.isfinite(u[there]).all():
+    if not np.isfinite(u[is_finite]).all():
         raise ValueError(f"{name}: inputs are NaN or infinite before a trial ends")
     return Trials(parts(x), parts(u))
 
@@ -248,8 +250,8 @@ def checked(states: Iterable[ArrayLike], names: Sequence[str]) -> Iterator[np.nd
     Each is (trial, time, state), or (sample, state), which becomes one trial. names: of the networks, for errors.
     """
     first = None
-    for name, given in zip(names, states, strict=True):
-        x = _of_trials(name, "states", given)
+    for name, network_states in zip(names, states, strict=True):
+        x = _of_trials(name, "states", network_states)
         first = first or x.shape
         if x.shape[:2] != first[:2]:  # widths may differ: features are padded
             raise ValueError(
@@ -264,11 +266,11 @@ def checked(states: Iterable[ArrayLike], names: Sequence[str]) -> Iterator[np.nd
         yield x
 
 
-def _of_trials(name: str, what: str, given: ArrayLike) -> np.ndarray:
-    x = np.asarray(given, float)
+def _of_trials(name: str, field: str, array: ArrayLike) -> np.ndarray:
+    x = np.asarray(array, float)
     x = x[None] if x.ndim == 2 else x
     if x.ndim != 3:
         raise ValueError(
-            f"{name}: {what} have the shape {x.shape}; expected (trial, time, {what[:-1]}) or (time, {what[:-1]})"
+            f"{name}: {field} have the shape {x.shape}; expected (trial, time, {field[:-1]}) or (time, {field[:-1]})"
         )
     return x

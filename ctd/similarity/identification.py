@@ -54,21 +54,21 @@ def driven_dynamics(
     long = [(y, u) for y, u in zip(states, inputs, strict=True) if len(y) > 2 * n_delays + 1]
     times = [len(y) - 2 * n_delays for y, _ in long]
     n_out, n_in = states[0].shape[1], inputs[0].shape[1]
-    known = n_delays * (2 * n_in + n_out)
-    if sum(times) <= known:
+    n_regressors = n_delays * (2 * n_in + n_out)
+    if sum(times) <= n_regressors:
         raise ValueError(
-            f"n_delays: {n_delays} of {n_out} states and {n_in} inputs make {known} regressors, but the trials have "
+            f"n_delays: {n_delays} of {n_out} states and {n_in} inputs make {n_regressors} regressors, but the trials have "
             f"{sum(times)} times with {n_delays} steps before and after; give fewer delays, or longer trials"
         )
-    of = lambda k, start: np.hstack([_windows(pair[k], start, n_delays) for pair in long])
-    past = np.vstack([of(1, 0), of(0, 0)])
-    future_in, future = of(1, n_delays), of(0, n_delays)
-    told = _oblique(future, past, future_in)
+    windows = lambda k, start: np.hstack([_windows(pair[k], start, n_delays) for pair in long])
+    past = np.vstack([windows(1, 0), windows(0, 0)])
+    future_in, future = windows(1, n_delays), windows(0, n_delays)
+    oblique = _oblique(future, past, future_in)
     # The eigenvectors of O O' are the left singular vectors of O, which is much wider than high.
     span = "the past tells {} dimensions of a network's states"
-    u, s = leading(told @ told.T, rank, f"{span} with {n_delays} delays")
+    u, s = leading(oblique @ oblique.T, rank, f"{span} with {n_delays} delays")
     # S^(1/2) V' = S^(-1/2) U' O
-    x = (u.T @ told) / np.sqrt(s[:, None])
+    x = (u.T @ oblique) / np.sqrt(s[:, None])
     # No step leads from the end of one trial to the start of the next.
     parts = np.split(x, np.cumsum(times)[:-1], axis=1)
     before = np.hstack([part[:, :-1] for part in parts])
@@ -89,10 +89,12 @@ def _oblique(future: np.ndarray, past: np.ndarray, future_in: np.ndarray) -> np.
     n_in, n_past = len(future_in), len(past)
     # H' = Q R: R has the regression of rows on those above them, as in van Overschee & De Moor's LQ decomposition.
     r = np.linalg.qr(np.vstack([future_in, past, future]).T, mode="r")
-    known = slice(n_in, n_in + n_past)
+    past_rows = slice(n_in, n_in + n_past)
     # gelsy, pivoted QR, takes a fifth of the time of the singular value decomposition.
-    found = scipy.linalg.lstsq(r[known, known], r[known, n_in + n_past :], lapack_driver="gelsy")
-    return found[0].T @ past
+    solution = scipy.linalg.lstsq(
+        r[past_rows, past_rows], r[past_rows, n_in + n_past :], lapack_driver="gelsy"
+    )
+    return solution[0].T @ past
 
 
 # --- distances --------------------------------------------------------------------------------------

@@ -67,8 +67,8 @@ def advance(
     sizes = jnp.stack([size[row], size[other]])
     # Not the item's key: the distance of a pair would depend on the item's number.
     pair = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), row), other)
-    found = distance(static, values[row], values[other], sizes, pair)
-    return Row(s.done + 1, s.n_pairs, s.distance.at[other].set(found))
+    pair_distance = distance(static, values[row], values[other], sizes, pair)
+    return Row(s.done + 1, s.n_pairs, s.distance.at[other].set(pair_distance))
 
 
 def result(
@@ -76,8 +76,8 @@ def result(
 ) -> dict[str, Array]:
     """The row as far as it is computed."""
     del static, key
-    there = traced.matrix_row < len(shared.values)
-    outcome = jnp.where(there, COMPARED, NONE).astype(jnp.int32)
+    exists = traced.matrix_row < len(shared.values)
+    outcome = jnp.where(exists, COMPARED, NONE).astype(jnp.int32)
     return {"distance": s.distance, "outcome": outcome}
 
 

@@ -29,19 +29,19 @@ NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates", "address"}
 
 
 class Table(NamedTuple):
-    """What is read of a network's fixed points."""
+    """The arrays that are read of a network's fixed points."""
 
     kernel: str
     needed: tuple[str, ...]
     further: tuple[str, ...] = ()
-    """A table of the user's own may do without."""
+    """Columns that a user's own table may lack."""
 
 
 TABLES = {
     "points": Table("fixed_points", ("n_unstable", "n_marginal", "q"), ("error", "constant_input")),
     "connections": Table("fixed_points.connections", ("leads",)),
 }
-"""Field of files -> what is read of them."""
+"""Field of files -> the arrays that are read of them."""
 
 
 def tables_of(method: Method) -> list[str]:
@@ -49,14 +49,14 @@ def tables_of(method: Method) -> list[str]:
     return [*TABLES] if method == "connections" else ["points"]
 
 
-type Shown = tuple[ArrayLike, ArrayLike | None]
-"""What a network shows: states (trial, time, state); inputs (trial, time, input) where these are fitted, too."""
+type NetworkStates = tuple[ArrayLike, ArrayLike | None]
+"""The states (trial, time, state) of a network; its inputs (trial, time, input) if these are fitted, too."""
 
 type Label = float | str
 """The value of a parameter of a network: a number or a text."""
 
 
-class Known(NamedTuple):
+class Annotations(NamedTuple):
     """Labels and parameters of the networks."""
 
     labels: tuple[str, ...]
@@ -70,10 +70,12 @@ def files_of(inputs: View[Comparison]) -> tuple[str, ...]:
 
     Raises ValueError if a method lacks its files, or there are fewer than two networks, or too many for their matrix.
     """
-    given = {name: getattr(inputs, name) for name in ("weights", "states", "points", "connections")}
+    sources = {
+        name: getattr(inputs, name) for name in ("weights", "states", "points", "connections")
+    }
     if inputs.method in OF_POINTS:
         for field in tables_of(inputs.method):
-            if not given[field]:
+            if not sources[field]:
                 raise ValueError(
                     f"{field}: missing, but method {inputs.method} compares tables of them; give {{stage: ..., part: table}} of a "
                     f"{TABLES[field].kernel} stage"
@@ -83,11 +85,11 @@ def files_of(inputs: View[Comparison]) -> tuple[str, ...]:
             f"weights, states: method {inputs.method} needs either files of weights or files of states; give one for each "
             "network, as a list or as {stage: ...} of a pipeline"
         )
-    n = {name: len(files) for name, files in given.items() if files}
+    n = {name: len(files) for name, files in sources.items() if files}
     if len(set(n.values())) > 1:
-        told = ", ".join(f"{count} of {name}" for name, count in n.items())
+        listing = ", ".join(f"{count} of {name}" for name, count in n.items())
         raise ValueError(
-            f"networks: {told} given; give the same number of files of each, in the same order"
+            f"networks: {listing} given; give the same number of files of each, in the same order"
         )
     files = inputs.states or inputs.weights or inputs.points
     check_count(len(files))
@@ -105,11 +107,11 @@ def check_count(n: int) -> None:
         )
 
 
-# --- what methods compare -------------------------------------------------------------------------
+# --- data that methods compare --------------------------------------------------------------------
 
 
 def read_networks(inputs: View[Comparison]) -> Iterable[Any]:
-    """Iterate over what the method compares of each network: `Shown`, or its table of points (see `topology.counts`).
+    """Iterate over the data of each network that the method compares: `NetworkStates`, or its table of points (see `topology.counts`).
 
     All states may not fit the memory at once. Raises ValueError, naming the file.
     """
@@ -132,14 +134,14 @@ def is_driven(inputs: View[Comparison]) -> bool:
     return driven
 
 
-def _stored(path: str, inputs: View[Comparison], driven: bool) -> Shown:
-    found, of = read_arrays(path, inputs.dataset), f"states: {path}"
+def _stored(path: str, inputs: View[Comparison], driven: bool) -> NetworkStates:
+    arrays, source = read_arrays(path, inputs.dataset), f"states: {path}"
     hint = "; train_rnn stores states if n_saved is above 0"
-    states = dataset_of(of, found, inputs.dataset, hint)
+    states = dataset_of(source, arrays, inputs.dataset, hint)
     if not driven:
         return states, None
     hint = "; put the inputs of its trials there, (trial, time, input)"
-    return states, dataset_of(of, found, "inputs", hint)
+    return states, dataset_of(source, arrays, "inputs", hint)
 
 
 def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
@@ -151,8 +153,8 @@ def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
 
 def _simulated(
     networks: Sequence[tuple[str, Weights]], inputs: View[Comparison], driven: bool
-) -> Iterator[Shown]:
-    """All networks run the same trials: differences between trials would count as differences between networks."""
+) -> Iterator[NetworkStates]:
+    """Run the same trials in all networks: differences between trials would count as differences between networks."""
     key = jax.random.key(inputs.trial_seed)
     x = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype).inputs
     for cell, weights in networks:
@@ -165,8 +167,8 @@ def _runner(
 ) -> Callable[[Weights, Float[Array, "trial time n_in"]], Float[Array, "trial time state"]]:
     """The function (weights, inputs) -> states, compiled once for each cell."""
     # Networks of other sizes are traced again; a jit made for each network would compile for each.
-    found = get_cell(cell)
-    return jax.jit(lambda weights, x: jax.vmap(lambda x: run(found, weights, x)[0])(x))
+    network_cell = get_cell(cell)
+    return jax.jit(lambda weights, x: jax.vmap(lambda x: run(network_cell, weights, x)[0])(x))
 
 
 def _tables(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
@@ -186,15 +188,15 @@ def _tables(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
     return [{**table, **graph} for table, graph in zip(tables, graphs, strict=True)]
 
 
-# --- what is known --------------------------------------------------------------------------------
+# --- labels and parameters ------------------------------------------------------------------------
 
 
-def read_known(inputs: View[Comparison]) -> Known:
+def read_annotations(inputs: View[Comparison]) -> Annotations:
     """Read labels and parameters of the networks; the file of a store's item has the parameters as attributes."""
-    names, told = zip(*map(_about, files_of(inputs)), strict=True)
+    names, attributes = zip(*map(_about, files_of(inputs)), strict=True)
     # The groups of one store have their numbers, too.
     stores = [name.partition(".zarr/")[0] for name in names]
-    return known(stores if len(set(stores)) == len(stores) else names, told)
+    return annotate(stores if len(set(stores)) == len(stores) else names, attributes)
 
 
 def _about(path: str) -> tuple[str, dict[str, Label]]:
@@ -207,22 +209,26 @@ def _about(path: str) -> tuple[str, dict[str, Label]]:
                 name = "/".join(address.split("/")[-1 if "::" in address else -3 :])
             if not keras_file.is_keras(file):
                 attributes = dict(file.attrs)
-    told = {k: v for k, v in attributes.items() if k not in NOT_PARAMETERS and np.ndim(v) == 0}
+    parameters = {
+        k: v for k, v in attributes.items() if k not in NOT_PARAMETERS and np.ndim(v) == 0
+    }
     # h5py returns NumPy's scalars; labels and tables take Python's.
-    return name, {k: v.item() if hasattr(v, "item") else v for k, v in told.items()}
+    return name, {k: v.item() if hasattr(v, "item") else v for k, v in parameters.items()}
 
 
-def known(names: Sequence[str], told: Sequence[Mapping[str, Label]]) -> Known:
-    """Make labels and parameters.
+def annotate(names: Sequence[str], attributes: Sequence[Mapping[str, Label]]) -> Annotations:
+    """Make the labels of networks, and the parameters in which they differ.
 
-    names: of the networks, the labels of those without parameters. told: the attributes of each network.
+    names: of the networks, the labels of those without parameters. attributes: of each network.
 
-    >>> known(["a", "b"], [{"n": 50, "g": 1.5}, {"n": 100, "g": 1.5}]).labels
+    >>> annotate(["a", "b"], [{"n": 50, "g": 1.5}, {"n": 100, "g": 1.5}]).labels
     ('n=50', 'n=100')
     """
-    # Only what all networks tell can be compared.
-    fields = [field for field in told[0] if all(field in one for one in told)]
-    columns = {field: _column(field, [one[field] for one in told]) for field in fields}
+    # Only attributes that all networks have can be compared.
+    fields = [field for field in attributes[0] if all(field in network for network in attributes)]
+    columns = {
+        field: _column(field, [network[field] for network in attributes]) for field in fields
+    }
     parameters = {field: values for field, values in columns.items() if len(np.unique(values)) > 1}
     text = lambda value: value if isinstance(value, str) else tick(value)
     labels = [
@@ -232,11 +238,11 @@ def known(names: Sequence[str], told: Sequence[Mapping[str, Label]]) -> Known:
     # Replicates have equal parameters: number them.
     if len(set(labels)) < len(labels):
         labels = [f"{k}: {label}" for k, label in enumerate(labels)]
-    return Known(tuple(labels), parameters)
+    return Annotations(tuple(labels), parameters)
 
 
 def _column(field: str, values: Sequence[Label]) -> np.ndarray:
-    found = np.asarray(values)
+    column = np.asarray(values)
     # Truth values and seeds become texts, groups without an order.
-    ordered = found.dtype.kind in "iuf" and not field.endswith("seed")
-    return found.astype(float if ordered else str)
+    ordered = column.dtype.kind in "iuf" and not field.endswith("seed")
+    return column.astype(float if ordered else str)

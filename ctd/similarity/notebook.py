@@ -15,7 +15,15 @@ from ctd.plots.png import Canvas, draw
 from ctd.rows import lines_of
 from ctd.similarity.features import features_of
 from ctd.similarity.kernel import kernel
-from ctd.similarity.networks import TABLES, Known, Label, check_count, is_driven, known, tables_of
+from ctd.similarity.networks import (
+    TABLES,
+    Annotations,
+    Label,
+    annotate,
+    check_count,
+    is_driven,
+    tables_of,
+)
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS, Comparison, Method
 from ctd.similarity.plots import pictures
 from ctd.similarity.summary import SUMMARY, Options, joined, tables
@@ -30,8 +38,8 @@ class Compared:
     """The distances between networks, and the tables made from them: the result of `compare`.
 
     >>> states = np.random.default_rng(0).standard_normal((50, 3))
-    >>> found = compare({"a": states, "b": -states, "c": states**3})
-    >>> found.labels, found.distances.shape, found.tables["cluster"].tolist() in ([0, 0, 1], [1, 1, 0])
+    >>> comparison = compare({"a": states, "b": -states, "c": states**3})
+    >>> comparison.labels, comparison.distances.shape, comparison.tables["cluster"].tolist() in ([0, 0, 1], [1, 1, 0])
     (('a', 'b', 'c'), (3, 3), True)
     """
 
@@ -41,23 +49,23 @@ class Compared:
     """One for each network."""
     tables: dict[str, np.ndarray]
     """The tables of a job's reduction: embedding, cluster, parameter, r2, ... (see `ctd kernels similarity`)."""
-    known: Known
+    annotations: Annotations
     method: str
 
     def __repr__(self) -> str:
-        """Tell the range of distances, the number of clusters, and what parameters explain."""
-        found = self.tables
-        pairs = found["pair_distance"]
+        """State the range of distances, the number of clusters, and the share that each parameter explains."""
+        tables = self.tables
+        pairs = tables["pair_distance"]
         head = (
             f"{len(self.labels)} networks, {count(len(pairs), 'pair')}, distance ({self.method}) {pairs.min():.4g} to "
-            f"{pairs.max():.4g}, {count(len(np.unique(found['cluster'])), 'cluster')}"
+            f"{pairs.max():.4g}, {count(len(np.unique(tables['cluster'])), 'cluster')}"
         )
-        table = {name: found[name] for name in SUMMARY}  # a row for each parameter
-        return "\n".join([head, *(lines_of(table) if len(found["parameter"]) else [])])
+        table = {name: tables[name] for name in SUMMARY}  # a row for each parameter
+        return "\n".join([head, *(lines_of(table) if len(tables["parameter"]) else [])])
 
     def figure(self) -> Canvas:
         """Draw the matrix, the dendrogram and the embedding as a matplotlib Figure."""
-        return draw(pictures(self.tables, self.known, self.method))
+        return draw(pictures(self.tables, self.annotations, self.method))
 
 
 def compare(
@@ -92,30 +100,37 @@ def compare(
     Raises ValueError if the networks cannot be compared.
     """
     names = [str(k) for k in (networks if isinstance(networks, Mapping) else range(len(networks)))]
-    given: list[Any] = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
-    check_count(len(given))
-    chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
+    network_list: list[Any] = (
+        list(networks.values()) if isinstance(networks, Mapping) else list(networks)
+    )
+    check_count(len(network_list))
+    option_values = {name: settings.pop(name) for name in Options.model_fields if name in settings}
     params = Comparison.model_validate({"method": method, "driven": inputs is not None, **settings})
-    options = Options.model_validate(chosen)  # Comparison refuses names that neither knows
+    options = Options.model_validate(option_values)  # Comparison refuses names that neither knows
     # Before the features, which may take long: a list of the wrong length is refused at once.
-    told = _told(names, parameters or {})
+    annotations = _annotations_of(names, parameters or {})
     view = inputs_of(params)
-    features = features_of(view, names, _given(view, names, given, inputs))
-    rows = np.arange(len(given))  # an item for each row of the matrix
+    features = features_of(view, names, _network_data(view, names, network_list, inputs))
+    rows = np.arange(len(network_list))  # an item for each row of the matrix
     # `shared` stands for the files that a job would read.
     results = run_items(kernel, params, {"matrix_row": rows}, shared=features)
     with precision(view):  # as `gather` reduces a job
-        found = tables(joined(rows, results, len(given)), told, np.asarray(features.size), options)
-    return Compared(found["distances"], told.labels, found, told, method)
+        reduced = tables(
+            joined(rows, results, len(network_list)),
+            annotations,
+            np.asarray(features.size),
+            options,
+        )
+    return Compared(reduced["distances"], annotations.labels, reduced, annotations, method)
 
 
-def _given(
+def _network_data(
     view: View[Comparison],
     names: Sequence[str],
     networks: Sequence[Any],
     inputs: Sequence[ArrayLike] | None,
 ) -> Iterable[Any]:
-    """What `read_networks` reads from the files of a job."""
+    """The data of the networks, in the form in which `read_networks` reads them from the files of a job."""
     if inputs is not None and view.method not in OF_DYNAMICS:
         raise ValueError(
             f"inputs: given, but method {view.method} does not fit dynamics; give method {', '.join(OF_DYNAMICS)}"
@@ -139,11 +154,11 @@ def _given(
     return zip(networks, inputs if inputs is not None else [None] * len(names), strict=True)
 
 
-def _told(names: Sequence[str], parameters: Mapping[str, Sequence[Label]]) -> Known:
+def _annotations_of(names: Sequence[str], parameters: Mapping[str, Sequence[Label]]) -> Annotations:
     n = len(names)
     for name, values in parameters.items():
         if len(values) != n:
             raise ValueError(
                 f"parameters: {name}: {len(values)} values given for {n} networks; give one for each network"
             )
-    return known(names, [{name: v[k] for name, v in parameters.items()} for k in range(n)])
+    return annotate(names, [{name: v[k] for name, v in parameters.items()} for k in range(n)])

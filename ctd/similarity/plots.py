@@ -8,7 +8,7 @@ import numpy as np
 
 from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
 from ctd.rows import Columns
-from ctd.similarity.networks import Known, read_known
+from ctd.similarity.networks import Annotations, read_annotations
 from ctd.similarity.pairs import UNITS
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS
 from ctd.words import count
@@ -26,7 +26,7 @@ def plots(group: Group) -> list[Plot]:
     if "distances" not in group.reduced:
         return []
     inputs = group.inputs
-    matrix, *others = pictures(group.reduced, read_known(inputs), inputs.method)
+    matrix, *others = pictures(group.reduced, read_annotations(inputs), inputs.method)
     n = np.shape(group.shared.values)[1]
     if inputs.method not in OF_POINTS + OF_DYNAMICS and n == inputs.n_samples:
         some = (
@@ -36,17 +36,17 @@ def plots(group: Group) -> list[Plot]:
     return [matrix, *others]
 
 
-def pictures(reduced: Columns, known: Known, method: str) -> list[Plot]:
+def pictures(reduced: Columns, annotations: Annotations, method: str) -> list[Plot]:
     """The figures of the tables that `summary.tables` returns."""
     order = np.argsort(np.asarray(reduced["leaf"]))
     few = len(order) <= MOST_TICKS
     # Labels of replicates begin with the network's number.
-    told = [str(name).removeprefix(f"{k}: ") for k, name in enumerate(reduced["network"])]
-    names = Axis(ticks=[f"{k}: {told[k]}" for k in order] if few else ())
+    labels = [str(name).removeprefix(f"{k}: ") for k, name in enumerate(reduced["network"])]
+    names = Axis(ticks=[f"{k}: {labels[k]}" for k in order] if few else ())
     matrix = _matrix(reduced, order, names, method)
     if int(reduced["n_missing"]):
         return [matrix]
-    return [matrix, _dendrogram(reduced, names), _embedding(reduced, known)]
+    return [matrix, _dendrogram(reduced, names), _embedding(reduced, annotations)]
 
 
 def _matrix(reduced: Columns, order: np.ndarray, names: Axis, method: str) -> Plot:
@@ -89,11 +89,11 @@ def _dendrogram(reduced: Columns, names: Axis) -> Plot:
     )
 
 
-def _embedding(reduced: Columns, known: Known) -> Plot:
+def _embedding(reduced: Columns, annotations: Annotations) -> Plot:
     points, share = np.asarray(reduced["embedding"]), np.asarray(reduced["embedding_share"])
     name = shown_parameter(reduced)
     labels = [str(label) for label in reduced["network"]]
-    layers, scale = _coloured(points, labels, name, known)
+    layers, scale = _coloured(points, labels, name, annotations)
     note = ""
     if name is not None and np.isfinite(reduced["r2"]).any():
         k = list(reduced["parameter"]).index(name)
@@ -112,7 +112,7 @@ def _embedding(reduced: Columns, known: Known) -> Plot:
 
 
 def shown_parameter(reduced: Columns) -> str | None:
-    """The parameter that surely explains some, the table's first; preferably one whose values several networks share."""
+    """The parameter that explains most, the table's first; preferably one whose values several networks share."""
     names, values = [str(p) for p in reduced["parameter"]], np.asarray(reduced["n_values"])
     # A parameter with a different value for each network, such as a seed, explains everything and tells nothing.
     shared = [name for name, n in zip(names, values, strict=True) if 2 * n <= len(reduced["leaf"])]
@@ -120,12 +120,12 @@ def shown_parameter(reduced: Columns) -> str | None:
 
 
 def _coloured(
-    points: np.ndarray, labels: list[str], name: str | None, known: Known
+    points: np.ndarray, labels: list[str], name: str | None, annotations: Annotations
 ) -> tuple[list[Layer], Scale]:
     """Points with a colour for each value of the parameter, or on a colour scale for numbers with many values."""
     x, y, key = points[:, 0], points[:, 1], np.arange(len(points))
     # Without a parameter each network has its own colour and name.
-    values = known.parameters[name] if name else np.asarray(labels)
+    values = annotations.parameters[name] if name else np.asarray(labels)
     different = np.unique(values)
     many = len(different) > MOST_COLOURS
     if many and values.dtype.kind == "f":
@@ -134,7 +134,7 @@ def _coloured(
         return [Points(x, y, text=labels, key=key, numbered=True)], Scale()
     layers: list[Layer] = []
     for value in different:
-        here = np.flatnonzero(values == value)
+        rows = np.flatnonzero(values == value)
         text = f"{name or ''} {value if isinstance(value, str) else tick(float(value))}".strip()
-        layers.append(Points(x[here], y[here], text, text=[labels[k] for k in here], key=key[here]))
+        layers.append(Points(x[rows], y[rows], text, text=[labels[k] for k in rows], key=key[rows]))
     return layers, Scale()

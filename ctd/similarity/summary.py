@@ -11,7 +11,7 @@ from ctd.kernel import Var, View
 from ctd.rows import Columns, blocks
 from ctd.similarity.analysis import classical_mds, clusters, explained
 from ctd.similarity.features import Features
-from ctd.similarity.networks import Known, read_known
+from ctd.similarity.networks import Annotations, read_annotations
 from ctd.similarity.params import Comparison
 
 
@@ -65,7 +65,7 @@ def reduce(
 ) -> dict[str, np.ndarray]:
     """Join all rows to the matrix, and make the tables of REDUCED from it."""
     distances = joined(np.asarray(columns["matrix_row"]), results, len(shared.size))
-    return tables(distances, read_known(inputs), np.asarray(shared.size), options)
+    return tables(distances, read_annotations(inputs), np.asarray(shared.size), options)
 
 
 def joined(rows: np.ndarray, results: Columns, n: int) -> np.ndarray:
@@ -84,25 +84,25 @@ def joined(rows: np.ndarray, results: Columns, n: int) -> np.ndarray:
     matrix = np.full((n, n), np.nan)
     start = 0
     for block in blocks(results, ("distance",)):
-        found = np.asarray(block["distance"], float)
-        for row, distance in zip(rows[start : start + len(found)], found, strict=True):
+        distances = np.asarray(block["distance"], float)
+        for row, distance in zip(rows[start : start + len(distances)], distances, strict=True):
             # A sweep may have more rows than there are networks.
             if row < n:
-                known = np.flatnonzero(np.isfinite(distance))
-                matrix[row, known] = matrix[known, row] = distance[known]
-        start += len(found)
+                finite = np.flatnonzero(np.isfinite(distance))
+                matrix[row, finite] = matrix[finite, row] = distance[finite]
+        start += len(distances)
     np.fill_diagonal(matrix, 0)
     return matrix
 
 
 def tables(
-    distances: np.ndarray, known: Known, components: np.ndarray, options: Options
+    distances: np.ndarray, annotations: Annotations, components: np.ndarray, options: Options
 ) -> dict[str, np.ndarray]:
     """Make the tables of `REDUCED`. If distances are missing, those that need all of them hold NaN.
 
     distances: (network, network). components: (network,) number of compared components.
     """
-    n, labels = len(distances), np.asarray(known.labels)
+    n, labels = len(distances), np.asarray(annotations.labels)
     i, j = np.triu_indices(n, 1)
     pairs = distances[i, j]
     complete = bool(np.isfinite(pairs).all())
@@ -117,53 +117,53 @@ def tables(
         "pair_distance": pairs,
         "n_missing": np.asarray(int((~np.isfinite(pairs)).sum())),
         **(_arranged(distances, options) if complete else _unknown(n, options)),
-        **_parameters(distances if complete else None, known, options),
+        **_parameters(distances if complete else None, annotations, options),
     }
 
 
 def _arranged(distances: np.ndarray, options: Options) -> dict[str, np.ndarray]:
     points, share = classical_mds(distances, options.n_components)
-    found = clusters(distances, options.linkage, options.n_clusters)
+    clustering = clusters(distances, options.linkage, options.n_clusters)
     return {
         "embedding": points,
         "embedding_share": share,
-        "cluster": found.cluster,
+        "cluster": clustering.cluster,
         # `order` gives the network at each place; its inverse is the place of each network.
-        "leaf": np.argsort(found.order),
-        "merge_first": found.merges[:, 0].astype(int),
-        "merge_second": found.merges[:, 1].astype(int),
-        "merge_distance": found.merges[:, 2],
-        "merge_size": found.merges[:, 3].astype(int),
+        "leaf": np.argsort(clustering.order),
+        "merge_first": clustering.merges[:, 0].astype(int),
+        "merge_second": clustering.merges[:, 1].astype(int),
+        "merge_distance": clustering.merges[:, 2],
+        "merge_size": clustering.merges[:, 3].astype(int),
     }
 
 
 def _unknown(n: int, options: Options) -> dict[str, np.ndarray]:
     k = options.n_components
-    whole = ("merge_first", "merge_second", "merge_size")
+    integer_names = ("merge_first", "merge_second", "merge_size")
     return {
         "embedding": np.full((n, k), np.nan),
         "embedding_share": np.full(k, np.nan),
         "cluster": np.full(n, -1),
         "leaf": np.arange(n),  # no dendrogram: as they were given
         "merge_distance": np.zeros(0),
-        **{name: np.zeros(0, int) for name in whole},
+        **{name: np.zeros(0, int) for name in integer_names},
     }
 
 
 def _parameters(
-    distances: np.ndarray | None, known: Known, options: Options
+    distances: np.ndarray | None, annotations: Annotations, options: Options
 ) -> dict[str, np.ndarray]:
     """The table of parameters, the smallest p of R2 first, then the largest R2; NaN without distances."""
-    names = list(known.parameters)
+    names = list(annotations.parameters)
     rows = np.full((len(names), 4), np.nan)
     if distances is not None:
         settings = options.n_permutations, options.permutation_seed
         for k, name in enumerate(names):
             # One seed: p values do not depend on the others.
-            rows[k] = explained(distances, known.parameters[name], *settings)
+            rows[k] = explained(distances, annotations.parameters[name], *settings)
     # By p: many groups explain much by chance alone. NaN sorts last: parameters without an R2 stand below the others.
     order = np.lexsort((-rows[:, 0], rows[:, 1]))
-    counts = [len(np.unique(known.parameters[name])) for name in names]
+    counts = [len(np.unique(annotations.parameters[name])) for name in names]
     return {
         "parameter": np.asarray(names, str)[order],
         "n_values": np.asarray(counts, int)[order],

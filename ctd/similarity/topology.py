@@ -40,7 +40,7 @@ def counts(
 
     >>> saddle = {"n_unstable": [0, 1, 0], "n_marginal": [0, 0, 0], "q": [0, 0, 0]}
     >>> attractor = {"n_unstable": [0], "n_marginal": [0], "q": [0]}
-    >>> [found.tolist() for found in counts([saddle, attractor], None, rounds=0)]
+    >>> [count.tolist() for count in counts([saddle, attractor], None, rounds=0)]
     [[2.0, 1.0], [1.0, 0.0]]
     """
     pairs = [(table, _counting(table, max_q)) for table in tables]
@@ -48,11 +48,13 @@ def counts(
     at = _inputs([_constant(table)[rows] for table, rows in pairs])
     leads = [_leads(table, rows) for table, rows in pairs if rounds]
     labels = _numbered([list(zip(*both, strict=True)) for both in zip(stability, at, strict=True)])
-    found = [_counted(labels)]
+    point_counts = [_counted(labels)]
     for _ in range(rounds):
-        labels = _numbered([_seen(*network) for network in zip(labels, leads, strict=True)])
-        found.append(_counted(labels))
-    return [np.concatenate(of_rounds) for of_rounds in zip(*found, strict=True)]
+        labels = _numbered(
+            [_neighbourhoods(*network) for network in zip(labels, leads, strict=True)]
+        )
+        point_counts.append(_counted(labels))
+    return [np.concatenate(of_rounds) for of_rounds in zip(*point_counts, strict=True)]
 
 
 def _counting(table: Mapping[str, ArrayLike], max_q: float | None) -> np.ndarray:
@@ -64,8 +66,8 @@ def _counting(table: Mapping[str, ArrayLike], max_q: float | None) -> np.ndarray
 
 def _constant(table: Mapping[str, ArrayLike]) -> np.ndarray:
     """(point, input) the constant input of each point, float32 so that the type of a table makes no difference."""
-    found = table.get("constant_input", np.zeros((len(np.asarray(table["q"])), 0)))
-    return np.asarray(found, np.float32)
+    inputs = table.get("constant_input", np.zeros((len(np.asarray(table["q"])), 0)))
+    return np.asarray(inputs, np.float32)
 
 
 def _inputs(at: Sequence[np.ndarray]) -> list[list[tuple[float, ...]]]:
@@ -78,7 +80,7 @@ def _inputs(at: Sequence[np.ndarray]) -> list[list[tuple[float, ...]]]:
             f"points: of several constant inputs, of {' and '.join(map(str, sizes))} numbers, so that no network says which "
             "of its inputs is which of another's; give tables of one constant input each"
         )
-    return [[tuple(one) for one in x.tolist()] for x in at]
+    return [[tuple(row) for row in x.tolist()] for x in at]
 
 
 def _stability(table: Mapping[str, ArrayLike]) -> np.ndarray:
@@ -89,25 +91,31 @@ def _stability(table: Mapping[str, ArrayLike]) -> np.ndarray:
 
 
 def _leads(table: Mapping[str, ArrayLike], rows: np.ndarray) -> np.ndarray:
-    """(point, point) bool: which of these points leads to which."""
+    """(point, point) bool: True if the first of these points leads to the second."""
     # Departures of a point with several growing modes depend on their sampled directions.
     one_mode = np.asarray(table["n_unstable"])[rows] == 1
     return (np.asarray(table["leads"])[np.ix_(rows, rows)] > 0) & one_mode[:, None]
 
 
-def _seen(labels: np.ndarray, leads: np.ndarray) -> list[Hashable]:
-    """For each point its label, the sorted labels of those that it leads to, and of those that lead to it."""
-    of = lambda points: tuple(np.sort(labels[points]).tolist())
-    return [(int(own), of(to), of(by)) for own, to, by in zip(labels, leads, leads.T, strict=True)]
+def _neighbourhoods(labels: np.ndarray, leads: np.ndarray) -> list[Hashable]:
+    """List for each point its label, the sorted labels of the points that it leads to, and of those that lead to it."""
+    sorted_labels = lambda points: tuple(np.sort(labels[points]).tolist())
+    return [
+        (int(label), sorted_labels(to), sorted_labels(by))
+        for label, to, by in zip(labels, leads, leads.T, strict=True)
+    ]
 
 
-def _numbered(seen: Sequence[Sequence[Hashable]]) -> list[np.ndarray]:
+def _numbered(neighbourhoods: Sequence[Sequence[Hashable]]) -> list[np.ndarray]:
     """Number neighbourhoods 0, 1, ...: equal ones have one number, in all networks. (point,) int of each network."""
     number: dict[Hashable, int] = {}
-    return [np.array([number.setdefault(one, len(number)) for one in of], int) for of in seen]
+    return [
+        np.array([number.setdefault(neighbourhood, len(number)) for neighbourhood in network], int)
+        for network in neighbourhoods
+    ]
 
 
 def _counted(labels: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The number of points by label, (label,), of each network."""
-    n = 1 + max(of.max(initial=0) for of in labels)
-    return [np.bincount(of, minlength=n).astype(float) for of in labels]
+    n = 1 + max(network_labels.max(initial=0) for network_labels in labels)
+    return [np.bincount(network_labels, minlength=n).astype(float) for network_labels in labels]

@@ -15,7 +15,7 @@ from ctd.similarity import compare
 from ctd.similarity.analysis import classical_mds, clusters, explained, silhouette
 from ctd.similarity.features import Features, features_of, load
 from ctd.similarity.kernel import n_pairs
-from ctd.similarity.networks import MOST, check_count, known, read_known
+from ctd.similarity.networks import MOST, annotate, check_count, read_annotations
 from ctd.similarity.params import Comparison
 from ctd.similarity.plots import pictures, plots, shown_parameter
 from ctd.similarity.summary import Options, joined, tables
@@ -96,7 +96,7 @@ def test_explained_by_groups_is_that_of_permanova():
 def test_seeds_are_groups_without_an_order():
     """Their R2 is that of PERMANOVA, as of words; by many values it is large by chance, so that the table begins with the smallest p."""
     kinds, seeds = ["gru", "lstm"] * 6, np.repeat(range(6), 2)
-    told = known(
+    told = annotate(
         list("abcdefghijkl"),
         [{"cell": c, "seed": int(s), "n": int(s)} for c, s in zip(kinds, seeds, strict=True)],
     )
@@ -117,7 +117,7 @@ def test_missing_pairs_are_told():
     rows = {"distance": np.array([[nan, 0.5, nan], [nan, nan, nan]])}
     matrix = joined(np.array([0, 7]), rows, 3)
     np.testing.assert_array_equal(matrix, [[0, 0.5, nan], [0.5, 0, nan], [nan, nan, 0]])
-    told = known(["a", "b", "c"], [{"cell": c} for c in ("gru", "gru", "lstm")])
+    told = annotate(["a", "b", "c"], [{"cell": c} for c in ("gru", "gru", "lstm")])
     found = tables(matrix, told, np.full(3, 4), Options())
     assert (found["n_missing"], found["network"][0]) == (2, "0: cell=gru")
     assert np.isnan(found["embedding"]).all()
@@ -131,7 +131,7 @@ def test_missing_pairs_are_told():
 def test_equal_networks_are_said_to_lie_on_one_another():
     apart = 1.0 - np.pad(np.ones((3, 3)), (0, 1))
     apart[3, 3] = 0
-    told = known(list("abcd"), [{}] * 4)
+    told = annotate(list("abcd"), [{}] * 4)
     *_, embedding = pictures(tables(apart, told, np.ones(4), Options()), told, "topology")
     assert embedding.note == "3 networks are at distance 0 from each other; their marks coincide."
 
@@ -195,7 +195,7 @@ def test_compare_draws_what_it_found(compared):
 @pytest.mark.parametrize("n", [3, 12])
 def test_networks_without_parameters_are_told_apart_in_the_embedding(n):
     """By a colour and a name each; if there are many, by the numbers of the matrix's rows."""
-    told, apart = known([f"net{k}" for k in range(n)], [{}] * n), 1 - np.eye(n)
+    told, apart = annotate([f"net{k}" for k in range(n)], [{}] * n), 1 - np.eye(n)
     *_, plot = pictures(tables(apart, told, np.ones(n, int), Options()), told, "cka")
     names = [layer.name for layer in plot.layers]
     assert names == (["net0", "net1", "net2"] if n == 3 else [""])
@@ -293,7 +293,7 @@ def test_files_of_keras_tell_nothing(tmp_path):
     for name in "ab":
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file.attrs.update(layer_names=np.array([b"gru", name.encode()]), backend="tensorflow")
-    found = read_known(
+    found = read_annotations(
         inputs_of(Comparison(weights=[str(tmp_path / f"{name}.h5") for name in "ab"]))
     )
     assert found == (("a", "b"), {})
@@ -307,7 +307,7 @@ def test_items_of_stores_beside_a_file_are_named_as_the_job_names_them(tmp_path)
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file.attrs.update(attributes)
     paths = [str(tmp_path / f"{name}.h5") for name in ("net", "6567e84a-0-weights")]
-    assert read_known(inputs_of(Comparison(weights=paths))) == (("net", "train.zarr::0"), {})
+    assert read_annotations(inputs_of(Comparison(weights=paths))) == (("net", "train.zarr::0"), {})
 
 
 def test_tables_of_points_are_named_by_their_addresses(tmp_path):
@@ -315,7 +315,7 @@ def test_tables_of_points_are_named_by_their_addresses(tmp_path):
     for name in ("a0", "b0", "b1"):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file.attrs["address"] = f"/lab/sweeps/{name[0]}.zarr/gathered/{name[1]}"
-    of = lambda *names: read_known(
+    of = lambda *names: read_annotations(
         inputs_of(Comparison(method="topology", points=[str(tmp_path / f"{k}.h5") for k in names]))
     )
     assert of("a0", "b1") == (("a", "b"), {})
@@ -324,7 +324,7 @@ def test_tables_of_points_are_named_by_their_addresses(tmp_path):
 
 def test_pictures_say_that_some_states_are_compared(files):
     states = [str(files / f"{name}.h5") for name in ("x", "nan")]
-    found = tables(1 - np.eye(2), known("ab", [{}, {}]), np.full(2, 3), Options())
+    found = tables(1 - np.eye(2), annotate("ab", [{}, {}]), np.full(2, 3), Options())
     shared = Features(np.zeros((2, 50, 3)), np.full(2, 3))
     of = lambda **given: plots(inputs_of(Comparison(states=states, **given)), shared, {}, {}, found)
     some = "50 states of each network, evenly spread, are compared (n_samples)."
@@ -333,10 +333,12 @@ def test_pictures_say_that_some_states_are_compared(files):
 
 def test_known_is_what_differs(files):
     """Files tell with which parameters their networks were made; those that say nothing are named by their file."""
-    told = read_known(
+    told = read_annotations(
         inputs_of(Comparison(weights=[str(files / f"{v}.h5") for v in ("one", "two")]))
     )
     assert told.labels == ("g=0.5", "g=1")
     assert told.parameters["g"].tolist() == [0.5, 1]
-    named = read_known(inputs_of(Comparison(states=[str(files / f"{v}.h5") for v in ("x", "nan")])))
+    named = read_annotations(
+        inputs_of(Comparison(states=[str(files / f"{v}.h5") for v in ("x", "nan")]))
+    )
     assert (named.labels, named.parameters) == (("x", "nan"), {})
