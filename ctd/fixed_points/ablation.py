@@ -22,7 +22,7 @@ from pydantic import model_validator
 from ctd import tasks
 from ctd.cells import Cell, Weights, as_weights, initial_state, readout
 from ctd.data import read_table
-from ctd.fixed_points.network import Named, OfTrials, cell_of, load_trials, number_of
+from ctd.fixed_points.network import CellName, OfTrials, cell_of, load_trials, number_of
 from ctd.kernel import File, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, Scale, of_group
@@ -69,13 +69,13 @@ DIMS = {
 
 
 type Hold = Callable[[Float[Array, "state"]], Float[Array, "state"]]
-"""A state -> the state without what is taken out."""
+"""A state -> the state without the unit or mode that is taken out."""
 
 
-class Whole(NamedTuple):
-    """A network, trials, and how it does on them."""
+class Baseline(NamedTuple):
+    """A network, trials, and its scores on them."""
 
-    cell: Named
+    cell: CellName
     weights: Weights
     trials: tasks.Trial
     mean: Float[Array, "state"] | None
@@ -86,23 +86,23 @@ class Whole(NamedTuple):
     """The columns point, eigenvalue, right and left of a table of points; empty for units."""
 
 
-def load(inputs: View[Ablation]) -> Whole:
+def load(inputs: View[Ablation]) -> Baseline:
     """The network on its trials, and its points. Raises ValueError, naming file and field."""
-    name, cell, weights, drawn = load_trials(inputs)
+    name, cell, weights, task_trials = load_trials(inputs)
     if "wO" not in weights:
         raise ValueError(f"weights: {inputs.weights} has no readout, so its task has no loss")
-    trials = jax.tree.map(np.asarray, drawn)
+    trials = jax.tree.map(np.asarray, task_trials)
     if inputs.task.n_out != len(weights["wO"]):
         raise ValueError(
             f"task: {inputs.task.title} has {count(inputs.task.n_out, 'output')}, but the network in "
             f"{inputs.weights} has {len(weights['wO'])}"
         )
     on_task = as_weights(weights, inputs.dtype)
-    whole = Whole({name: None}, on_task, trials, None, {}, _points(inputs, on_task, cell))
+    baseline = Baseline({name: None}, on_task, trials, None, {}, _points(inputs, on_task, cell))
     # Nothing is taken out here: this is the whole network, whose mean state and scores all items share.
-    states, scores = jax.jit(lambda w: _tried(inputs, w, lambda h: h))(whole)
+    states, scores = jax.jit(lambda w: _score_trials(inputs, w, lambda h: h))(baseline)
     mean = np.asarray(states).reshape(-1, states.shape[-1]).mean(axis=0)
-    return whole._replace(mean=on_host(mean), intact=jax.tree.map(np.asarray, scores))
+    return baseline._replace(mean=on_host(mean), intact=jax.tree.map(np.asarray, scores))
 
 
 def _points(inputs: View[Ablation], weights: Weights, cell: Cell) -> dict[str, Array]:
@@ -122,13 +122,13 @@ def _points(inputs: View[Ablation], weights: Weights, cell: Cell) -> dict[str, A
     return {"point": on_host(table["point"], inputs.dtype), **complex_}
 
 
-def _tried(
-    static: View[Ablation], whole: Whole, hold: Hold
+def _score_trials(
+    static: View[Ablation], baseline: Baseline, hold: Hold
 ) -> tuple[Float[Array, "trial time state"], dict[str, Float[Array, ""]]]:
     """(states, loss and accuracy) of the network whose every state passes through `hold`."""
-    cell = cell_of(whole)
+    cell = cell_of(baseline)
     assert isinstance(cell, Cell)
-    weights, trials = jax.tree.map(jnp.asarray, (whole.weights, whole.trials))
+    weights, trials = jax.tree.map(jnp.asarray, (baseline.weights, baseline.trials))
     # h0 is held as well: a unit that is taken out is so from the first step on.
     start = hold(initial_state(cell, weights, trials.inputs.dtype))
 
@@ -154,19 +154,19 @@ def removed_mode(
 ) -> tuple[Hold, Float[Array, "part"]]:
     """(h -> h without the mode, or the pair, of a point; its eigenvalue)."""
     row = lambda name: jnp.asarray(points[name])[:, point]
-    values, right, left = row("eigenvalue"), row("right"), row("left")
+    values, right_vectors, left_vectors = row("eigenvalue"), row("right"), row("left")
     k = mode % values.shape[1]
     # The conjugate of a complex mode has the same right and left parts, but for the sign of the imaginary ones.
     pair = jnp.where(values[1, k] == 0, 1, 2)
     # With r = a + ib and l = c + id, the real part of r l^H dh is a (c.dh) + b (d.dh).
-    (a, b), (c, d) = right[:, :, k], left[:, :, k]
+    (a, b), (c, d) = right_vectors[:, :, k], left_vectors[:, :, k]
     centre = jnp.asarray(points["point"])[point]
     out = lambda h: h - pair * (a * (c @ (h - centre)) + b * (d @ (h - centre)))
     return out, values[:, k]
 
 
 def run(
-    static: View[Ablation], shared: Whole, traced: Values[Ablation], key: Array
+    static: View[Ablation], shared: Baseline, traced: Values[Ablation], key: Array
 ) -> dict[str, Array]:
     """The trials, without one unit or mode."""
     del key
@@ -182,7 +182,7 @@ def run(
         # An LSTM's state is h, then c: both entries of a unit are held.
         out = jnp.arange(len(mean)) % n == traced.unit % n
         hold = lambda h: jnp.where(out, at, h)
-    scores = _tried(static, shared, hold)[1]
+    scores = _score_trials(static, shared, hold)[1]
     values |= {f"ablated_{name}": value for name, value in scores.items()}
     return values | {f"intact_{name}": jnp.asarray(value) for name, value in shared.intact.items()}
 
@@ -190,25 +190,25 @@ def run(
 @of_group
 def plots(group: Group) -> list[Plot]:
     """Loss, and accuracy, by the unit or mode that is taken out."""
-    results, named = group.results, "unit" if group.inputs.remove == "unit" else "mode"
-    number = np.asarray(group.columns.get(named, np.arange(len(group.items))))
+    results, part = group.results, "unit" if group.inputs.remove == "unit" else "mode"
+    number = np.asarray(group.columns.get(part, np.arange(len(group.items))))
     point = np.asarray(group.columns.get("point", number))
-    several = named == "mode" and len(np.unique(point)) > 1
+    several = part == "mode" and len(np.unique(point)) > 1
     shade, scale = (point, Scale("point")) if several else (None, Scale())
     note = f"On {count(group.inputs.n_trials, 'trial')} of the task, without state_noise and input_noise."
-    made = []
+    figures = []
     for name in ("loss", "accuracy"):
         if f"ablated_{name}" in results:
             # All items have the same intact score: that of the first one is drawn as a line.
-            whole = np.repeat(np.asarray(results[f"intact_{name}"][:1], float), 2)
+            intact = np.repeat(np.asarray(results[f"intact_{name}"][:1], float), 2)
             ends = np.array([number.min(), number.max()])
             layers: list[Layer] = [
-                Lines(ends, whole, "whole network", faint=True),
-                Points(number, group.values(f"ablated_{name}"), f"without the {named}", shade),
+                Lines(ends, intact, "whole network", faint=True),
+                Points(number, group.values(f"ablated_{name}"), f"without the {part}", shade),
             ]
-            title = f"{name.capitalize()} without each {named}"
-            made.append(Plot(title, layers, Axis(named), Axis(name), scale, note=note))
-    return made
+            title = f"{name.capitalize()} without each {part}"
+            figures.append(Plot(title, layers, Axis(part), Axis(name), scale, note=note))
+    return figures
 
 
 kernel = one_shot(

@@ -23,7 +23,7 @@ from pydantic import Field
 from ctd.cells import Weights, as_weights
 from ctd.data import read_table
 from ctd.fixed_points import network
-from ctd.fixed_points.network import Named, OfNetwork, map_of, number_of, stored_cell
+from ctd.fixed_points.network import CellName, OfNetwork, map_of, number_of, stored_cell
 from ctd.fixed_points.pictures import Part, Sort, parts
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
@@ -83,13 +83,13 @@ REDUCED = {
 
 
 class Table(NamedTuple):
-    """A network, its points, and the ways to leave them."""
+    """A network, its points, and the departures from them."""
 
-    cell: Named
+    cell: CellName
     weights: Weights
     points: Float[Array, "point state"]
     inputs: Float[Array, "point input"]
-    ways: Int[Array, "departure 3"]
+    departures: Int[Array, "departure 3"]
     """Point that is left, mode, side; point -1 alone where none is unstable."""
     direction: Float[Array, "departure state"]
     """Unit vector."""
@@ -97,7 +97,7 @@ class Table(NamedTuple):
     """Modes of the point that grow; -1: it is a slow point, which no item leaves."""
     marginal: Int[Array, "point"]
     """Its modes that neither grow nor decay."""
-    seen: Float[Array, "point component"]
+    in_plane: Float[Array, "point component"]
     """The points in the plane of the pictures of fixed_points; (0, 0): unknown."""
 
 
@@ -121,33 +121,36 @@ def load(inputs: View[Departure]) -> Table:
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     # Each mode twice, once to each side.
     directions = np.repeat(directions / np.where(lengths > 0, lengths, 1), 2, axis=0)
-    ways = np.column_stack(
+    departures = np.column_stack(
         [np.repeat(leaves, 2), np.repeat(modes, 2), np.tile([1, -1], len(leaves))]
     )
     # Programs take a departure modulo their number: one from nowhere, which ends as `none`, keeps this defined.
-    if not len(ways):
-        ways, directions = np.array([[-1, 0, 1]]), np.zeros((1, points.shape[1]), inputs.dtype)
-    seen = np.zeros((0, 0))
+    if not len(departures):
+        departures, directions = (
+            np.array([[-1, 0, 1]]),
+            np.zeros((1, points.shape[1]), inputs.dtype),
+        )
+    in_plane = np.zeros((0, 0))
     if "plane_axes" in table:
-        seen = ((table["point"] - table["plane_mean"]) @ table["plane_axes"])[:, :2]
-    whole = lambda values: on_host(values, np.int32)
+        in_plane = ((table["point"] - table["plane_mean"]) @ table["plane_axes"])[:, :2]
+    as_int = lambda values: on_host(values, np.int32)
     # A table of the user's own may do without marginal modes.
-    made = Table(
+    shared = Table(
         {name: None}, as_weights(weights, inputs.dtype), points, real(table["constant_input"]),
-        ways=whole(ways), direction=real(directions),
-        growing=whole(growing), marginal=whole(table.get("n_marginal", np.zeros(len(points)))), seen=real(seen),
+        departures=as_int(departures), direction=real(directions),
+        growing=as_int(growing), marginal=as_int(table.get("n_marginal", np.zeros(len(points)))), in_plane=real(in_plane),
     )  # fmt: skip
     if "residual" in table:
-        _check_rest(inputs, made, table["residual"])
-    return made
+        _check_rest(inputs, shared, table["residual"])
+    return shared
 
 
-def _check_rest(inputs: View[Departure], made: Table, residual: np.ndarray) -> None:
-    """Raise ValueError where points move, as those of another network do. residual: their |F(h) - h| by the table."""
+def _check_rest(inputs: View[Departure], shared: Table, residual: np.ndarray) -> None:
+    """Raise ValueError if points move, as those of another network do. residual: their |F(h) - h| by the table."""
     with jax.enable_x64(inputs.dtype == "float64"):
-        step = jax.jit(jax.vmap(map_of(made), in_axes=(None, 0, 0)))
-        after = np.asarray(step(made.weights, made.points, made.inputs), float)
-    moved, size = (np.linalg.norm(h, axis=1) for h in (after - made.points, made.points))
+        step = jax.jit(jax.vmap(map_of(shared), in_axes=(None, 0, 0)))
+        after = np.asarray(step(shared.weights, shared.points, shared.inputs), float)
+    moved, size = (np.linalg.norm(h, axis=1) for h in (after - shared.points, shared.points))
     rests = moved <= np.maximum(10 * residual, MOVES * np.maximum(1, size))
     if not rests.all():
         k, n = int(np.argmin(rests)), int((~rests).sum())
@@ -168,14 +171,14 @@ class Flight(NamedTuple):
 
 
 def _departure(shared: Table, traced: Values[Departure]) -> Int[Array, ""]:
-    return traced.departure % len(shared.ways)
+    return traced.departure % len(shared.departures)
 
 
 def init(static: View[Departure], shared: Table, traced: Values[Departure], key: Array) -> Flight:
     """Place the state `distance` away from the point, along the mode or against it."""
     del static, key
     k = _departure(shared, traced)
-    leaves, _, side = shared.ways[k]
+    leaves, _, side = shared.departures[k]
     h = shared.points[leaves] + traced.distance * side * shared.direction[k]
     outcome = jnp.where(leaves < 0, NONE, RUNNING).astype(jnp.int32)
     return Flight(h, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32), outcome)
@@ -186,7 +189,7 @@ def advance(
 ) -> Flight:
     """At most BLOCK steps of the network, none after the departure has ended."""
     del static, key
-    leaves = shared.ways[_departure(shared, traced), 0]
+    leaves = shared.departures[_departure(shared, traced), 0]
     x, f = shared.inputs[leaves], map_of(shared)
     # Points at another input are not points of this network.
     same = (shared.inputs == x).all(axis=1)
@@ -216,7 +219,7 @@ def result(
 ) -> dict[str, Array]:
     """The point or the end that the departure led to."""
     del static, key
-    leaves, mode, side = shared.ways[_departure(shared, traced)]
+    leaves, mode, side = shared.departures[_departure(shared, traced)]
     return {
         "from_point": leaves,
         "mode": mode,
@@ -238,16 +241,16 @@ def reduce(
     """The connections, each once, by both points; a departure that items repeat counts once."""
     del inputs, columns, options
     names = ("from_point", "mode", "side", "to_point", "steps")
-    found = np.stack([np.asarray(results[name][:], int) for name in names], axis=1)
+    departures = np.stack([np.asarray(results[name][:], int) for name in names], axis=1)
     # Point, mode and side name a departure; items beyond their number repeat them.
-    found = found[np.unique(found[:, :3], axis=0, return_index=True)[1]]
-    network.warn_of_untried("departure", len(found), len(shared.ways))
-    found = found[found[:, 3] >= 0]  # departures that arrived
+    departures = departures[np.unique(departures[:, :3], axis=0, return_index=True)[1]]
+    network.warn_of_untried("departure", len(departures), len(shared.departures))
+    departures = departures[departures[:, 3] >= 0]  # departures that arrived
     n = len(shared.points)
-    pairs = found[:, 0], found[:, 3]
+    pairs = departures[:, 0], departures[:, 3]
     leads, fewest = np.zeros((n, n), int), np.full((n, n), np.iinfo(int).max)
     np.add.at(leads, pairs, 1)
-    np.minimum.at(fewest, pairs, found[:, 4])
+    np.minimum.at(fewest, pairs, departures[:, 4])
     source, target = np.nonzero(leads)
     return {
         "connection_from": source,
@@ -260,30 +263,30 @@ def reduce(
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """The graph of which point leads to which, at each constant input; and the matrix of departures, where any leads anywhere."""
+    """The graph of points that lead to each other, at each constant input; and the matrix of departures if one leads anywhere."""
     if "leads" not in group.reduced:
         return []
     leads = np.asarray(group.reduced["leads"])
     some = parts(np.asarray(group.shared.inputs), "points")
-    made = [graph(group.shared, leads, part) for part in some]
+    figures = [graph(group.shared, leads, part) for part in some]
     if leads.any():
         names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
         to, source = Axis("to point", ticks=names), Axis("from point", ticks=names)
         title, scale = "Departures from point to point", Scale("departures")
-        made.append(Plot(title, [Image(leads)], to, source, scale))
-    return made
+        figures.append(Plot(title, [Image(leads)], to, source, scale))
+    return figures
 
 
 def graph(table: Table, leads: np.ndarray, part: Part) -> Plot:
     """A part of the points in two dimensions, by their stability; a line for each connection.
 
-    Without the table's `seen`, points are drawn in their own principal components. leads: (point, point), as in the table.
+    Without the table's `in_plane`, points are drawn in their own principal components. leads: (point, point), as in the table.
     """
-    points, seen = np.asarray(table.points), np.asarray(table.seen)
+    points, in_plane = np.asarray(table.points), np.asarray(table.in_plane)
     growing, marginal = np.asarray(table.growing), np.asarray(table.marginal)
-    where = seen if len(seen) else principal(points, 2)[0](points)
+    places = in_plane if len(in_plane) else principal(points, 2)[0](points)
     at = np.zeros((len(points), 2))
-    at[:, : where.shape[1]] = where  # one unit has one component, and height 0
+    at[:, : places.shape[1]] = places  # one unit has one component, and height 0
     source, target = np.nonzero(leads)
     # Only points at one input are connected.
     inside = np.isin(source, part.rows)
@@ -295,8 +298,8 @@ def graph(table: Table, leads: np.ndarray, part: Part) -> Plot:
         layers.append(Lines(ends[..., 0], ends[..., 1], "leads to", text=text, faint=True))
     for sort in _sorts(growing, marginal, part.rows):
         layers.append(sort.marks(at, [f"point {row}" for row in sort.rows], numbered=True))
-    of = "states" if len(seen) else "points"
-    axis = lambda k: Axis(f"principal component {k + 1} of the {of}")
+    basis = "states" if len(in_plane) else "points"
+    axis = lambda k: Axis(f"principal component {k + 1} of the {basis}")
     note = "Lines lead away from hollow points."
     if not len(source):
         note = "No departure came to rest at another point."
@@ -309,7 +312,7 @@ def graph(table: Table, leads: np.ndarray, part: Part) -> Plot:
 def _sorts(growing: np.ndarray, marginal: np.ndarray, rows: np.ndarray) -> list[Sort]:
     """Each sort of point that there is among these rows."""
     n, rests = growing[rows], marginal[rows] == 0
-    found = [
+    sorts = [
         Sort("stable", rows[(n == 0) & rests], False, False),
         Sort("marginal", rows[(n == 0) & ~rests], False, False),
         Sort("slow", rows[n < 0], True, False),
@@ -318,7 +321,7 @@ def _sorts(growing: np.ndarray, marginal: np.ndarray, rows: np.ndarray) -> list[
             for k in np.unique(n[n > 0])
         ),
     ]
-    return [sort for sort in found if len(sort.rows)]
+    return [sort for sort in sorts if len(sort.rows)]
 
 
 kernel = Kernel(

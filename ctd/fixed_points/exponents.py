@@ -28,7 +28,7 @@ from ctd.fixed_points.network import (
     map_of,
     state_of,
 )
-from ctd.fixed_points.pictures import named
+from ctd.fixed_points.pictures import input_text
 from ctd.kernel import Kernel, NoOptions, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Group, Lines, Plot, of_group
@@ -265,7 +265,7 @@ def plots(group: Group) -> list[Plot]:
     first, of_item = combinations([x], len(x))
     if 1 < len(first) <= MOST_INPUTS:
         lines = [
-            Lines(number, values[of_item == k], named(x[row]), hue=k,
+            Lines(number, values[of_item == k], input_text(x[row]), hue=k,
                   text=[text[i] for i in np.flatnonzero(of_item == k)])
             for k, row in enumerate(first)
         ]  # fmt: skip

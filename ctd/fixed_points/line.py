@@ -38,10 +38,10 @@ class Line:
     """A chain of k points in order; the result of `line`."""
 
     objections: tuple[str, ...]
-    """What speaks against a line or ring; () for one."""
+    """The reasons against a line or ring; () for one."""
     rows: np.ndarray
     """(k,) their rows in the table."""
-    beside: np.ndarray
+    nearby: np.ndarray
     """Rows of points where the network is nearly at rest, too, no farther from the chain than its widest gap: its branches."""
     aside: np.ndarray
     """Rows that are no outliers and no part of it: beyond a hole, or where the network is not nearly at rest."""
@@ -77,7 +77,7 @@ class Line:
         if self.objections:
             kind = f"no line: {'; '.join(self.objections)}; chain"
         head = f"{kind} of {len(self.rows)} points, length {self.length:.4g}, dimension {self.dimension:.3g}"
-        others = {"beside it": self.beside, "aside": self.aside}
+        others = {"beside it": self.nearby, "aside": self.aside}
         return "; ".join(
             [
                 head,
@@ -126,30 +126,30 @@ def line(
     """
     every, rows = _points(table)
     chain, resting, objections = _chain(table, rows, every, slow, time)
-    points, chosen = every[chain], rows[chain]
+    points, chain_rows = every[chain], rows[chain]
     position, closed, length, widest = _measured(points)
     tangent = _tangents(points, closed)
-    dimension = _dimension(np.asarray(table["eigenvalue"])[chosen], slow, time)
+    dimension = _dimension(np.asarray(table["eigenvalue"])[chain_rows], slow, time)
     if dimension > 1:
         objections.append(f"{dimension:.3g} modes nearly at rest")
-    columns = {"position": position, "residual": np.asarray(table["residual"])[chosen]}
-    columns |= _modes(table, chosen, tangent, time)
+    columns = {"position": position, "residual": np.asarray(table["residual"])[chain_rows]}
+    columns |= _modes(table, chain_rows, tangent, time)
     if readout is not None:
         columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
     end = length if closed else None
     drift = _drift(step, points, position, end, time) if step is not None else np.zeros((0, 2))
-    beside = np.setdiff1d(rows[resting & (nearest_distance(every, points) <= widest)], chosen)
-    aside = np.setdiff1d(rows, [*chosen, *beside])
+    nearby = np.setdiff1d(rows[resting & (nearest_distance(every, points) <= widest)], chain_rows)
+    aside = np.setdiff1d(rows, [*chain_rows, *nearby])
     return Line(
-        tuple(objections), chosen, beside, aside, position, closed, length, widest, dimension, points, tangent, columns, drift
+        tuple(objections), chain_rows, nearby, aside, position, closed, length, widest, dimension, points, tangent, columns, drift
     )  # fmt: skip
 
 
 def _chain(
     table: Mapping[str, ArrayLike], rows: np.ndarray, points: np.ndarray, slow: float, time: Time
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(numbers of the points of the chain, in order; (k,) bool of points nearly at rest, all of them if these are no three; what
-    speaks against a line)."""
+    """(numbers of the points of the chain, in order; (k,) bool of points nearly at rest, all of them if these are no three; the
+    reasons against a line)."""
     resting, objections = _resting(table, rows, points, slow, time), list[str]()
     if resting.sum() < 3:
         objections.append(f"{resting.sum()} of {len(rows)} points nearly at rest")
@@ -162,14 +162,14 @@ def _chain(
     return chain, resting, objections + _narrow(table, rows[chain], rows)
 
 
-def _rest(time: Time) -> int:
+def _resting_eigenvalue(time: Time) -> int:
     """The eigenvalue of a mode at rest."""
     return 0 if time == "continuous" else 1
 
 
 def _dimension(values: np.ndarray, slow: float, time: Time) -> float:
     """Median number of modes nearly at rest; values: (k, state) eigenvalues."""
-    return float(np.median((np.abs(values - _rest(time)) <= slow).sum(axis=1)))
+    return float(np.median((np.abs(values - _resting_eigenvalue(time)) <= slow).sum(axis=1)))
 
 
 def _first_output(readout: ArrayLike, n: int) -> np.ndarray:
@@ -198,10 +198,12 @@ def _points(table: Mapping[str, ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
 def _resting(
     table: Mapping[str, ArrayLike], rows: np.ndarray, points: np.ndarray, slow: float, time: Time
 ) -> np.ndarray:
-    """(k,) bool: at which points the network is nearly at rest."""
+    """(k,) bool: True at points where the network is nearly at rest."""
     values = np.asarray(table["eigenvalue"])[rows]
     growth = values.real if time == "continuous" else np.abs(values) - 1
-    resting = (growth <= slow).all(axis=1) & (np.abs(values - _rest(time)) <= slow).any(axis=1)
+    resting = (growth <= slow).all(axis=1) & (
+        np.abs(values - _resting_eigenvalue(time)) <= slow
+    ).any(axis=1)
     # It takes 1 / slow steps or more to cross the region of the points.
     extent = np.linalg.norm(np.ptp(points, axis=0))
     return resting & (np.asarray(table["residual"])[rows] <= slow * extent)
@@ -219,14 +221,14 @@ def _without_holes(points: np.ndarray) -> tuple[np.ndarray, float]:
     return path[piece], float(1 - gaps[piece[:-1]].sum() / gaps.sum())
 
 
-def _narrow(table: Mapping[str, ArrayLike], chosen: np.ndarray, rows: np.ndarray) -> list[str]:
+def _narrow(table: Mapping[str, ArrayLike], chain_rows: np.ndarray, rows: np.ndarray) -> list[str]:
     """The objection to a chain whose readouts differ little, compared with those of all points."""
     output = np.asarray(table["output"] if "output" in table else np.zeros((0, 0)), float)
     if not output.size:
         return []
     # Of several outputs, the one that differs most.
     column = int(np.argmax(np.ptp(output[rows], axis=0)))
-    chain, all_points = output[chosen, column], output[rows, column]
+    chain, all_points = output[chain_rows, column], output[rows, column]
     if np.ptp(chain) >= HALF * np.ptp(all_points):
         return []
     return [f"readouts of {_range(chain)} among {_range(all_points)}"]
@@ -255,7 +257,7 @@ def _longest_path(points: np.ndarray) -> np.ndarray:
 
 
 def _measured(points: np.ndarray) -> tuple[np.ndarray, bool, float, float]:
-    """(distance of each point from the first one along the chain, whether it is a ring, its length, its widest gap)."""
+    """(distance of each point from the first one along the chain, True for a ring, its length, its widest gap)."""
     gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     between_ends = float(np.linalg.norm(points[-1] - points[0]))
     length, widest = float(gaps.sum()), float(gaps.max())
@@ -288,16 +290,18 @@ def _modes(
 ) -> dict[str, np.ndarray]:
     """slowest, mode and input of the columns."""
     values = np.asarray(table["eigenvalue"])[rows]
-    slowest = np.argmin(np.abs(values - _rest(time)), axis=1)
+    slowest = np.argmin(np.abs(values - _resting_eigenvalue(time)), axis=1)
     row = np.arange(len(rows))
     # (k, state): the vector of each point's slowest mode.
-    of = lambda name: np.asarray(table[name])[rows][row, :, slowest]
+    slowest_vectors = lambda name: np.asarray(table[name])[rows][row, :, slowest]
     driven = np.asarray(table["input_jacobian"])[rows]
     size = driven.shape[2]
     return {
         "slowest": np.real(values[row, slowest]),
-        "mode": _cosine(tangent, of("right")),
-        "input": _cosine(of("left"), driven[:, :, 0]) if size else np.full(len(rows), np.nan),
+        "mode": _cosine(tangent, slowest_vectors("right")),
+        "input": _cosine(slowest_vectors("left"), driven[:, :, 0])
+        if size
+        else np.full(len(rows), np.nan),
     }
 
 
@@ -322,5 +326,5 @@ def _drift(
     # In float64: the drift along a line is a small difference of nearly equal states.
     with jax.enable_x64(True):
         moved = np.asarray(jax.jit(jax.vmap(step))(jnp.asarray(h, jnp.float64)))
-    moved = moved - _rest(time) * h
+    moved = moved - _resting_eigenvalue(time) * h
     return np.column_stack([at, (moved * ahead).sum(axis=1)])  # `ahead` has unit length

@@ -30,7 +30,7 @@ class Derivatives(NamedTuple):
     curvature: Float[np.ndarray, "k"]
     """Smallest eigenvalue of the Hessian of q: positive at a strict local minimum."""
     error: Float[np.ndarray, "k"]
-    """Length of Newton's step to F(h) = h: how far off a fixed point is, to first order; inf where dF/dh - 1 is singular."""
+    """Length of Newton's step to F(h) = h, the distance from a fixed point to first order; inf where dF/dh - 1 is singular."""
 
 
 def derivatives(
@@ -45,12 +45,12 @@ def derivatives(
     with jax.enable_x64(True):
         fine = {name: jnp.asarray(w, jnp.float64) for name, w in weights.items()}
         # One point after the other: a Hessian's workspace is n times that of its gradient.
-        found = [
+        per_point = [
             [np.asarray(value) for value in _derivatives(f, flow, fine, *pair)]
             for pair in zip(np.asarray(points, float), np.asarray(x, float), strict=True)
         ]
-    dh, dx, curvature, error = zip(*found, strict=True) if found else ([], [], [], [])
-    shaped = lambda values, *shape: np.reshape(values, (len(found), *shape))
+    dh, dx, curvature, error = zip(*per_point, strict=True) if per_point else ([], [], [], [])
+    shaped = lambda values, *shape: np.reshape(values, (len(per_point), *shape))
     return Derivatives(shaped(dh, n, n), shaped(dx, n, n_in), shaped(curvature), shaped(error))
 
 
@@ -74,9 +74,9 @@ class Modes(NamedTuple):
 
     eigenvalues: np.ndarray
     """(k, mode) complex."""
-    right: np.ndarray
+    right_vectors: np.ndarray
     """(k, state, mode): J right_m = lambda_m right_m, of unit length."""
-    left: np.ndarray
+    left_vectors: np.ndarray
     """(k, state, mode): left_m^H J = lambda_m left_m^H, with left^H right = 1."""
 
 
@@ -85,16 +85,16 @@ def modes(jacobians: np.ndarray, flow: bool = False) -> Modes:
 
     They are ordered by decreasing |lambda|; of a flow by decreasing Re lambda.
     """
-    values, right = (part.astype(complex) for part in np.linalg.eig(jacobians))
+    values, right_vectors = (part.astype(complex) for part in np.linalg.eig(jacobians))
     # Rounded, the magnitudes of a conjugate pair are equal, which keeps the pair together.
     magnitude, real = np.round(np.abs(values), 12), np.round(values.real, 12)
     first = (-real, -magnitude) if not flow else (-magnitude, -real)
     order = np.lexsort((-values.imag, *first), axis=-1)
     values = np.take_along_axis(values, order, axis=-1)
-    right = np.take_along_axis(right, order[:, None, :], axis=-1)
+    right_vectors = np.take_along_axis(right_vectors, order[:, None, :], axis=-1)
     # A defective matrix has no basis of eigenvectors; its left ones are then a least-squares solution.
-    left = np.linalg.pinv(right, rcond=1e-15).conj().swapaxes(-1, -2)
-    return Modes(values, right, left)
+    left_vectors = np.linalg.pinv(right_vectors, rcond=1e-15).conj().swapaxes(-1, -2)
+    return Modes(values, right_vectors, left_vectors)
 
 
 MARGINAL = 1e-6
@@ -107,22 +107,22 @@ DECAYS, NEITHER, GROWS = -1, 0, 1
 def growth(
     eigenvalues: np.ndarray, slow: np.ndarray | None = None, flow: bool = False
 ) -> np.ndarray:
-    """(k, mode) whether each mode DECAYS, |lambda| < 1, GROWS, |lambda| > 1, or does NEITHER, to MARGINAL.
+    """(k, mode) DECAYS for modes with |lambda| < 1, GROWS for |lambda| > 1, else NEITHER, to MARGINAL.
 
     Of a flow, whose eigenvalues are those of df/dh, Re lambda and 0 take the places of |lambda| and 1.
 
     At a slow point (dF/dh - 1)'f = 0, f = F - h: f is a left eigenvector of dF/dh with the eigenvalue 1. That mode
     is the slow drift itself (0 of a flow); rounding puts it on either side of the unit circle, so it counts as NEITHER.
 
-    slow: (k,) whether a point is slow; without it, none is.
+    slow: (k,) True for slow points; without it, none is.
     """
     rate = eigenvalues.real if flow else np.abs(eigenvalues) - 1
-    found = np.where(np.abs(rate) <= MARGINAL, NEITHER, np.sign(rate)).astype(int)
+    signs = np.where(np.abs(rate) <= MARGINAL, NEITHER, np.sign(rate)).astype(int)
     if slow is None or not slow.any():
-        return found
+        return signs
     drift = np.argmin(np.abs(eigenvalues - (0 if flow else 1)), axis=1)[:, None]
     is_drift = slow[:, None] & (np.arange(eigenvalues.shape[1]) == drift)
-    return np.where(is_drift, NEITHER, found)
+    return np.where(is_drift, NEITHER, signs)
 
 
 def stability(growth: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ def frequencies(eigenvalues: np.ndarray, flow: bool = False) -> np.ndarray:
 
 
 SURE = 1e-2
-"""Largest relative error by rounding of what a mode carries."""
+"""Largest relative error by rounding of a mode's transfer."""
 
 
 class Carried(NamedTuple):
@@ -167,16 +167,18 @@ def carried(
     x: Array,
     k: int,
 ) -> Carried:
-    """The modes of step(h, x) at h (state,), x (input,), and what they carry to the readout read(h) (output,)."""
+    """The modes of step(h, x) at h (state,), x (input,), and their transfer to the readout read(h) (output,)."""
     dh, dx = jax.jacfwd(step, (0, 1))(h, x)
-    values, right = jnp.linalg.eig(dh)
+    values, right_vectors = jnp.linalg.eig(dh)
     order = jnp.argsort(-jnp.abs(values))[:k]
-    out = jax.jacfwd(read)(h) @ right
+    out = jax.jacfwd(read)(h) @ right_vectors
     # The rows of right^-1 are the left eigenvectors, scaled to left^H right = 1.
-    beside = jnp.concatenate([dx, jnp.eye(len(h), dtype=dx.dtype)], axis=1).astype(right.dtype)
-    into, left = jnp.split(jnp.linalg.solve(right, beside), [dx.shape[1]], axis=1)
+    columns = jnp.concatenate([dx, jnp.eye(len(h), dtype=dx.dtype)], axis=1).astype(
+        right_vectors.dtype
+    )
+    into, left_vectors = jnp.split(jnp.linalg.solve(right_vectors, columns), [dx.shape[1]], axis=1)
     # By the length of l_m, rounding is magnified: without end where the Jacobian lacks an eigenvector. Also if it is NaN.
-    told = jnp.linalg.norm(left, axis=1) * jnp.finfo(dx.dtype).eps < SURE
-    into = into * jnp.where(told, 1, jnp.nan)[:, None]
+    is_accurate = jnp.linalg.norm(left_vectors, axis=1) * jnp.finfo(dx.dtype).eps < SURE
+    into = into * jnp.where(is_accurate, 1, jnp.nan)[:, None]
     transfer = out.T[order][:, :, None] * into[order][:, None, :]  # (k, output, 1) (k, 1, input)
     return Carried(values[order], transfer, dx)

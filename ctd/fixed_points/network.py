@@ -25,7 +25,7 @@ from ctd.words import count
 type Map = Callable[[Weights, Float[Array, "state"], Float[Array, "input"]], Float[Array, "state"]]
 """F(weights, state, input) -> the next state; of a flow, dh/dt."""
 
-type Named = dict[str | Map, None]
+type CellName = dict[str | Map, None]
 """{a cell's name, or a function F: None}: a name among arrays, which JAX compiles in with the keys."""
 
 Time = Literal["steps", "continuous"]
@@ -46,15 +46,15 @@ class Network(NamedTuple):
     (0, 0): unknown."""
     inputs: Float[Array, "point input"]
     """The constant input of each state, where the states are points of a table; (0, 0): unknown."""
-    cell: Named
+    cell: CellName
 
 
 @runtime_checkable  # beartype asks it
 class OfCell(Protocol):
-    """What has a cell, or a function in place of one."""
+    """An object with a cell, or with a function in place of one."""
 
     @property
-    def cell(self) -> Named: ...
+    def cell(self) -> CellName: ...
 
 
 # --- fields -----------------------------------------------------------------------------------------
@@ -63,18 +63,18 @@ class OfCell(Protocol):
 def find_cell(name: str) -> Cell | Map:
     """The cell of this name, or the Cell or function F(weights, h, x) at this dotted path.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     if ":" in name or "." not in name:  # leaky:mylab.units.f is a cell of ctd with units
         return get_cell(name)
     module, _, attribute = name.rpartition(".")
-    found = load_dotted(name, f"cell: {name}")
-    if not (isinstance(found, Cell) or callable(found)):
+    candidate = load_dotted(name, f"cell: {name}")
+    if not (isinstance(candidate, Cell) or callable(candidate)):
         raise ValueError(
             f"cell: {name}: {module} has no {attribute} that is a ctd.cells.Cell or a function "
             "F(weights, h, x)"
         )
-    return found  # the next state or dh/dt, as `time` says
+    return candidate  # the next state or dh/dt, as `time` says
 
 
 def known_cell(name: str) -> str:
@@ -116,13 +116,13 @@ class OfTrials(OfNetwork):
     """chooses the trials"""
 
 
-def number_of(what: str) -> Any:
+def number_of(noun: str) -> Any:
     """A field that numbers something; numbers beyond their count begin anew."""
     return Field(
         0,
         ge=0,
         lt=2**31,
-        description=f"number of the {what}; beyond the last one, numbers start again at 0",
+        description=f"number of the {noun}; beyond the last one, numbers start again at 0",
     )
 
 
@@ -149,13 +149,13 @@ def cell_of(network: OfCell) -> Cell | Map:
 
 def map_of(network: OfCell, time: Time = "steps") -> Map:
     """F of the cell, or the user's F: the next state; in continuous time dh/dt."""
-    found = cell_of(network)
-    if not isinstance(found, Cell):
-        return found
+    cell = cell_of(network)
+    if not isinstance(cell, Cell):
+        return cell
     if time == "steps":
-        return found.step
-    assert found.flow is not None, "stored_cell refuses it"
-    return found.flow
+        return cell.step
+    assert cell.flow is not None, "stored_cell refuses it"
+    return cell.flow
 
 
 def step_of(network: OfCell, time: Time) -> Map:
@@ -170,20 +170,20 @@ def _euler(f: Map) -> Map:
 
 
 def compiled[R](function: Callable[..., R], n_static: int = 1) -> Callable[..., R]:
-    """The function, compiled once for each map F, its first argument, and for what else of its first n_static ones is no array."""
+    """Compile a function once for each combination of its first n_static arguments, the map F and others that are no arrays."""
 
     # Not jax.jit's own static arguments, whose cache would keep every F of a notebook.
     @lru_cache(32)
     def program(*static: Any) -> Callable[..., R]:
         return jax.jit(partial(function, *static))
 
-    return lambda *given: program(*given[:n_static])(*given[n_static:])
+    return lambda *args: program(*args[:n_static])(*args[n_static:])
 
 
 def n_in_of(network: Network) -> int | None:
     """The number of inputs of the network; None for a user's F, which may take any number."""
-    found = cell_of(network)
-    return found.infer(network.weights)[1] if isinstance(found, Cell) else None
+    cell = cell_of(network)
+    return cell.infer(network.weights)[1] if isinstance(cell, Cell) else None
 
 
 def constant_input(shared: Network, traced: Values[OfDynamics]) -> Float[Array, "input"]:
@@ -205,7 +205,7 @@ def state_of(network: Network, number: Array) -> Float[Array, "state"]:
 
 
 def warn_of_untried(field: str, tried: int, n: int) -> None:
-    """Warn where items took fewer than the n states, points or departures that `field` numbers."""
+    """Warn if items took fewer than the n states, points or departures that `field` numbers."""
     if tried < n:
         warnings.warn(
             f"{field}: items took {tried} of {n}; sweep {field}: {{range: {n}}} to take all",
@@ -230,18 +230,18 @@ def make_network(
     weights: Mapping[str, ArrayLike],
     states: ArrayLike,
     dtype: str,
-    what: str = "states",
+    source: str = "states",
 ) -> Network:
     """Check the states, (..., state), and measure their spread.
 
-    Raises ValueError, which begins with `what`, if there are none or they are not finite.
+    Raises ValueError, which begins with `source`, if there are none or they are not finite.
     """
     states = np.asarray(states, dtype)
     if states.ndim == 0 or states.size == 0:
         raise ValueError(
-            f"{what}: shape {states.shape}: at least one state expected, (candidate, state)"
+            f"{source}: shape {states.shape}: at least one state expected, (candidate, state)"
         )
-    check_numbers(what, states)
+    check_numbers(source, states)
     if states.ndim != 3:
         states = states.reshape(-1, 1, states.shape[-1])  # trials of one step each
     flat = states.reshape(-1, states.shape[-1])
@@ -258,26 +258,26 @@ def make_network(
 def stored_network(inputs: View[OfNetwork], path: str, dataset: str) -> Network:
     """The network, with the states in a dataset of a file, (..., state). Raises ValueError, naming file and field."""
     loaded = _loaded(inputs)
-    name, found, weights = loaded.cell, find_cell(loaded.cell), as_weights(loaded.params)
-    where = f"{path}: {dataset}"
+    name, cell, weights = loaded.cell, find_cell(loaded.cell), as_weights(loaded.params)
+    source = f"{path}: {dataset}"
     stored = read_arrays(path, dataset)
-    size = found.state_size(found.infer(weights)[0]) if isinstance(found, Cell) else None
+    size = cell.state_size(cell.infer(weights)[0]) if isinstance(cell, Cell) else None
     fits = [name for name, values in stored.items() if size in (None, *values.shape[-1:])]
     hint = f"give dataset: {fits[0]}" if len(fits) == 1 else "give one as dataset"
     states = dataset_of(path, stored, dataset, f"; {hint}")
     if size is not None and (states.ndim == 0 or states.shape[-1] != size):
         raise ValueError(
-            f"{where}: has the shape {states.shape}, but the state of this network has "
+            f"{source}: has the shape {states.shape}, but the state of this network has "
             f"{size} entries, which the last axis must have"
         )
-    network = make_network(name, weights, states, inputs.dtype, where)
+    network = make_network(name, weights, states, inputs.dtype, source)
     if loaded.guess:
-        check_guess(f"{inputs.weights}, {where}", loaded.guess, name, loaded.params, states)
+        check_guess(f"{inputs.weights}, {source}", loaded.guess, name, loaded.params, states)
     # A table of fixed_points says at which input each of its points is one.
-    own = stored.get("constant_input", np.zeros(0))
-    if own.ndim != 2 or len(own) != len(network.states):
+    table_inputs = stored.get("constant_input", np.zeros(0))
+    if table_inputs.ndim != 2 or len(table_inputs) != len(network.states):
         return network
-    return network._replace(inputs=on_host(own, inputs.dtype))
+    return network._replace(inputs=on_host(table_inputs, inputs.dtype))
 
 
 def load_start(inputs: View[FromState]) -> Network:
@@ -298,7 +298,7 @@ def load_start(inputs: View[FromState]) -> Network:
 
 
 def _is_reservoir(path: str | None) -> bool:
-    """Whether a file says that the kernel `esn` made it."""
+    """True if a file states that the kernel `esn` made it."""
     if path is None or not h5py.is_hdf5(path):
         return False
     with opened_hdf5(path) as file:
@@ -318,22 +318,22 @@ def _loaded(inputs: View[OfNetwork]) -> Loaded:
     and field, also where time is continuous and the cell is a map.
     """
     name = inputs.cell
-    found = None if name is None else find_cell(name)
-    own = "." in (name or "").partition(":")[0]  # a user's own cell has a dotted path
+    cell = None if name is None else find_cell(name)
+    is_user_cell = "." in (name or "").partition(":")[0]  # a user's own cell has a dotted path
     if inputs.weights is None:  # a user's F may have none
-        if name is None or isinstance(found, Cell):
+        if name is None or isinstance(cell, Cell):
             raise ValueError(f"weights: {name or 'a network'} needs a file of weights")
         loaded = Loaded(name, {}, ())
-    elif name is None or (isinstance(found, Cell) and not own):
+    elif name is None or (isinstance(cell, Cell) and not is_user_cell):
         loaded = read_weights(inputs.weights, name)
     else:
         loaded = Loaded(name, dict(read_tensors(inputs.weights).arrays), ())
-    name, found = loaded.cell, find_cell(loaded.cell)
+    name, cell = loaded.cell, find_cell(loaded.cell)
     flows = getattr(inputs, "time", "steps") == "continuous"
-    if flows and isinstance(found, Cell) and found.flow is None:
-        known = ", ".join(cell.name for cell in CELLS.values() if cell.flow is not None)
+    if flows and isinstance(cell, Cell) and cell.flow is None:
+        flow_cells = ", ".join(other.name for other in CELLS.values() if other.flow is not None)
         raise ValueError(
-            f"time: continuous, but cell {name} is a map; write time: steps, or cell: {known}, or the path of a function dh/dt"
+            f"time: continuous, but cell {name} is a map; write time: steps, or cell: {flow_cells}, or the path of a function dh/dt"
         )
     return loaded
 

@@ -1,4 +1,4 @@
-"""What pictures share: the parts of a table at each constant input, the sorts of its points, the unit circle."""
+"""Parts of several pictures: the rows of a table at each constant input, the sorts of its points, the unit circle."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ ROUNDING = 1e-9
 """A component with less than this part of the variance has none: an axis over it would show rounding."""
 
 
-def named(x: np.ndarray) -> str:
-    """A constant input, in pictures.
+def input_text(x: np.ndarray) -> str:
+    """The text of a constant input, for pictures.
 
-    >>> named(np.array([0.25, 0.0]))
+    >>> input_text(np.array([0.25, 0.0]))
     'x = (0.25, 0)'
     """
     return f"x = ({', '.join(tick(value) for value in x)})"
@@ -34,8 +34,8 @@ class Part(NamedTuple):
     """A sentence for notes if the rows are those of several inputs."""
 
 
-def parts(x: np.ndarray, what: str) -> list[Part]:
-    """The rows of each constant input; of more than MOST_INPUTS, all together. x: (row, input); what: what the rows are.
+def parts(x: np.ndarray, noun: str) -> list[Part]:
+    """The rows of each constant input; of more than MOST_INPUTS, all together. x: (row, input); noun: of the rows.
 
     >>> [part.at for part in parts(np.array([[0.0], [1.0], [0.0]]), "points")]
     [', x = (0)', ', x = (1)']
@@ -46,9 +46,9 @@ def parts(x: np.ndarray, what: str) -> list[Part]:
         return [Part(rows)]
     if n > MOST_INPUTS:
         sizes = np.bincount(of_row)
-        told = f" {what.capitalize()} of {n} constant inputs together, {sizes.min()} to {sizes.max()} at each."
-        return [Part(rows, together=told)]
-    return [Part(rows[of_row == k], f", {named(x[row])}") for k, row in enumerate(first)]
+        note = f" {noun.capitalize()} of {n} constant inputs together, {sizes.min()} to {sizes.max()} at each."
+        return [Part(rows, together=note)]
+    return [Part(rows[of_row == k], f", {input_text(x[row])}") for k, row in enumerate(first)]
 
 
 class Sort(NamedTuple):
@@ -71,6 +71,6 @@ class Sort(NamedTuple):
 
 
 def unit_circle() -> Lines:
-    """Where modes of a map neither grow nor decay."""
+    """The unit circle, on which modes of a map neither grow nor decay."""
     angle = np.linspace(0, 2 * np.pi, 181)
     return Lines(np.cos(angle), np.sin(angle), "unit circle", faint=True)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from ctd.cells import Cell, Weights, as_weights, initial_state, readout, run
 from ctd.fixed_points.linear import MARGINAL, carried
-from ctd.fixed_points.network import Named, OfTrials, cell_of, load_trials, number_of
+from ctd.fixed_points.network import CellName, OfTrials, cell_of, load_trials, number_of
 from ctd.kernel import Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax, on_host
 from ctd.plots import Axis, Group, Lines, Plot, of_group
@@ -56,7 +56,7 @@ DIMS = {
 class Driven(NamedTuple):
     """A network, and the inputs of its trials."""
 
-    cell: Named
+    cell: CellName
     weights: Weights
     inputs: Float[Array, "trial time input"]
 

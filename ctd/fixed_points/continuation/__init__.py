@@ -1,4 +1,4 @@
-"""Kernel: how fixed points move with an input or a weight, where they meet, and where they lose stability.
+"""Kernel: follow fixed points over an input or a weight, and find where they meet and lose stability.
 
 An item starts at one point of a table (of `fixed_points`, or any file of states) and follows it to both sides over the
 parameter p, from `low` to `high`, also through folds (ctd.fixed_points.continuation.branch). Bifurcations on the way are located and
@@ -125,10 +125,10 @@ DIMS = {
 
 def load(inputs: View[Continuation]) -> Network:
     """The network, and the points to start from as its states. Raises ValueError."""
-    _, found, weights = stored_cell(inputs)
+    _, cell, weights = stored_cell(inputs)
     # A readout or an initial state of a cell moves no point.
-    still = READOUT_AXES.keys() if isinstance(found, Cell) else set()
-    moving = sorted(set(weights) - still)
+    readout_names = READOUT_AXES.keys() if isinstance(cell, Cell) else set()
+    moving = sorted(set(weights) - readout_names)
     if inputs.over != "input" and inputs.over not in moving:
         raise ValueError(
             f"over: {inputs.over!r} is no weight of {inputs.weights} that moves points; input, or one of "
@@ -143,49 +143,49 @@ def load(inputs: View[Continuation]) -> Network:
 
 
 class Place(NamedTuple):
-    """Where a branch begins."""
+    """The start of a branch."""
 
     x: Float[Array, "input"]
     """The constant input; over the input, where p is 0."""
     along: Float[Array, "input"]
     p: Float[Array, ""]
-    there: Bool[Array, ""]
-    """Whether the point was found there."""
+    has_point: Bool[Array, ""]
+    """True if the file has the point there, or tells no place."""
 
 
 def place_of(static: View[Continuation], shared: Network, traced: Values[Continuation]) -> Place:
-    """The place of an item's point: where its table has it, or, of other files, where `x` and `start` say.
+    """The place of an item's point: that of its table, or, for other files, that of `x` and `start`.
 
-    Raises ValueError where a length does not fit the network's inputs.
+    Raises ValueError if a length does not fit the network's inputs.
     """
     sizes = {name: len(getattr(traced, name)) for name in ("x", "along")}
     sizes["points: constant_input"] = shared.inputs.shape[1]
     n_in = n_in_of(shared)
     # A user's F has as many inputs as are given; p itself needs one.
-    wanted = n_in if n_in is not None else max(*sizes.values(), 1)
+    n_inputs = n_in if n_in is not None else max(*sizes.values(), 1)
     for name, size in sizes.items():
-        if size not in (0, wanted):
+        if size not in (0, n_inputs):
             raise ValueError(
-                f"{name}: {count(size, 'number')} given, but the network has {count(wanted, 'input')}"
+                f"{name}: {count(size, 'number')} given, but the network has {count(n_inputs, 'input')}"
             )
-    zeros = jnp.zeros(wanted, shared.states.dtype)
+    zeros = jnp.zeros(n_inputs, shared.states.dtype)
     x = traced.x if sizes["x"] else zeros
     along = traced.along if sizes["along"] else zeros.at[:1].set(1)  # it may have no input
     if not shared.inputs.size:
         return Place(x, along, traced.start, jnp.ones((), bool))
-    own = jnp.asarray(shared.inputs)[traced.start_point % len(shared.inputs)]
+    table_input = jnp.asarray(shared.inputs)[traced.start_point % len(shared.inputs)]
     if static.over != "input":
-        x = x if sizes["x"] else own
-        return Place(x, along, traced.start, _equal(x, own))
-    p = (own - x) @ along / (along @ along)  # of the place on x + p along that is nearest
-    x = x if sizes["x"] else own - p * along
+        x = x if sizes["x"] else table_input
+        return Place(x, along, traced.start, _equal(x, table_input))
+    p = (table_input - x) @ along / (along @ along)  # of the place on x + p along that is nearest
+    x = x if sizes["x"] else table_input - p * along
     inside = (p >= traced.low) & (p <= traced.high)
-    return Place(x, along, p, inside & _equal(x + p * along, own))
+    return Place(x, along, p, inside & _equal(x + p * along, table_input))
 
 
-def _equal(x: Float[Array, "input"], own: Float[Array, "input"]) -> Bool[Array, ""]:
+def _equal(x: Float[Array, "input"], table_input: Float[Array, "input"]) -> Bool[Array, ""]:
     # A table of float32 has its inputs rounded.
-    return jnp.linalg.norm(x - own) <= 1e-6 * (1 + jnp.linalg.norm(own))
+    return jnp.linalg.norm(x - table_input) <= 1e-6 * (1 + jnp.linalg.norm(table_input))
 
 
 def init(
@@ -195,9 +195,9 @@ def init(
     del key
     system = _system(static, shared, traced)
     place = place_of(static, shared, traced)
-    h = jnp.where(place.there, state_of(shared, traced.start_point), jnp.nan)
+    h = jnp.where(place.has_point, state_of(shared, traced.start_point), jnp.nan)
     b = branch.begin(system, h, place.p, static.n_steps, static.n_bifurcations)
-    return b._replace(ends=jnp.where(place.there, b.ends, branch.ELSEWHERE))
+    return b._replace(ends=jnp.where(place.has_point, b.ends, branch.ELSEWHERE))
 
 
 def advance(
@@ -230,11 +230,11 @@ def result(
         "branch_state": b.state,
         "branch_output": outputs_of(shared, b.state),  # NaN beyond the ends, as h
         "n_unstable": b.unstable,
-        "met_kind": b.found.kind,
-        "met_parameter": b.found.parameter,
-        "met_state": b.found.state,
-        "met_mode": b.found.mode,
-        "n_met": b.found.n,
+        "met_kind": b.bifurcations.kind,
+        "met_parameter": b.bifurcations.parameter,
+        "met_state": b.bifurcations.state,
+        "met_mode": b.bifurcations.mode,
+        "n_met": b.bifurcations.n,
         "n_points": jnp.sum(b.unstable >= 0),  # -1 where there is none
         "outcome": branch.outcome(b),
     }

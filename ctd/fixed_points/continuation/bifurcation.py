@@ -50,14 +50,14 @@ class Bifurcations(NamedTuple):
     """(k, 2) real and imaginary part of the critical eigenvalue."""
 
 
-def none(most: int, like: Array) -> Bifurcations:
-    """Room for `most` bifurcations, whose states have the length and dtype of `like`."""
-    empty = lambda *shape: jnp.full(shape, jnp.nan, like.dtype)
+def none(most: int, template: Array) -> Bifurcations:
+    """Room for `most` bifurcations, whose states have the length and dtype of `template`."""
+    empty = lambda *shape: jnp.full(shape, jnp.nan, template.dtype)
     return Bifurcations(
         jnp.zeros((), jnp.int32),
         jnp.full(most, -1, jnp.int32),
         empty(most),
-        empty(most, len(like)),
+        empty(most, len(template)),
         empty(most, 2),
     )
 
@@ -72,15 +72,15 @@ def _turns(a: Point, b: Point) -> Array:
     return (a.t[-1] > 0) != (b.t[-1] > 0)
 
 
-def locate(system: System, a: Point, b: Point, found: Bifurcations) -> Bifurcations:
-    """`found`, with the bifurcations between the neighbouring points a and b, as many as there is room for."""
+def locate(system: System, a: Point, b: Point, bifurcations: Bifurcations) -> Bifurcations:
+    """Add to `bifurcations` those between the neighbouring points a and b, as many as there is room for."""
 
     def going(carry: tuple[Point, Bifurcations]) -> Array:
-        behind, found = carry
-        return differ(behind, b) & (found.n < len(found.kind))
+        behind, bifurcations = carry
+        return differ(behind, b) & (bifurcations.n < len(bifurcations.kind))
 
     def next_one(carry: tuple[Point, Bifurcations]) -> tuple[Point, Bifurcations]:
-        behind, found = carry
+        behind, bifurcations = carry
         turns = _turns(behind, b)
         low, high = _bisect(system, behind, b, turns)
         # Where p turns, one eigenvalue is zero to rounding: at a fold it changes its sign, and with it that of det dg/dh, at the
@@ -97,9 +97,9 @@ def locate(system: System, a: Point, b: Point, found: Bifurcations) -> Bifurcati
         crossing = _crossing(system, w, jnp.linalg.norm(b.w - behind.w))
         # At folds, flips and Hopf points dg/dw has full rank, so that bisection located them to rounding.
         w = jnp.where(is_fold | ~_is_simple(system, _critical(system, w)), w, crossing)
-        return high, _add(found, system, w, turns, is_fold)
+        return high, _add(bifurcations, system, w, turns, is_fold)
 
-    return lax.while_loop(going, next_one, (a, found))[1]
+    return lax.while_loop(going, next_one, (a, bifurcations))[1]
 
 
 type Halved = tuple[Float[Array, ""], Float[Array, ""], Point, Point]
@@ -108,23 +108,23 @@ type Halved = tuple[Float[Array, ""], Float[Array, ""], Point, Point]
 
 def _bisect(system: System, a: Point, b: Point, turns: Array) -> tuple[Point, Point]:
     """Two points of the curve as near as rounding allows: across the turn of p, or the first change of `unstable`."""
-    whole = a.t @ (b.w - a.w)  # how far b lies along the tangent at a
+    length = a.t @ (b.w - a.w)  # how far b lies along the tangent at a
 
     def halve(_: Number, carry: Halved) -> Halved:
-        low, high, left, right = carry
+        low, high, lower, upper = carry
         share = (low + high) / 2
-        w, found = correct(system, a.w + share * whole * a.t, a.t)
+        w, converged = correct(system, a.w + share * length * a.t, a.t)
         middle = system.point(w, a.t)
         same = jnp.where(turns, ~_turns(a, middle), a.unstable == middle.unstable)
         pick = lambda x, y: jax.tree.map(lambda p, q: jnp.where(same, p, q), x, y)
-        new = (*pick((share, high), (low, share)), *pick((middle, right), (left, middle)))
+        new = (*pick((share, high), (low, share)), *pick((middle, upper), (lower, middle)))
         # Next to where branches meet, Newton finds nothing: the interval stays as it is, and `_crossing` takes over.
-        kept: Halved = jax.tree.map(lambda p, q: jnp.where(found, p, q), new, carry)
-        return kept
+        interval: Halved = jax.tree.map(lambda p, q: jnp.where(converged, p, q), new, carry)
+        return interval
 
     ends = jnp.zeros((), a.w.dtype), jnp.ones((), a.w.dtype)
-    _, _, left, right = lax.fori_loop(0, HALVINGS, halve, (*ends, a, b))
-    return left, right
+    _, _, lower, upper = lax.fori_loop(0, HALVINGS, halve, (*ends, a, b))
+    return lower, upper
 
 
 def _critical(system: System, w: Array) -> Array:
@@ -166,14 +166,14 @@ def _crossing(system: System, w: Array, reach: Array) -> Array:
     z = jnp.concatenate([w, u, jnp.zeros(1, w.dtype)])
     newton = lambda _, z: z - jnp.linalg.solve(jax.jacfwd(miss)(z), miss(z))
     z = lax.fori_loop(0, NEWTON, newton, z)
-    found = (jnp.linalg.norm(miss(z)) <= TOLERANCE) & (jnp.linalg.norm(z[: n + 1] - w) <= reach)
-    return jnp.where(found, z[: n + 1], w)
+    converged = (jnp.linalg.norm(miss(z)) <= TOLERANCE) & (jnp.linalg.norm(z[: n + 1] - w) <= reach)
+    return jnp.where(converged, z[: n + 1], w)
 
 
 def _add(
-    found: Bifurcations, system: System, w: Array, turns: Array, is_fold: Array
+    bifurcations: Bifurcations, system: System, w: Array, turns: Array, is_fold: Array
 ) -> Bifurcations:
-    """`found`, with the bifurcation at w; `turns`: whether p does."""
+    """Add the bifurcation at w to `bifurcations`. turns: True if p turns there."""
     h, p = system.split(w)
     mode = _critical(system, w)
     kind = jnp.where(_is_symmetric(system, w), PITCHFORK, TRANSCRITICAL)
@@ -181,30 +181,30 @@ def _add(
         kind = jnp.where(jnp.real(mode) < 0, FLIP, kind)
     kind = jnp.where(jnp.abs(jnp.imag(mode)) > REAL, HOPF, kind)
     kind = jnp.where(turns, jnp.where(is_fold, FOLD, PITCHFORK), kind)
-    k = found.n
+    k = bifurcations.n
     return Bifurcations(
         k + 1,
-        found.kind.at[k].set(kind.astype(jnp.int32)),
-        found.parameter.at[k].set(p),
-        found.state.at[k].set(h),
+        bifurcations.kind.at[k].set(kind.astype(jnp.int32)),
+        bifurcations.parameter.at[k].set(p),
+        bifurcations.state.at[k].set(h),
         # A real map's modes come in conjugate pairs: the one above the axis stands for both.
-        found.mode.at[k].set(jnp.stack([jnp.real(mode), jnp.abs(jnp.imag(mode))])),
+        bifurcations.mode.at[k].set(jnp.stack([jnp.real(mode), jnp.abs(jnp.imag(mode))])),
     )
 
 
 def _is_symmetric(system: System, w: Array) -> Array:
-    """Tell if g has no quadratic term along its null vector v at w, as far as its left null vector sees it.
+    """Tell if g has no quadratic term along its null vector v at w, projected on its left null vector.
 
     Both terms are those of the equation that is left on the slow manifold (Lyapunov-Schmidt: Golubitsky & Schaeffer 1985, I.3).
     """
     g = lambda z: system.residual(jnp.append(z, w[-1]))
     u, size, vt = jnp.linalg.svd(jax.jacfwd(g)(w[:-1]))
-    left, v = u[:, -1], vt[-1]
+    left_vector, v = u[:, -1], vt[-1]
     zero = jnp.zeros((), w.dtype)
     # The other modes follow as s^2. Where g is quadratic, the cubic term comes from them alone.
     push = jax.jacfwd(jax.jacfwd(lambda s: g(w[:-1] + s * v)))(zero)
     bend = -vt[:-1].T @ (u[:, :-1].T @ push / size[:-1])
-    along = lambda s: left @ g(w[:-1] + s * v + s**2 / 2 * bend)
+    along = lambda s: left_vector @ g(w[:-1] + s * v + s**2 / 2 * bend)
     second = jax.grad(jax.grad(along))
     # Taylor's coefficients of s^2 and s^3.
     return jnp.abs(second(zero)) / 2 <= SYMMETRIC * jnp.abs(jax.grad(second)(zero)) / 6

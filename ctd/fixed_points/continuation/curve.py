@@ -86,11 +86,11 @@ def along_parameter(w: Array) -> Array:
 
 
 type Corrected = tuple[Int[Array, ""], Float[Array, "curve"], Float[Array, ""]]
-"""Iterations of Newton, a point w, and how far off it is."""
+"""Iterations of Newton, a point w, and its error."""
 
 
 def correct(system: System, w: Array, normal: Array) -> tuple[Array, Array]:
-    """(the curve's point in the plane through w across `normal`, whether Newton found it)."""
+    """(the curve's point in the plane through w across `normal`, True if Newton converged)."""
 
     def miss(now: Array) -> Array:
         return jnp.append(system.residual(now), normal @ (now - w))  # g is (n,), the plane one more
@@ -109,5 +109,5 @@ def correct(system: System, w: Array, normal: Array) -> tuple[Array, Array]:
 
     # At least one iteration: the error of a point that is only just good enough is squared.
     first = newton((jnp.zeros((), jnp.int32), w, off(w)))
-    _, found, left = lax.while_loop(going, newton, first)
-    return found, left <= TOLERANCE
+    _, point, error = lax.while_loop(going, newton, first)
+    return point, error <= TOLERANCE

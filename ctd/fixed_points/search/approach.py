@@ -35,7 +35,7 @@ ENOUGH = 1e-6
 """The approach is over once the next step would gain less than this part of q."""
 
 MOST_IDLE = 6
-"""After more ticks in a row that gain less than ENOUGH of q, or nothing, its rounding is taken to hide what they gain."""
+"""After more ticks in a row that gain less than ENOUGH of q, or nothing, the rounding of q hides any gain."""
 
 
 class Approach(NamedTuple):
@@ -50,8 +50,8 @@ class Approach(NamedTuple):
     """(MEMORY, state) the last steps, the latest at the end."""
     changes: Array
     """(MEMORY, state) of the gradient in these."""
-    known: Array
-    """(MEMORY,) 1 / (step . change); 0 where there is none."""
+    rho: Array
+    """(MEMORY,) 1 / (step . change), the rho of Nocedal & Wright; 0 where there is none."""
     idle: Array
     """Ticks since q last fell."""
     iterations: Array
@@ -68,9 +68,9 @@ class Search(NamedTuple):
     """True once the descent has begun; until then its h and q are those of the approach."""
 
 
-def begin(of: Problems, h: Array) -> Search:
+def begin(problems: Problems, h: Array) -> Search:
     """The search at its start h."""
-    coarse = of.coarse
+    coarse = problems.coarse
     at = h.astype(coarse.longest.dtype)
     q, g = jax.value_and_grad(speed(coarse.step))(at)
     none = jnp.zeros((MEMORY, *at.shape), at.dtype)
@@ -79,22 +79,22 @@ def begin(of: Problems, h: Array) -> Search:
     # The second g holds the place of the first step p, which the next line computes.
     approach = Approach(at, q, g, g, none, none, none[:, 0], zero, zero, over)
     approach = approach._replace(p=_next_step(approach, coarse))
-    like = lambda value: value.astype(h.dtype)
+    cast = lambda value: value.astype(h.dtype)
     nothing = jnp.zeros((0, 0), h.dtype)  # the descent only holds h and q until `_land`
-    descent = lm_init(nothing, h, h, like(q), like(g), like(coarse.longest))
+    descent = lm_init(nothing, h, h, cast(q), cast(g), cast(coarse.longest))
     return Search(approach, descent, jnp.zeros((), bool))
 
 
-def advance(of: Problems, s: Search) -> Search:
+def advance(problems: Problems, s: Search) -> Search:
     """A block of ticks of the approach, if it is not over, then one of the descent, if it has begun.
 
     A loop ends at once if no candidate of the microbatch is in its part. Candidates that began together mostly are in one part.
     """
-    approach = run_block(partial(_tick, of.coarse), BLOCK, lambda s: ~s.over, s.approach)
+    approach = run_block(partial(_tick, problems.coarse), BLOCK, lambda s: ~s.over, s.approach)
     s = s._replace(approach=approach)
-    s = run_block(partial(_land, of.fine), 1, lambda s: ~s.begun, s)
+    s = run_block(partial(_land, problems.fine), 1, lambda s: ~s.begun, s)
     descent = run_block(
-        partial(lm_tick, of.fine),
+        partial(lm_tick, problems.fine),
         LM_BLOCK,
         lambda descent: s.begun & (descent.outcome == RUNNING),
         s.descent,
@@ -103,7 +103,7 @@ def advance(of: Problems, s: Search) -> Search:
 
 
 def _land(fine: Problem, s: Search) -> Search:
-    """The search with the descent where the approach stands; it begins if the approach is over."""
+    """Put the descent where the approach stands; it begins if the approach is over."""
     first, reached = s.descent.start, s.approach.h.astype(s.descent.h.dtype)
     # Where the approach ended at once, the start keeps the digits that float32 would cut off.
     h = jnp.where(s.approach.iterations == 0, first, reached)
@@ -128,18 +128,18 @@ def _tick(coarse: Problem, s: Approach) -> Approach:
     # A pair without positive curvature would make the approximate Hessian indefinite.
     curved = accepted & (along > jnp.finfo(q.dtype).eps * (change @ change))
     push = lambda old, new: jnp.where(curved, jnp.concatenate([old[1:], new[None]]), old)
-    chosen = lambda new, old: jnp.where(accepted, new, old)
+    pick = lambda new, old: jnp.where(accepted, new, old)
     s = s._replace(
-        h=chosen(at, s.h),
-        q=chosen(q, s.q),
-        g=chosen(g, s.g),
+        h=pick(at, s.h),
+        q=pick(q, s.q),
+        g=pick(g, s.g),
         steps=push(s.steps, s.p),
         changes=push(s.changes, change),
         # `push` drops the pair where it is not curved; 1 keeps the division finite there.
-        known=push(s.known, 1 / jnp.where(curved, along, 1)),
+        rho=push(s.rho, 1 / jnp.where(curved, along, 1)),
         idle=jnp.where(s.q - q > ENOUGH * s.q, 0, s.idle + 1),
     )
-    s = s._replace(p=chosen(_next_step(s, coarse), s.p / 2))
+    s = s._replace(p=pick(_next_step(s, coarse), s.p / 2))
     iterations = s.iterations + 1
     over = verdict(s.h, s.q, iterations, coarse) != RUNNING
     # -g.p / 2 is the gain of p by the quadratic model whose Hessian is the inverse of B.
@@ -153,17 +153,17 @@ def _next_step(s: Approach, coarse: Problem) -> Array:
     inverse, last_length = coarse.inverse, jnp.linalg.norm(s.steps[-1])
     near = (last_length > 0) & (last_length <= NEAR * coarse.spread)
     r, parts = -s.g, []
-    # The two loops of algorithm 7.4 (Nocedal & Wright 2006). A pair whose `known` is 0 changes nothing.
+    # The two loops of algorithm 7.4 (Nocedal & Wright 2006). A pair whose `rho` is 0 changes nothing.
     for k in reversed(range(MEMORY)):
-        part = s.known[k] * (s.steps[k] @ r)
+        part = s.rho[k] * (s.steps[k] @ r)
         r = r - part * s.changes[k]
         parts.append(part)
     spread = lambda v: jnp.where(near, inverse @ v, v) if inverse.size else v
     last = s.changes[-1]
     size = last @ spread(last)
     # s.y / y.By, the usual scale of the first guess (Nocedal & Wright 2006, equation 7.20 with B = 1), in the metric B.
-    r = spread(r) * jnp.where(size > 0, 1 / (s.known[-1] * size), 1)
+    r = spread(r) * jnp.where(size > 0, 1 / (s.rho[-1] * size), 1)
     for k, part in zip(range(MEMORY), reversed(parts), strict=True):
-        r = r + s.steps[k] * (part - s.known[k] * (s.changes[k] @ r))
+        r = r + s.steps[k] * (part - s.rho[k] * (s.changes[k] @ r))
     length = jnp.linalg.norm(r)
     return r * jnp.minimum(1, coarse.longest / jnp.maximum(length, jnp.finfo(r.dtype).tiny))

@@ -33,42 +33,42 @@ class Solved(NamedTuple):
     q: jax.Array
     g: jax.Array
     """Gradient of q at h."""
-    seen: jax.Array
+    earlier: jax.Array
     """(state,) an earlier h; one that comes back begins the same rounds again."""
     iterations: jax.Array
     """int32, regions solved."""
     outcome: jax.Array
 
 
-def begin(of: Problems, h: jax.Array) -> Solved:
+def begin(problems: Problems, h: jax.Array) -> Solved:
     """A search at its start."""
     zero = jnp.zeros((), jnp.int32)
     nowhere = jnp.full_like(h, jnp.inf)
-    return _landed(of.fine, Solved(h, h, h[0], h, nowhere, zero, zero), h)
+    return _landed(problems.fine, Solved(h, h, h[0], h, nowhere, zero, zero), h)
 
 
-def advance(of: Problems, s: Solved) -> Solved:
+def advance(problems: Problems, s: Solved) -> Solved:
     """A block of regions."""
-    return run_block(partial(_tick, of.fine), BLOCK, lambda s: s.outcome == RUNNING, s)
+    return run_block(partial(_tick, problems.fine), BLOCK, lambda s: s.outcome == RUNNING, s)
 
 
-def _tick(of: Problem, s: Solved) -> Solved:
+def _tick(problem: Problem, s: Solved) -> Solved:
     """Solve the region of h."""
-    j = jax.jacfwd(of.step)(s.h) - jnp.eye(len(s.h), dtype=s.h.dtype)
-    to = s.h - jnp.linalg.solve(j, of.step(s.h) - s.h)
+    j = jax.jacfwd(problem.step)(s.h) - jnp.eye(len(s.h), dtype=s.h.dtype)
+    to = s.h - jnp.linalg.solve(j, problem.step(s.h) - s.h)
     # Brent's rule (1980): the h that is kept for comparison moves on at powers of two, so that any round is noticed.
     n = s.iterations + 1
     keep = (n & (n - 1)) == 0
-    ahead = s._replace(iterations=n, seen=jnp.where(keep, s.h, s.seen))
-    return _landed(of, ahead, to)
+    ahead = s._replace(iterations=n, earlier=jnp.where(keep, s.h, s.earlier))
+    return _landed(problem, ahead, to)
 
 
-def _landed(of: Problem, s: Solved, h: jax.Array) -> Solved:
+def _landed(problem: Problem, s: Solved, h: jax.Array) -> Solved:
     """The search at h, with its outcome. No state is too far away: the next region may lie anywhere."""
-    q, g = jax.value_and_grad(speed(of.step))(h)
+    q, g = jax.value_and_grad(speed(problem.step))(h)
     # Equal regions give equal ends, but for the rounding of states that differ.
     root = jnp.sqrt(jnp.finfo(h.dtype).eps)
-    again = jnp.max(jnp.abs(h - s.seen)) <= root * jnp.max(jnp.abs(h))
-    outcome = verdict(h, q, s.iterations, of._replace(bound=jnp.asarray(jnp.inf)))
+    again = jnp.max(jnp.abs(h - s.earlier)) <= root * jnp.max(jnp.abs(h))
+    outcome = verdict(h, q, s.iterations, problem._replace(bound=jnp.asarray(jnp.inf)))
     outcome = jnp.where((outcome == RUNNING) & again, LIMIT, outcome).astype(jnp.int32)
     return s._replace(h=h, q=q, g=g, outcome=outcome)

@@ -84,10 +84,10 @@ def verdict(h: Array, q: Array, iterations: Array, limits: Problem) -> Array:
     """The outcome at h; RUNNING while the search goes on."""
     # F(h) - h carries a rounding error of a few eps |h|; below it q means nothing.
     floor = (4 * jnp.finfo(h.dtype).eps) ** 2 * jnp.sum(h * h) / 2
-    lost = ~jnp.isfinite(q) | (jnp.max(jnp.abs(h)) > limits.bound)
+    diverged = ~jnp.isfinite(q) | (jnp.max(jnp.abs(h)) > limits.bound)
     outcome = jnp.where(iterations >= limits.max_iterations, LIMIT, RUNNING)
     outcome = jnp.where(q <= jnp.maximum(limits.q_tol, floor), FIXED, outcome)
-    return jnp.where(lost, DIVERGED, outcome).astype(jnp.int32)
+    return jnp.where(diverged, DIVERGED, outcome).astype(jnp.int32)
 
 
 # --- Levenberg-Marquardt --------------------------------------------------------------------------
@@ -97,7 +97,7 @@ FORCING = 0.5, 1 / 3
 convergence (Dembo et al. 1982)."""
 
 NEAR = 0.02
-"""Length of a step, in units of the candidates' spread, below which what is known of the network preconditions the
+"""Length of a step, in units of the candidates' spread, below which the network's `inverse` preconditions the
 next one."""
 
 TIGHT = 1e-3
@@ -177,7 +177,7 @@ def lm_init(inverse: Array, start: Array, h: Array, q: Array, g: Array, radius: 
     return _begin(s, inverse)
 
 
-def lm_tick(of: Problem, s: Descent) -> Descent:
+def lm_tick(problem: Problem, s: Descent) -> Descent:
     """Try the step p if it is complete, then lengthen the next one by a few Hessian-vector products.
 
     The step p minimises the quadratic model g.p + p.H.p / 2 within |p| <= radius: Levenberg's damped
@@ -198,7 +198,7 @@ def lm_tick(of: Problem, s: Descent) -> Descent:
     same for all candidates, so that it costs one product more, and it halves their number.
     """
     at = jnp.where(s.trying, s.h + s.p, s.h)
-    (q, g), push = jax.linearize(jax.value_and_grad(speed(of.step)), at)
+    (q, g), push = jax.linearize(jax.value_and_grad(speed(problem.step)), at)
     length = jnp.linalg.norm(s.p)
     long = length >= jnp.minimum(s.along_length, s.radius) / 2
     along = jnp.where(long, s.p / length, s.along)
@@ -208,7 +208,7 @@ def lm_tick(of: Problem, s: Descent) -> Descent:
         flatness=jnp.where(long, along @ (g - s.g) / length, s.flatness),
         iterations=s.iterations + 1,
     )
-    tried = _try_step(of, ahead, at, q, g)
+    tried = _try_step(problem, ahead, at, q, g)
     s = jax.tree.map(lambda a, b: jnp.where(s.trying, a, b), tried, s)
 
     def going(carry: tuple[Array, Descent]) -> Array:
@@ -217,13 +217,13 @@ def lm_tick(of: Problem, s: Descent) -> Descent:
 
     def longer(carry: tuple[Array, Descent]) -> tuple[Array, Descent]:
         count, s = carry
-        return count + 1, _lengthen(of, s, push(s.d)[1])
+        return count + 1, _lengthen(problem, s, push(s.d)[1])
 
     # A step that was halved is tried next, and needs no product: `push` is that of h + p, not of h.
     return lax.while_loop(going, longer, (jnp.zeros((), jnp.int32), s))[1]
 
 
-def _lengthen(of: Problem, s: Descent, hd: Array) -> Descent:
+def _lengthen(problem: Problem, s: Descent, hd: Array) -> Descent:
     """Add the direction d to p, given H d."""
     s = s._replace(iterations=s.iterations + 1)
     curvature, dd, pd = s.d @ hd, s.d @ s.d, s.p @ s.d
@@ -240,8 +240,8 @@ def _lengthen(of: Problem, s: Descent, hd: Array) -> Descent:
     decrease = s.decrease + a * s.rz - a * a * curvature / 2
     inside = s.inside & ~outside
 
-    short = jnp.linalg.norm(p) <= POINT_TOL * of.spread
-    forcing = jnp.minimum(FORCING[0], (norm_g / of.spread) ** FORCING[1])
+    short = jnp.linalg.norm(p) <= POINT_TOL * problem.spread
+    forcing = jnp.minimum(FORCING[0], (norm_g / problem.spread) ** FORCING[1])
     # A gain below the rounding of q, mostly in float32, ends the search as a short step does. q = |f|^2 / 2 carries
     # |f| times the rounding of f, which is that of h.
     rounding = eps * jnp.linalg.norm(s.h) * jnp.sqrt(2 * s.q)
@@ -255,8 +255,8 @@ def _lengthen(of: Problem, s: Descent, hd: Array) -> Descent:
     minimum = solved & inside & ((short & (decrease <= TIGHT * s.q)) | invisible)
     falls = stationary & (s.products == 0) & (curvature <= 0)
     outcome = jnp.where(minimum, jnp.where(falls, LIMIT, SLOW), RUNNING)
-    outcome = jnp.where(s.iterations >= of.max_iterations, LIMIT, outcome)
-    z = _precondition(s, of.inverse, r)
+    outcome = jnp.where(s.iterations >= problem.max_iterations, LIMIT, outcome)
+    z = _precondition(s, problem.inverse, r)
     return s._replace(
         p=p,
         r=r,
@@ -271,26 +271,28 @@ def _lengthen(of: Problem, s: Descent, hd: Array) -> Descent:
     )
 
 
-def _try_step(of: Problem, s: Descent, at: Array, q: Array, g: Array) -> Descent:
+def _try_step(problem: Problem, s: Descent, at: Array, q: Array, g: Array) -> Descent:
     """Go to `at`, h + p, if q there agrees with the model, otherwise halve p. g: the gradient of q there."""
     gain = (s.q - q) / s.decrease
     length = jnp.linalg.norm(s.p)
     # 1/4, 3/4 and twice are the usual numbers (Nocedal & Wright 2006, algorithm 4.1).
     wider = jnp.where((gain > 0.75) & ~s.inside, 2 * s.radius, s.radius)
-    radius = jnp.where(gain < 0.25, length / 2, jnp.minimum(wider, of.longest))
+    radius = jnp.where(gain < 0.25, length / 2, jnp.minimum(wider, problem.longest))
     accepted = gain > 1e-4
-    valley = (s.flatness > 0) & (s.inside | (s.radius < of.longest))
+    valley = (s.flatness > 0) & (s.inside | (s.radius < problem.longest))
     boost = jnp.where(valley, jnp.maximum(s.stiffness / s.flatness - 1, 0), 0)
-    near = s.inside & (length <= NEAR * of.spread)
-    moved = _begin(s._replace(h=at, q=q, g=g, radius=radius, boost=boost, near=near), of.inverse)
-    moved = moved._replace(outcome=verdict(at, q, s.iterations, of))
+    near = s.inside & (length <= NEAR * problem.spread)
+    moved = _begin(
+        s._replace(h=at, q=q, g=g, radius=radius, boost=boost, near=near), problem.inverse
+    )
+    moved = moved._replace(outcome=verdict(at, q, s.iterations, problem))
 
     # decrease = -(g.p + p.Hp / 2) gives p.Hp, and so the decrease of p / 2, without a product.
     gp = s.g @ s.p
     php = -2 * (s.decrease + gp)
     # A step below the rounding of h changes nothing.
     stuck = length <= 4 * jnp.finfo(s.h.dtype).eps * jnp.linalg.norm(s.h)
-    outcome = jnp.where(stuck | (s.iterations >= of.max_iterations), LIMIT, RUNNING)
+    outcome = jnp.where(stuck | (s.iterations >= problem.max_iterations), LIMIT, RUNNING)
     halved = s._replace(
         p=s.p / 2,
         decrease=-(gp / 2 + php / 8),
@@ -317,27 +319,29 @@ class Adam(NamedTuple):
     outcome: Array
 
 
-def _moments(of: Problem) -> optax.GradientTransformation:
-    return optax.scale_by_adam(b1=0.9, b2=0.999, eps=of.eps)
+def _moments(problem: Problem) -> optax.GradientTransformation:
+    return optax.scale_by_adam(b1=0.9, b2=0.999, eps=problem.eps)
 
 
 def adam_begin(problems: Problems, h: Array) -> Adam:
-    of = problems.fine
-    q, g = jax.value_and_grad(speed(of.step))(h)
+    problem = problems.fine
+    q, g = jax.value_and_grad(speed(problem.step))(h)
     zero = jnp.zeros((), jnp.int32)
-    return Adam(h, h, q, g, _moments(of).init(h), zero, verdict(h, q, zero, of))
+    return Adam(h, h, q, g, _moments(problem).init(h), zero, verdict(h, q, zero, problem))
 
 
-def adam_advance(of: Problems, s: Adam) -> Adam:
+def adam_advance(problems: Problems, s: Adam) -> Adam:
     """A block of steps."""
-    return run_block(partial(_adam_tick, of.fine), ADAM_BLOCK, lambda s: s.outcome == RUNNING, s)
+    return run_block(
+        partial(_adam_tick, problems.fine), ADAM_BLOCK, lambda s: s.outcome == RUNNING, s
+    )
 
 
-def _adam_tick(of: Problem, s: Adam) -> Adam:
+def _adam_tick(problem: Problem, s: Adam) -> Adam:
     """One step of Adam (Kingma & Ba 2015) on 2 q / n, the mean square over units: eps = 1e-5 was chosen for that scale."""
-    direction, moments = _moments(of).update(s.g * (2 / s.h.shape[0]), s.moments)
-    rate = of.rate * of.decay ** s.iterations.astype(s.h.dtype)
+    direction, moments = _moments(problem).update(s.g * (2 / s.h.shape[0]), s.moments)
+    rate = problem.rate * problem.decay ** s.iterations.astype(s.h.dtype)
     h = s.h - rate * direction
-    q, g = jax.value_and_grad(speed(of.step))(h)
+    q, g = jax.value_and_grad(speed(problem.step))(h)
     iterations = s.iterations + 1
-    return Adam(s.start, h, q, g, moments, iterations, verdict(h, q, iterations, of))
+    return Adam(s.start, h, q, g, moments, iterations, verdict(h, q, iterations, problem))

@@ -5,7 +5,7 @@ from their states pass it by. Newton's method from halfway between two points fi
 
 A search goes down q, and may end at a saddle or a slow point next to a state from which the network itself would go on
 to a stable point. Of a network of 24 random units, 300 searches from states drawn uniformly found 60 points and none
-of the three stable ones. `settled` runs the network from some of its states.
+of the three stable ones. `stable_points` runs the network from some of its states.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def newton_of(f: Map, weights: Weights, x: np.ndarray) -> Newton:
     def newton(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = points.shape[1]
         block = max(1, min(BLOCK, ENTRIES // n**2))
-        found = [(np.zeros(0), np.zeros((0, n)))]
+        blocks = [(np.zeros(0), np.zeros((0, n)))]
         with jax.enable_x64(True):
             for k in range(0, len(points), block):
                 some = points[k : k + block]
                 # Each block has the same shape, so that one program serves all.
                 padded = np.pad(some, ((0, block - len(some)), (0, 0)))
-                size, move = (np.asarray(of) for of in _steps(f, weights, padded, x))
-                found.append((size[: len(some)], move[: len(some)]))
-        sizes, moves = zip(*found, strict=True)
+                size, move = (np.asarray(array) for array in _steps(f, weights, padded, x))
+                blocks.append((size[: len(some)], move[: len(some)]))
+        sizes, moves = zip(*blocks, strict=True)
         return np.concatenate(sizes), np.concatenate(moves)
 
     return newton
@@ -80,11 +80,11 @@ def _steps(
 ) -> tuple[Float[Array, "k"], Float[Array, "k state"]]:
     """|F(h) - h| and Newton's step at each point."""
 
-    def one(h: Float[Array, "state"]) -> tuple[Float[Array, ""], Float[Array, "state"]]:
+    def newton_step(h: Float[Array, "state"]) -> tuple[Float[Array, ""], Float[Array, "state"]]:
         g = lambda h: f(weights, h, x) - h  # of a flow, f is h + dh/dt
         return jnp.linalg.norm(g(h)), -jnp.linalg.solve(jax.jacfwd(g)(h), g(h))
 
-    return jax.vmap(one)(points)
+    return jax.vmap(newton_step)(points)
 
 
 def descend(newton: Newton, starts: np.ndarray, spread: float) -> np.ndarray:
@@ -95,17 +95,17 @@ def descend(newton: Newton, starts: np.ndarray, spread: float) -> np.ndarray:
             break
         size, move = newton(h)
         length = np.linalg.norm(move, axis=1)
-        there = (size <= TOLERANCE * (1 + np.linalg.norm(h, axis=1))) & (length <= CLOSE * spread)
-        ends.append(h[there] + move[there])  # a last step: Newton squares the error
-        going = ~there & np.isfinite(length)  # not finite where dF/dh - 1 is singular
+        arrived = (size <= TOLERANCE * (1 + np.linalg.norm(h, axis=1))) & (length <= CLOSE * spread)
+        ends.append(h[arrived] + move[arrived])  # a last step: Newton squares the error
+        going = ~arrived & np.isfinite(length)  # not finite where dF/dh - 1 is singular
         # 1e-300 keeps a step of length 0 from dividing by 0.
         shortened = np.minimum(1, LONGEST * spread / np.maximum(length[going], 1e-300))
         h = h[going] + move[going] * shortened[:, None]
     return np.concatenate(ends)
 
 
-class Known:
-    """The points of a table, and which ends of Newton's method are none of them.
+class KnownPoints:
+    """The points of a table, by which new ends of Newton's method are recognised.
 
     A fixed point that was found to a coarser tolerance than `tol`, as Newton's first step from it tells, stands for all
     zeros that it may mean: so a line attractor that was searched coarsely, where hundreds of points pass for fixed,
@@ -143,21 +143,21 @@ class Known:
         self._taken = np.concatenate([self._taken, points])
 
 
-def between(known: Known, most: int) -> np.ndarray:
-    """(m, n) further fixed points, found from halfway between two of the known exact ones or of those found so.
+def between(known_points: KnownPoints, most: int) -> np.ndarray:
+    """(m, n) further fixed points, reached from halfway between two of the known exact ones or of those reached so.
 
     They are known from then on. most: starts.
     """
-    n_known, n = known.exact.shape
+    n_known, n = known_points.exact.shape
     most, tried = min(most, int(WORK / n**3)), 0
-    while most > 0 and len(starts := _halfway(known.exact, tried, most)):
+    while most > 0 and len(starts := _halfway(known_points.exact, tried, most)):
         most -= len(starts)
-        fresh = known.beyond(starts)
+        fresh = known_points.beyond(starts)
         if not len(fresh):
             break
-        tried = len(known.exact)
-        known.add(fresh)
-    return known.exact[n_known:]
+        tried = len(known_points.exact)
+        known_points.add(fresh)
+    return known_points.exact[n_known:]
 
 
 def _halfway(points: np.ndarray, tried: int, most: int) -> np.ndarray:
@@ -171,8 +171,13 @@ def _halfway(points: np.ndarray, tried: int, most: int) -> np.ndarray:
     return (points[i[near]] + points[j[near]]) / 2
 
 
-def settled(
-    f: Map, weights: Weights, x: np.ndarray, known: Known, states: np.ndarray, steps: int
+def stable_points(
+    f: Map,
+    weights: Weights,
+    x: np.ndarray,
+    known_points: KnownPoints,
+    states: np.ndarray,
+    steps: int,
 ) -> np.ndarray:
     """(m, n) stable points of f(weights, h, x) to which `steps` steps lead from states (k, n). None was known; they are from then on."""
     n = states.shape[1]
@@ -181,13 +186,13 @@ def settled(
         ends, moved = (np.asarray(v) for v in _run(f, weights, some, x, steps))
     # What is nearest to rest comes first, since the first row leads in `cover`.
     order = np.argsort(moved, kind="stable")  # NaN last
-    ends = known.new(ends[order[np.isfinite(moved[order])]])
-    starts = ends[np.unique(cover(ends, TOGETHER * known.spread))][: int(WORK / n**3)]
-    points = known.beyond(starts)
+    ends = known_points.new(ends[order[np.isfinite(moved[order])]])
+    starts = ends[np.unique(cover(ends, TOGETHER * known_points.spread))][: int(WORK / n**3)]
+    points = known_points.beyond(starts)
     at = linear.derivatives(f, weights, points, np.tile(x, (len(points), 1)))
     modes = linear.growth(np.linalg.eigvals(at.dh))
     stable = points[(modes == linear.DECAYS).all(axis=1)]  # Newton may have gone to a saddle
-    known.add(stable)
+    known_points.add(stable)
     return stable
 
 
@@ -201,11 +206,11 @@ def _run(
 ) -> tuple[Float[Array, "k state"], Float[Array, "k"]]:
     """(the states after the steps, |F(h) - h| there)."""
 
-    def one(h: Float[Array, "state"]) -> tuple[Float[Array, "state"], Float[Array, ""]]:
+    def run_state(h: Float[Array, "state"]) -> tuple[Float[Array, "state"], Float[Array, ""]]:
         h = lax.fori_loop(0, steps, lambda _, h: f(weights, h, x), h)
         return h, jnp.linalg.norm(f(weights, h, x) - h)
 
-    return jax.vmap(one)(states)
+    return jax.vmap(run_state)(states)
 
 
 def with_missed(
@@ -223,30 +228,30 @@ def with_missed(
     weights, spread = as_weights(shared.weights, "float64"), float(shared.spread)
     newton, fixed = newton_of(f, weights, x), table["outcome"] == FIXED
     points = table["point"]
-    known = Known(newton, points[fixed], points[~fixed], spread, options.unique_tol)
+    known_points = KnownPoints(newton, points[fixed], points[~fixed], spread, options.unique_tol)
     more: dict[str, np.ndarray] = {}
     if steps:
-        more["settled"] = settled(f, weights, x, known, states, steps)
+        more["settled"] = stable_points(f, weights, x, known_points, states, steps)
     if options.between:
-        found = between(known, options.between)
+        extra = between(known_points, options.between)
         # Newton, unlike descent and the network itself, may leave the region of the states.
-        near = nearest_distance(found, states) <= options.outlier_tol * spread
-        more["between points"] = found[near]
-    for origin, found in more.items():
-        kept = found[: options.max_points - len(table["q"])]
+        near = nearest_distance(extra, states) <= options.outlier_tol * spread
+        more["between points"] = extra[near]
+    for origin, extra in more.items():
+        selected = extra[: options.max_points - len(table["q"])]
         # `n_unique` counts also the points that the table has no room for.
-        table = table | {"n_unique": table["n_unique"] + len(found)}
-        if not len(kept):
+        table = table | {"n_unique": table["n_unique"] + len(extra)}
+        if not len(selected):
             continue
-        none = np.zeros(len(kept))
+        none = np.zeros(len(selected))
         new = {
-            "point": kept,
-            "outcome": np.full(len(kept), FIXED),
-            "q": newton(kept)[0] ** 2 / 2,
-            "origin": np.full(len(kept), origin),
+            "point": selected,
+            "outcome": np.full(len(selected), FIXED),
+            "q": newton(selected)[0] ** 2 / 2,
+            "origin": np.full(len(selected), origin),
             "count": none.astype(int),
             "search_share": none,
-            "constant_input": np.tile(x, (len(kept), 1)),
+            "constant_input": np.tile(x, (len(selected), 1)),
         }
         table |= {name: np.concatenate([table[name], values]) for name, values in new.items()}
     order = np.argsort(table["outcome"], kind="stable")  # fixed points before slow ones

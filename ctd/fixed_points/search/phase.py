@@ -30,10 +30,10 @@ def zero_line(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, 
     corners = corners[above.any(axis=1) & ~above.all(axis=1)]
     first, second = corners, np.roll(corners, -1, axis=1)
     crosses = (first[..., 2] > 0) != (second[..., 2] > 0)  # two sides of each triangle
-    one, other = first[crosses], second[crosses]
-    share = one[:, 2] / (one[:, 2] - other[:, 2])
-    found = (one + share[:, None] * (other - one))[:, :2].reshape(-1, 2, 2)
-    return found[..., 0], found[..., 1]
+    start, end = first[crosses], second[crosses]
+    share = start[:, 2] / (start[:, 2] - end[:, 2])
+    segments = (start + share[:, None] * (end - start))[:, :2].reshape(-1, 2, 2)
+    return segments[..., 0], segments[..., 1]
 
 
 def phase(
@@ -44,10 +44,10 @@ def phase(
     x is the constant input of the first of them.
     """
     x_there = np.asarray(reduced["constant_input"], float)[rows[0]]
-    of = f"the input {x_there.tolist()} of point {rows[0]}" if len(x_there) else "no input"
+    input_text = f"the input {x_there.tolist()} of point {rows[0]}" if len(x_there) else "no input"
     points = np.asarray(reduced["point"], float)
-    shown = np.concatenate([states.reshape(-1, 2), points[rows]])
-    low, high = shown.min(axis=0), shown.max(axis=0)
+    in_view = np.concatenate([states.reshape(-1, 2), points[rows]])
+    low, high = in_view.min(axis=0), in_view.max(axis=0)
     margin = 0.15 * np.where(high > low, high - low, 1)
     x, y = (np.linspace(low[k] - margin[k], high[k] + margin[k], GRID) for k in (0, 1))
     grid = np.stack(np.meshgrid(x, y), axis=-1)
@@ -66,7 +66,11 @@ def phase(
         text = [f"point {row}: {sort.label}" for row in sort.rows]
         layers.append(sort.marks(points, text, hue=2))
     return Plot(
-        "Phase portrait", layers, Axis("h1"), Axis("h2"), note=f"Nullclines and flow at {of}."
+        "Phase portrait",
+        layers,
+        Axis("h1"),
+        Axis("h2"),
+        note=f"Nullclines and flow at {input_text}.",
     )
 
 

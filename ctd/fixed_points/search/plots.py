@@ -7,7 +7,7 @@ import numpy as np
 from ctd.fixed_points import linear
 from ctd.fixed_points.line import line
 from ctd.fixed_points.network import step_of
-from ctd.fixed_points.pictures import ROUNDING, Part, named, parts, unit_circle
+from ctd.fixed_points.pictures import ROUNDING, Part, input_text, parts, unit_circle
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.phase import phase
 from ctd.fixed_points.search.portrait import N_TRIALS, Portrait, portrait, sorts
@@ -18,8 +18,8 @@ from ctd.words import count, number
 
 N_SPECTRA = 40
 """Eigenvalues are drawn of at most so many points, those with the most searches."""
-LEAST, OWN = 20, 2
-"""Points are drawn as a chain if they form a line or ring, or if there are LEAST or more, of which half have at most OWN searches."""
+LEAST, FEW_SEARCHES = 20, 2
+"""Points are drawn as a chain if they form a line or ring, or if there are LEAST or more, of which half have at most FEW_SEARCHES searches."""
 N_STATES = 2000
 """Largest number of candidate states that are drawn if they do not form trials."""
 
@@ -31,83 +31,83 @@ def plots(group: Group) -> list[Plot]:
     ends = _q_of_candidates(group.results)
     if len(group.reduced.get("point", ())) == 0:
         return [ends]
-    seen, some = portrait(group), parts(group.reduced["constant_input"], "points")
-    space = [_spaces(group, seen, part, [(0, 1), (0, 2)]) for part in some]
+    view, some = portrait(group), parts(group.reduced["constant_input"], "points")
+    space = [_spaces(group, view, part, [(0, 1), (0, 2)]) for part in some]
     first = [plot for views in space for plot in views[:1]]
     others = [plot for views in space for plot in views[1:]]
-    chains = [plot for part in some for plot in _chain(seen, part)]
-    spectra = [_spectra(seen, part) for part in some]
+    chains = [plot for part in some for plot in _chain(view, part)]
+    spectra = [_spectra(view, part) for part in some]
     main = [*first, *chains, *spectra] if len(some) == 1 else [*first, *spectra, *chains]
-    return [*main, *others, _shares(seen), ends]
+    return [*main, *others, _shares(view), ends]
 
 
 def _spaces(
-    group: Group, seen: Portrait, part: Part, pairs: Sequence[tuple[int, int]]
+    group: Group, view: Portrait, part: Part, pairs: Sequence[tuple[int, int]]
 ) -> list[Plot]:
     """The phase portrait of a network with two state variables; of others, these pairs of components."""
     network = group.shared
     if network.states.shape[-1] == 2 and len(part.rows):
         f = step_of(network, group.inputs.time)
         step = lambda h, x: f(network.weights, h, x)
-        return [phase(step, network.states, seen.reduced, part.rows)]
-    texts = _texts(seen)
-    return [_space(seen, part, texts, *pair) for pair in pairs if _varies(seen, *pair)]
+        return [phase(step, network.states, view.reduced, part.rows)]
+    texts = _texts(view)
+    return [_space(view, part, texts, *pair) for pair in pairs if _varies(view, *pair)]
 
 
-def _varies(seen: Portrait, *components: int) -> bool:
+def _varies(view: Portrait, *components: int) -> bool:
     """Tell if there are these components and each has a part of the variance beyond rounding."""
-    return max(components) < len(seen.share) and bool(
-        (seen.share[list(components)] > ROUNDING).all()
+    return max(components) < len(view.share) and bool(
+        (view.share[list(components)] > ROUNDING).all()
     )
 
 
-def _space(seen: Portrait, part: Part, texts: list[str], first: int, second: int) -> Plot:
+def _space(view: Portrait, part: Part, texts: list[str], first: int, second: int) -> Plot:
     """Trials and points in two of the principal components of the states. texts: of the points."""
-    layers: list[Layer] = [_states(seen, first, second)]
-    where = seen.project(seen.reduced["point"])
-    size = np.asarray(seen.reduced["search_share"], float)
-    for sort in sorts(seen.reduced, part.rows):
-        looks = {"colour": seen.at_points[sort.rows], "size": size[sort.rows]}
+    layers: list[Layer] = [_states(view, first, second)]
+    places = view.project(view.reduced["point"])
+    size = np.asarray(view.reduced["search_share"], float)
+    for sort in sorts(view.reduced, part.rows):
+        looks = {"colour": view.at_points[sort.rows], "size": size[sort.rows]}
         layers.append(
-            sort.marks(where[:, [first, second]], [texts[row] for row in sort.rows], **looks)
+            sort.marks(places[:, [first, second]], [texts[row] for row in sort.rows], **looks)
         )
-    axis = lambda k: Axis(component(seen.share, k))
+    axis = lambda k: Axis(component(view.share, k))
     return Plot(
         f"State space, components {first + 1} and {second + 1}{part.at}",
         layers,
         axis(first),
         axis(second),
-        seen.scale,
+        view.scale,
         note="Area of a point: share of the searches that ended there. Hollow: unstable; diamond: slow."
         + part.together,
         areas="search share",
     )
 
 
-def _states(seen: Portrait, first: int, second: int) -> Layer:
+def _states(view: Portrait, first: int, second: int) -> Layer:
     """Trials as lines; if the states form none, points."""
-    if seen.states.shape[1] > 1:  # a list of states is stored as trials of one step
-        some = seen.states[:N_TRIALS]
-        path = seen.project(some)
-        shade = np.stack([seen.colour(trial) for trial in some])
+    if view.states.shape[1] > 1:  # a list of states is stored as trials of one step
+        some = view.states[:N_TRIALS]
+        path = view.project(some)
+        shade = np.stack([view.colour(trial) for trial in some])
         return Lines(path[..., first], path[..., second], "trials", colour=shade, faint=True)
-    some = seen.states[:N_STATES, 0]
-    path = seen.project(some)
-    return Points(path[:, first], path[:, second], "states", colour=seen.colour(some))
+    some = view.states[:N_STATES, 0]
+    path = view.project(some)
+    return Points(path[:, first], path[:, second], "states", colour=view.colour(some))
 
 
-def _chain(seen: Portrait, part: Part) -> list[Plot]:
-    """The readout of points against their place along the chain that `line` makes of them; [] where they form none."""
+def _chain(view: Portrait, part: Part) -> list[Plot]:
+    """The readout of points against their place along the chain that `line` makes of them; [] if they form none."""
     names = ("point", "residual", "eigenvalue", "right", "left", "input_jacobian", "outlier", "output")  # fmt: skip
-    table = {name: np.asarray(seen.reduced[name])[part.rows] for name in names}
+    table = {name: np.asarray(view.reduced[name])[part.rows] for name in names}
     if (~table["outlier"]).sum() < 3 or part.together:
         return []
-    chain = line(table, time="continuous" if seen.flow else "steps")
-    own = np.median(np.asarray(seen.reduced["count"])[part.rows]) <= OWN
-    if chain.objections and not (own and len(part.rows) >= LEAST):
+    chain = line(table, time="continuous" if view.flow else "steps")
+    few_searches = np.median(np.asarray(view.reduced["count"])[part.rows]) <= FEW_SEARCHES
+    if chain.objections and not (few_searches and len(part.rows) >= LEAST):
         return []
-    along, texts = chain.places(table["point"]), _texts(seen)
-    members = np.concatenate([chain.rows, chain.beside])
+    along, texts = chain.places(table["point"]), _texts(view)
+    members = np.concatenate([chain.rows, chain.nearby])
     is_member = np.isin(np.arange(len(along)), members) & (not chain.objections)
     layers: list[Layer] = []
     for name, rows, faint in (
@@ -119,7 +119,7 @@ def _chain(seen: Portrait, part: Part) -> list[Plot]:
             layers.append(
                 Points(
                     along[rows],
-                    seen.at_points[key],
+                    view.at_points[key],
                     f"{name} ({len(rows):,})",
                     faint=faint,
                     text=[texts[row] for row in key],
@@ -127,16 +127,16 @@ def _chain(seen: Portrait, part: Part) -> list[Plot]:
                 )
             )
     title, note = f"Along the chain{part.at}", f"{chain.summary}."
-    axes = Axis("place along the chain"), Axis(seen.scale.label)
+    axes = Axis("place along the chain"), Axis(view.scale.label)
     return [Plot(title, layers, *axes, note=note[0].upper() + note[1:])]
 
 
-def _texts(seen: Portrait) -> list[str]:
+def _texts(view: Portrait) -> list[str]:
     """The hover text of each point."""
-    reduced = seen.reduced
-    leading = "Re λ" if seen.flow else "|λ|"
+    reduced = view.reduced
+    leading = "Re λ" if view.flow else "|λ|"
     inputs = np.asarray(reduced["constant_input"], float)
-    at = [f", {named(x)}" if seen.several else "" for x in inputs]
+    at = [f", {input_text(x)}" if view.several else "" for x in inputs]
     return [
         f"point {k}{at[k]}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
         f"q {reduced['q'][k]:.2g}, leading {leading} {number(reduced['leading'][k])}\n"
@@ -145,54 +145,54 @@ def _texts(seen: Portrait) -> list[str]:
     ]
 
 
-def _spectra(seen: Portrait, part: Part) -> Plot:
+def _spectra(view: Portrait, part: Part) -> Plot:
     """Eigenvalues of the linearisation in the complex plane."""
-    reduced, at_points = seen.reduced, seen.at_points
+    reduced, at_points = view.reduced, view.at_points
     # The points with the most searches, back in the order of the table.
     most = np.argsort(-np.asarray(reduced["count"])[part.rows], kind="stable")[:N_SPECTRA]
-    shown = np.sort(part.rows[most])
-    values = np.asarray(reduced["eigenvalue"])[shown]
-    tau = np.asarray(reduced["time_constant"])[shown]
+    point_rows = np.sort(part.rows[most])
+    values = np.asarray(reduced["eigenvalue"])[point_rows]
+    tau = np.asarray(reduced["time_constant"])[point_rows]
     point, mode = (index.ravel() for index in np.indices(values.shape))
     flat, tau = values.ravel(), tau.ravel()  # as `point` and `mode` number them
     text = [
-        f"point {shown[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {number(abs(v))}\n"
-        f"time constant {t:.3g} {'units of time' if seen.flow else 'steps'}"
+        f"point {point_rows[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {number(abs(v))}\n"
+        f"time constant {t:.3g} {'units of time' if view.flow else 'steps'}"
         for p, m, v, t in zip(point, mode, flat, tau, strict=True)
     ]
-    border, note = _border(values, seen.flow)
+    border, note = _border(values, view.flow)
     layers: list[Layer] = [border]
-    slow = np.asarray(reduced["kind"])[shown] == "slow"
-    grows = linear.growth(values, slow, seen.flow).ravel()
-    for name, how, hollow in (
+    slow = np.asarray(reduced["kind"])[point_rows] == "slow"
+    grows = linear.growth(values, slow, view.flow).ravel()
+    for name, sign, hollow in (
         ("decays", linear.DECAYS, False),
         ("marginal", linear.NEITHER, False),
         ("grows", linear.GROWS, True),
     ):
-        rows = np.flatnonzero(grows == how)
+        rows = np.flatnonzero(grows == sign)
         if len(rows):
             layers.append(
                 Points(
                     flat.real[rows],
                     flat.imag[rows],
                     f"{name} ({len(rows):,})",
-                    colour=at_points[shown[point[rows]]],
-                    marker="diamond" if how == linear.NEITHER else "circle",
+                    colour=at_points[point_rows[point[rows]]],
+                    marker="diamond" if sign == linear.NEITHER else "circle",
                     hollow=hollow,
                     # Most modes decay: small dots let the others be seen.
-                    size=np.full(len(rows), 0.005 if how == linear.DECAYS else 0.02),
+                    size=np.full(len(rows), 0.005 if sign == linear.DECAYS else 0.02),
                     text=[text[row] for row in rows],
-                    key=shown[point[rows]],
+                    key=point_rows[point[rows]],
                 )
             )
-    if len(shown) < len(part.rows):
-        note += f" The {len(shown)} of {len(part.rows)} points with the most searches."
+    if len(point_rows) < len(part.rows):
+        note += f" The {len(point_rows)} of {len(part.rows)} points with the most searches."
     title, note = f"Spectra of the linearisation{part.at}", note + part.together
-    return Plot(title, layers, Axis("Re λ"), Axis("Im λ"), seen.scale, equal=True, note=note)
+    return Plot(title, layers, Axis("Re λ"), Axis("Im λ"), view.scale, equal=True, note=note)
 
 
 def _border(values: np.ndarray, flow: bool) -> tuple[Lines, str]:
-    """(where modes neither decay nor grow, in words)."""
+    """(the line on which modes neither decay nor grow, a sentence about it)."""
     if flow:
         height = np.abs(values.imag).max(initial=0) or 1.0  # real modes need no height
         axis = Lines(np.zeros(2), np.array([-height, height]), "imaginary axis", faint=True)
@@ -204,9 +204,9 @@ def _border(values: np.ndarray, flow: bool) -> tuple[Lines, str]:
     )
 
 
-def _shares(seen: Portrait) -> Plot:
+def _shares(view: Portrait) -> Plot:
     """The share of the candidates that ended at each point, largest first."""
-    reduced, texts = seen.reduced, _texts(seen)
+    reduced, texts = view.reduced, _texts(view)
     share = np.asarray(reduced["search_share"], float)
     order = np.argsort(-share, kind="stable")[:60]
     layers: list[Layer] = []
@@ -217,7 +217,7 @@ def _shares(seen: Portrait) -> Plot:
             text = [texts[row] for row in at]
             layers.append(Bars(places - 0.4, places + 0.4, share[at], label, text=text, key=at))
     note = "" if len(share) <= 60 else f"The largest 60 of {len(share):,} points. "
-    note += "Shares of the searches with the point's own constant input." if seen.several else ""
+    note += "Shares of the searches with the point's own constant input." if view.several else ""
     return Plot(
         "Search shares",
         layers,

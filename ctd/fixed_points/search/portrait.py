@@ -72,9 +72,16 @@ def _first_output(shared: Network) -> Callable[[np.ndarray], np.ndarray]:
 def sorts(reduced: Columns, rows: np.ndarray) -> list[Sort]:
     """Each sort of point that occurs among these rows."""
     kind, stability = (np.asarray(reduced[name])[rows] for name in ("kind", "stability"))
-    found = []
-    for how in ("stable", "marginal", "unstable"):
-        for what in ("fixed", "slow"):
-            here = rows[(kind == what) & (stability == how)]
-            found.append(Sort(f"{what}, {how}", here, what == "slow", how == "unstable"))
-    return [sort for sort in found if len(sort.rows)]
+    every_sort = []
+    for stability_name in ("stable", "marginal", "unstable"):
+        for kind_name in ("fixed", "slow"):
+            sort_rows = rows[(kind == kind_name) & (stability == stability_name)]
+            every_sort.append(
+                Sort(
+                    f"{kind_name}, {stability_name}",
+                    sort_rows,
+                    kind_name == "slow",
+                    stability_name == "unstable",
+                )
+            )
+    return [sort for sort in every_sort if len(sort.rows)]

@@ -1,4 +1,4 @@
-"""Where searches start: at the candidates, which are states of trials or of a file; on a segment between two; or in a region."""
+"""The starts of searches: at candidates, which are states of trials or of a file; on a segment between two; or in a region."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ well enough to stretch them further."""
 def load(inputs: View[FixedPoint]) -> Network:
     """The network, its candidates as its states, and the inverse that `lm` uses. Raises ValueError."""
     network = _with_candidates(inputs)
-    found = cell_of(network)
-    pieces = found.pieces if isinstance(found, Cell) else None
+    cell = cell_of(network)
+    pieces = cell.pieces if isinstance(cell, Cell) else None
     for field, value in (("method", "exact"), ("region", "linear")):
         if pieces is None and getattr(inputs, field) == value:
             fits = [name for name in (*CELLS, *FORMS) if get_cell(name).pieces is not None]
@@ -42,10 +42,10 @@ def load(inputs: View[FixedPoint]) -> Network:
                 f"{field}: {value} given, but cell {next(iter(network.cell))} is not linear by pieces, as "
                 f"{', '.join(fits)} are; give another {field}"
             )
-    if inputs.method != "lm" or not isinstance(found, Cell):
+    if inputs.method != "lm" or not isinstance(cell, Cell):
         return network
     f = step_of(network, inputs.time)
-    return with_inverse(network, f, np.zeros(found.infer(network.weights)[1]))  # any x would do
+    return with_inverse(network, f, np.zeros(cell.infer(network.weights)[1]))  # any x would do
 
 
 def _with_candidates(inputs: View[FixedPoint]) -> Network:
@@ -69,11 +69,11 @@ def with_inverse(network: Network, f: Map, x: ArrayLike) -> Network:
     squares = np.asarray(_squares(f, network.weights, some, np.asarray(x, states.dtype)), float)
     squares = squares[np.isfinite(squares).all(axis=(1, 2))]  # F may lack a derivative somewhere
     mean = squares.sum(axis=0) / max(1, len(squares))
-    added = REGULAR * np.trace(mean) / len(mean)
+    ridge = REGULAR * np.trace(mean) / len(mean)
     # `not >`, since NaN must return here, too.
-    if not added > 0:
+    if not ridge > 0:
         return network
-    inverse = np.linalg.inv(mean + added * np.eye(len(mean)))  # in float64, then rounded
+    inverse = np.linalg.inv(mean + ridge * np.eye(len(mean)))  # in float64, then rounded
     return network._replace(inverse=on_host(inverse, states.dtype))
 
 
@@ -94,7 +94,7 @@ def _squares(
 def draw_start(
     static: View[FixedPoint], network: Network, traced: Values[FixedPoint], key: Array
 ) -> tuple[Float[Array, "state"], Bool[Array, ""]]:
-    """(the start of a search, whether it lies in the region): candidate `traced.candidate`, modulo their number; plus noise.
+    """(the start of a search, True if it was drawn in the region): candidate `traced.candidate`, modulo their number; plus noise.
 
     With probability `mix` the start lies on the segment to another state drawn at random: halfway in half
     of the cases, else at a uniformly drawn place. Where there is a region, it lies in that with probability `anywhere`.
@@ -102,10 +102,10 @@ def draw_start(
     states = network.states.reshape(-1, network.states.shape[-1])
     # Both keys draw always, so that a sweep over `mix` or `noise` leaves the other's draws as they were.
     key_choice, key_noise = jax.random.split(key)
-    chosen, halfway, share, other = jax.random.uniform(key_choice, (4,), states.dtype)
+    mix_draw, halfway, share, other = jax.random.uniform(key_choice, (4,), states.dtype)
     h = state_of(network, traced.candidate)
     to = states[jnp.minimum((other * len(states)).astype(jnp.int32), len(states) - 1)] - h
-    share = jnp.where(chosen < traced.mix, jnp.where(halfway < 0.5, 0.5, share), 0)
+    share = jnp.where(mix_draw < traced.mix, jnp.where(halfway < 0.5, 0.5, share), 0)
     noise: Array = traced.noise * jax.random.normal(key_noise, h.shape, states.dtype)
     at = h + share.astype(states.dtype) * to + noise
     if static.region == "none":

@@ -23,7 +23,7 @@ N_AXES = 3
 """Principal axes of the states that the pictures need."""
 
 ROUNDING = 1e-6
-"""What |h_i| may exceed a cell's bound by."""
+"""Excess over a cell's bound that |h_i| may have by rounding."""
 
 NEAR = 0.5
 """A point lies near the candidate states if one is within this, in units of their spread. On a line attractor the points of
@@ -136,19 +136,19 @@ def reduce(
 
 def _ends(inputs: View[FixedPoint], results: Columns, unique_tol: float) -> list[Ends]:
     """The ends of the searches at each input, in the order in which inputs appear."""
-    found: dict[bytes, Ends] = {}
+    ends_by_input: dict[bytes, Ends] = {}
     names = ["outcome", "q", "constant_input", "point"]
     if inputs.region != "none":
         names.append("anywhere_start")
     for block in blocks(results, names):
         for x, members in by_input(np.asarray(block["constant_input"], float)):
             basins = Basins(unique_tol, block["point"].shape[1])
-            found.setdefault(x.tobytes(), Ends(x, basins)).add(block, members)
-    return list(found.values())
+            ends_by_input.setdefault(x.tobytes(), Ends(x, basins)).add(block, members)
+    return list(ends_by_input.values())
 
 
 def _warn_of_pooled(columns: Columns) -> None:
-    """Warn of swept settings of searches, such as tolerances, all of whose values go into one table of points."""
+    """Warn if settings of searches, such as tolerances, are swept: the points of all their values go into one table."""
     apart = {"item", "candidate", "x"}
     swept = [n for n in columns if n not in apart and len(np.unique(np.asarray(columns[n]))) > 1]
     if swept:
@@ -228,8 +228,8 @@ def _linearise(
         "jacobian": d.dh,
         "input_jacobian": d.dx,
         "eigenvalue": m.eigenvalues,
-        "right": m.right,
-        "left": m.left,
+        "right": m.right_vectors,
+        "left": m.left_vectors,
         "time_constant": tau,
         "frequency": frequency,
     }

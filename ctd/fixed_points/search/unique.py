@@ -1,4 +1,4 @@
-"""Tell which ends of the searches are the same point; on the host, with NumPy and SciPy."""
+"""Merge the ends of the searches that are the same point; on the host, with NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def cover(points: np.ndarray, tol: float) -> np.ndarray:
         if leader[row] < 0:
             lead(row)
     # One call for all rows costs as much as a hundred calls for one: it finds the rows that have no neighbour.
-    rest = np.flatnonzero(leader < 0)
-    apart = tree.query(projected[rest], k=[2], distance_upper_bound=reach)[0][:, 0]
-    leader[rest[np.isinf(apart)]] = rest[np.isinf(apart)]
-    for row in rest.tolist():
+    leaderless = np.flatnonzero(leader < 0)
+    apart = tree.query(projected[leaderless], k=[2], distance_upper_bound=reach)[0][:, 0]
+    leader[leaderless[np.isinf(apart)]] = leaderless[np.isinf(apart)]
+    for row in leaderless.tolist():
         if leader[row] < 0:
             lead(row)
     return leader
@@ -66,9 +66,9 @@ class Basins:
         self._tol, self._near = tol, tol / 4
         self._axes = np.zeros((n, 0))
         self._leaders = np.zeros((0, n))
-        whole = np.zeros(0, int)
+        empty = np.zeros(0, int)
         # Of each leader: its best member, how many it has, and their lowest origin.
-        self._best = {"point": self._leaders, "outcome": whole, "q": np.zeros(0), "count": whole, "origin": whole}  # fmt: skip
+        self._best = {"point": self._leaders, "outcome": empty, "q": np.zeros(0), "count": empty, "origin": empty}  # fmt: skip
 
     def add(
         self,
@@ -88,13 +88,13 @@ class Basins:
             self._axes = principal_axes(points, N_COMPONENTS)
         leader = self._find(points)
         fresh = np.flatnonzero(leader < 0)
-        first, which = np.unique(cover(points[fresh], self._near), return_inverse=True)
-        leader[fresh] = len(self._leaders) + which
+        first, group = np.unique(cover(points[fresh], self._near), return_inverse=True)
+        leader[fresh] = len(self._leaders) + group
         led = fresh[first]
         self._leaders = np.concatenate([self._leaders, points[led]])
-        given = {"point": points, "outcome": outcome, "q": q, "count": np.zeros_like(leader), "origin": origin}  # fmt: skip
+        ends = {"point": points, "outcome": outcome, "q": q, "count": np.zeros_like(leader), "origin": origin}  # fmt: skip
         best = self._best = {
-            name: np.concatenate([values, given[name][led]]) for name, values in self._best.items()
+            name: np.concatenate([values, ends[name][led]]) for name, values in self._best.items()
         }
         best["count"] += np.bincount(leader, minlength=len(self._leaders))
         np.minimum.at(best["origin"], leader, origin)
@@ -102,13 +102,13 @@ class Basins:
         same = outcome[row] == best["outcome"][joined]
         better = (outcome[row] < best["outcome"][joined]) | (same & (q[row] < best["q"][joined]))
         for name in ("point", "outcome", "q"):
-            best[name][joined[better]] = given[name][row[better]]
+            best[name][joined[better]] = ends[name][row[better]]
 
     def _find(self, points: np.ndarray) -> np.ndarray:
         """The number of a leader within tol / 4 of each point; -1 where there is none."""
-        found = np.full(len(points), -1)
+        numbers = np.full(len(points), -1)
         if not len(self._leaders):
-            return found
+            return numbers
         projected, leaders = points @ self._axes, self._leaders @ self._axes
         # The margin is that of `cover`.
         reach = self._near * (1 + 1e-9) + 1e-12 * np.abs(projected).max()
@@ -117,25 +117,25 @@ class Basins:
         near = np.flatnonzero(nearest < len(leaders))
         apart = points[near] - self._leaders[nearest[near]]
         hit = np.linalg.norm(apart, axis=1) <= self._near
-        found[near[hit]] = nearest[near[hit]]
+        numbers[near[hit]] = nearest[near[hit]]
         # The leader nearest in the projection is too far in the full space: try the others in reach.
         for row in near[~hit]:
             others = np.asarray(tree.query_ball_point(projected[row], reach))
             distance = np.linalg.norm(self._leaders[others] - points[row], axis=1)
             if distance.min() <= self._near:
-                found[row] = others[np.argmin(distance)]
-        return found
+                numbers[row] = others[np.argmin(distance)]
+        return numbers
 
     def points(self) -> dict[str, np.ndarray]:
         """The distinct points of the ends so far, by outcome, then by decreasing count, then by q: point, outcome, q, count, origin."""
         order = np.lexsort((self._best["q"], self._best["outcome"]))
         ends = {name: values[order] for name, values in self._best.items()}
-        first, which = np.unique(cover(ends["point"], self._tol), return_inverse=True)
-        found = {name: values[first] for name, values in ends.items()}
-        found["count"] = np.bincount(which, ends["count"], len(first)).astype(int)
-        np.minimum.at(found["origin"], which.ravel(), ends["origin"])
-        by = np.lexsort((found["q"], -found["count"], found["outcome"]))
-        return {name: values[by] for name, values in found.items()}
+        first, group = np.unique(cover(ends["point"], self._tol), return_inverse=True)
+        merged = {name: values[first] for name, values in ends.items()}
+        merged["count"] = np.bincount(group, ends["count"], len(first)).astype(int)
+        np.minimum.at(merged["origin"], group.ravel(), ends["origin"])
+        by = np.lexsort((merged["q"], -merged["count"], merged["outcome"]))
+        return {name: values[by] for name, values in merged.items()}
 
 
 def by_input(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -167,15 +167,15 @@ class Ends:
 
     def table(self, max_points: int, origins: tuple[str, ...]) -> dict[str, np.ndarray]:
         """The distinct points; if there are more than `max_points`, those with the largest basins. origins: their names."""
-        found = self.basins.points()
+        points = self.basins.points()
         # The largest basins, back in the order of outcome, size and q.
-        kept = np.sort(np.argsort(-found["count"], kind="stable")[:max_points])
-        table = {name: values[kept] for name, values in found.items()}
+        largest = np.sort(np.argsort(-points["count"], kind="stable")[:max_points])
+        table = {name: values[largest] for name, values in points.items()}
         return table | {
             "origin": np.asarray(origins)[table["origin"]],
             "search_share": table["count"] / self.n,
-            "constant_input": np.tile(self.x, (len(kept), 1)),
-            "n_unique": np.asarray(len(found["count"])),
+            "constant_input": np.tile(self.x, (len(largest), 1)),
+            "n_unique": np.asarray(len(points["count"])),
         }
 
 

@@ -36,7 +36,7 @@ def test_saddles_lead_to_their_two_memories(table):
     found, path = table
     params = Departure(cell="searches.cube", points=str(path))
     shared = kernel.load(inputs_of(params))
-    n = len(shared.ways)
+    n = len(shared.departures)
     assert n == 2 * found["n_unstable"].sum() == 2 * (12 * 1 + 6 * 2 + 1 * 3)
     results = run_items(kernel, params, {"departure": np.arange(n + 5)}, shared=shared)
     assert (results["outcome"] == 0).all()
@@ -69,8 +69,8 @@ def test_no_item_leaves_a_slow_point(table, tmp_path):
     write_hdf5(tmp_path / "points.h5", found)
     params = Departure(cell="searches.cube", points=str(tmp_path / "points.h5"))
     shared = kernel.load(inputs_of(params))
-    assert len(shared.ways) == 48
-    assert 13 not in shared.ways[:, 0]
+    assert len(shared.departures) == 48
+    assert 13 not in shared.departures[:, 0]
     (seen,) = kernel.plots(inputs_of(params), shared, {}, {}, {"leads": np.zeros((27, 27), int)})
     assert [(layer.name, layer.marker) for layer in seen.layers] == [
         ("stable (8)", "circle"),
@@ -94,11 +94,11 @@ def test_steps_are_those_until_the_end(table):
     found, path = table
     params = Departure(cell="searches.cube", points=str(path))
     shared = kernel.load(inputs_of(params))
-    departure = np.arange(len(shared.ways))
+    departure = np.arange(len(shared.departures))
     columns = {"departure": departure, "n_steps": np.where(departure == 2, 7, 100_000)}
     results = run_items(kernel, params, columns, shared=shared)
     for k, limit in enumerate(columns["n_steps"]):
-        leaves, _, side = np.asarray(shared.ways[k])
+        leaves, _, side = np.asarray(shared.departures[k])
         h = found["point"][leaves] + params.distance * side * shared.direction[k]
         others = np.delete(found["point"], leaves, axis=0)
         steps, arrived = 0, False

@@ -368,7 +368,7 @@ def test_a_branch_begins_at_the_constant_input_of_its_point(over, x, point, expe
     )
     traced = SimpleNamespace(x=np.array(x), along=np.array([1.0, 1.0]), start=1.0, low=-2.0, high=2.0, start_point=point)  # fmt: skip
     found = place_of(SimpleNamespace(over=over), network, traced)
-    assert bool(found.there) == (expected is not None)
+    assert bool(found.has_point) == (expected is not None)
     if expected:
         np.testing.assert_allclose(found.x, expected[0], atol=1e-6)
         assert float(found.p) == pytest.approx(expected[1], abs=1e-6)

@@ -77,7 +77,7 @@ def test_line_with_a_branch_an_outlier_and_uneven_gaps():
         [1, 3, 0, 2],
         [2, 0, 3, 1],
     )
-    assert found.beside.tolist() == [4]
+    assert found.nearby.tolist() == [4]
     assert not found.objections
     assert found.length == pytest.approx(5)
     assert found.widest == pytest.approx(3)

@@ -61,11 +61,17 @@ def test_modes_against_scipy():
             i = np.argmin(np.abs(values - value))
             assert abs(values[i] - value) < 1e-12
             # Eigenvectors agree up to a factor: SciPy's are of unit length.
-            assert abs(np.vdot(right[:, i], m.right[k][:, j])) == pytest.approx(1, abs=1e-10)
-            cosine = np.vdot(left[:, i], m.left[k][:, j]) / np.linalg.norm(m.left[k][:, j])
+            assert abs(np.vdot(right[:, i], m.right_vectors[k][:, j])) == pytest.approx(
+                1, abs=1e-10
+            )
+            cosine = np.vdot(left[:, i], m.left_vectors[k][:, j]) / np.linalg.norm(
+                m.left_vectors[k][:, j]
+            )
             assert abs(cosine) == pytest.approx(1, abs=1e-10)
-        np.testing.assert_allclose(m.left[k].conj().T @ m.right[k], np.eye(9), atol=1e-11)
-        rebuilt = (m.right[k] * m.eigenvalues[k]) @ m.left[k].conj().T
+        np.testing.assert_allclose(
+            m.left_vectors[k].conj().T @ m.right_vectors[k], np.eye(9), atol=1e-11
+        )
+        rebuilt = (m.right_vectors[k] * m.eigenvalues[k]) @ m.left_vectors[k].conj().T
         np.testing.assert_allclose(rebuilt, matrix, atol=1e-11)
 
 

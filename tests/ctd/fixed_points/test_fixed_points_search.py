@@ -18,7 +18,13 @@ from ctd.fixed_points.network import make_network
 from ctd.fixed_points.notebook import Found
 from ctd.fixed_points.search import approach
 from ctd.fixed_points.search.methods import Problem, Problems, run_block
-from ctd.fixed_points.search.missed import Known, between, newton_of, settled, with_missed
+from ctd.fixed_points.search.missed import (
+    KnownPoints,
+    between,
+    newton_of,
+    stable_points,
+    with_missed,
+)
 from ctd.fixed_points.search.params import FixedPoint, Options
 from ctd.fixed_points.search.summary import _warn_of_pooled, _warn_of_reach, reduce
 from ctd.kernel import inputs_of
@@ -187,7 +193,7 @@ def newton_of_sine(points):
 )
 def test_between_adds_each_zero_once(fixed, slow, most, expected):
     column = lambda values: np.reshape(np.asarray(values, float), (-1, 1))
-    known = Known(newton_of_sine, column(fixed), column(slow), 1.0, 1e-3)
+    known = KnownPoints(newton_of_sine, column(fixed), column(slow), 1.0, 1e-3)
     more = between(known, most)
     np.testing.assert_allclose(np.sort(more.ravel()), expected, atol=1e-9)
 
@@ -217,8 +223,8 @@ def test_fixed_points_between_others_stand_before_slow_ones():
 def test_settled_are_the_stable_points_that_are_new(x, known, expected):
     x, states = np.array(x, float), np.linspace(-1, 1, 8)[:, None]
     newton = newton_of(saturating, {}, x)
-    known = Known(newton, np.reshape(known, (-1, 1)), np.zeros((0, 1)), 1.0, 1e-3)
-    found = settled(saturating, {}, x, known, states, 1100)
+    known = KnownPoints(newton, np.reshape(known, (-1, 1)), np.zeros((0, 1)), 1.0, 1e-3)
+    found = stable_points(saturating, {}, x, known, states, 1100)
     np.testing.assert_allclose(np.sort(found.ravel()), expected, atol=1e-7)
 
 
