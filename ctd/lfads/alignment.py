@@ -41,8 +41,10 @@ def align(
     data = [session.train.data for session in sessions]
     labels, shared = _conditions(files, arrays)
     # (condition time, unit) the averages of the trials of each condition.
-    average = lambda d, of: np.concatenate([d[of == one].mean(0, dtype=float) for one in shared])
-    averages = [average(d, of) for d, of in zip(data, labels, strict=True)]
+    average = lambda d, trial_labels: np.concatenate(
+        [d[trial_labels == label].mean(0, dtype=float) for label in shared]
+    )
+    averages = [average(d, trial_labels) for d, trial_labels in zip(data, labels, strict=True)]
     for file, mean, session in zip(files, averages, sessions, strict=True):
         if not np.ptp(mean[:, session.seen_units], axis=0).any():
             raise ValueError(
@@ -56,11 +58,13 @@ def align(
             f"of {len(files)} sessions have fewer; give fewer factors, or leave {CONDITION} out"
         )
     widest = max(d.shape[2] for d in data)
-    made = [
-        _of_one(mean, session.seen_units, components, widest, inputs.likelihood == "gaussian")
+    first_weights = [
+        _align_session(
+            mean, session.seen_units, components, widest, inputs.likelihood == "gaussian"
+        )
         for mean, session in zip(averages, sessions, strict=True)
     ]
-    read_in, bias, readout = (np.stack(part) for part in zip(*made, strict=True))
+    read_in, bias, readout = (np.stack(part) for part in zip(*first_weights, strict=True))
     # Single trials vary more than averages: factors whose averages have sd 1 would saturate the encoder's gates.
     spread = np.concatenate(
         [(d @ w[:, : d.shape[2]].T).std((0, 1)) for d, w in zip(data, read_in, strict=True)]
@@ -73,47 +77,51 @@ def _conditions(
     files: Sequence[str], arrays: Sequence[Mapping[str, Recordings]]
 ) -> tuple[list[np.ndarray], list[int]]:
     """(the conditions of the training trials of each session, those that all sessions have). Raises ValueError where it has none."""
-    has = next(file for file, one in zip(files, arrays, strict=True) if CONDITION in one)
-    found = []
-    for file, one in zip(files, arrays, strict=True):
-        if CONDITION not in one:
+    has = next(file for file, session in zip(files, arrays, strict=True) if CONDITION in session)
+    session_labels = []
+    for file, session in zip(files, arrays, strict=True):
+        if CONDITION not in session:
             raise ValueError(
                 f"{file}: lacks {CONDITION}, which {has} has; give it for all sessions, or for none"
             )
-        labels = np.asarray(one[CONDITION])
+        labels = np.asarray(session[CONDITION])
         if labels.dtype.kind not in "iu":
             raise ValueError(
                 f"{file}: {CONDITION} has the type {labels.dtype}; whole numbers expected"
             )
-        found.append(labels)
-    shared = sorted(set.intersection(*(set(one.tolist()) for one in found)))
+        session_labels.append(labels)
+    shared = sorted(set.intersection(*(set(labels.tolist()) for labels in session_labels)))
     if not shared:
         raise ValueError(
             f"{files[0]}: {CONDITION}: no condition is in all sessions; give a condition the same number in all of them, or "
             f"leave {CONDITION} out"
         )
-    return found, shared
+    return session_labels, shared
 
 
 def _components(x: np.ndarray, n: int) -> np.ndarray | None:
     """(row, n) the first n principal components of the rows of x, with sd 1; None if x has fewer than n."""
-    left, scale, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    left_vectors, scale, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     if len(scale) < n or scale[n - 1] <= 1e-9 * scale[0]:
         return None
-    return np.asarray(left[:, :n] * np.sqrt(len(x)))
+    return np.asarray(left_vectors[:, :n] * np.sqrt(len(x)))
 
 
-def _of_one(
-    average: np.ndarray, seen: np.ndarray, components: np.ndarray, n_units: int, gaussian: bool
+def _align_session(
+    average: np.ndarray,
+    seen_units: np.ndarray,
+    components: np.ndarray,
+    n_units: int,
+    gaussian: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(read-in (factor, unit), its bias (factor,), readout (unit, factor)) of one session; padded units have 0."""
     n_factors, n = components.shape[1], average.shape[1]
     mean = average.mean(0)
     x = average - mean
-    gram = x[:, seen].T @ x[:, seen]
+    gram = x[:, seen_units].T @ x[:, seen_units]
     gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     read_in, readout = np.zeros((n_factors, n_units)), np.zeros((n_units, n_factors))
-    read_in[:, seen] = np.linalg.solve(gram, x[:, seen].T @ components).T
+    read_in[:, seen_units] = np.linalg.solve(gram, x[:, seen_units].T @ components).T
     readout[:n] = x.T @ components / len(x)
     # The readout of log rates is that of rates over the mean rate, d log r = dr / r. A floor of 5 % of the average rate
     # keeps nearly silent units from getting huge weights.

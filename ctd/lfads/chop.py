@@ -38,7 +38,7 @@ class Windows(NamedTuple):
     lengths: Int[np.ndarray, "recording"]
     """Bins of each recording."""
     of_trials: Bool[np.ndarray, ""]
-    """Whether the recordings were the trials of one array. If not, they are merged to one run of time."""
+    """True if the recordings were the trials of one array. If not, they are merged to one run of time."""
 
 
 def make_windows(recordings: Recordings, chop: Chop) -> Windows:
@@ -48,7 +48,7 @@ def make_windows(recordings: Recordings, chop: Chop) -> Windows:
     array([0, 3, 6], dtype=int32)
     """
     of_trials = isinstance(recordings, np.ndarray) and recordings.ndim > 2
-    lengths = np.array([len(one) for one in _listed(recordings)], np.int32)
+    lengths = np.array([len(recording) for recording in _listed(recordings)], np.int32)
     # Every recording ends with a window, so that no bin is lost.
     step = chop.window - chop.overlap
     starts = [np.minimum(np.arange(0, n - chop.overlap, step), n - chop.window) for n in lengths]
@@ -96,9 +96,9 @@ def merge(values: np.ndarray, windows: Windows) -> np.ndarray:
     True
     """
     shape = merged_shape(windows)
-    made = np.empty((*shape, *values.shape[2:]), values.dtype)
-    merge_into(made, values, windows)
-    return made
+    merged = np.empty((*shape, *values.shape[2:]), values.dtype)
+    merge_into(merged, values, windows)
+    return merged
 
 
 def merge_into(to: Any, values: np.ndarray, windows: Windows, first: int = 0) -> None:
@@ -139,35 +139,35 @@ def _faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def chop_found(
-    found: Found, chop: Chop, where: str
+    arrays: Found, chop: Chop, source: str
 ) -> tuple[dict[str, tuple[str, np.ndarray]], Windows]:
     """Cut the arrays of a split into windows alike: (the arrays, their windows). Raises ValueError, naming file and dataset.
 
-    Arrays without a time axis are left out: nobody knows the true initial state of a window.
+    Arrays without a time axis are left out: the true initial state of a window is unknown.
     """
     timeless = ("initial_states", "condition")
-    parts = {field: part for field, part in found.items() if field not in timeless}
+    parts = {field: part for field, part in arrays.items() if field not in timeless}
     for name, array in parts.values():
         if isinstance(array, np.ndarray) and array.ndim not in (2, 3):
             raise ValueError(
-                f"{where}: {name} has the shape {array.shape}; (time, ...) or (trial, time, ...) expected"
+                f"{source}: {name} has the shape {array.shape}; (time, ...) or (trial, time, ...) expected"
             )
         if len(array) == 0:
-            raise ValueError(f"{where}: {name} is empty")
+            raise ValueError(f"{source}: {name} is empty")
     by, data = parts["data"]
-    expected = [len(one) for one in _listed(data)]
+    expected = [len(recording) for recording in _listed(data)]
     for name, array in parts.values():
         # True values may be known of the first recordings alone.
-        lengths = [len(one) for one in _listed(array)]
+        lengths = [len(recording) for recording in _listed(array)]
         if lengths != expected[: len(lengths)]:
             raise ValueError(
-                f"{where}: {name} has {lengths[0]} time bins in {len(lengths)} recordings, but {by} has {expected[0]} "
+                f"{source}: {name} has {lengths[0]} time bins in {len(lengths)} recordings, but {by} has {expected[0]} "
                 f"in {len(expected)}; they must agree"
             )
     short = [k for k, length in enumerate(expected) if length < chop.window]
     if short:
         raise ValueError(
-            f"chop: {where}: {by}: recordings of at least window = {chop.window} bins expected, it has recording {short[0]} of "
+            f"chop: {source}: {by}: recordings of at least window = {chop.window} bins expected, it has recording {short[0]} of "
             f"{expected[short[0]]} bins; shorten the window or leave it out"
         )
     windows = make_windows(data, chop)

@@ -72,14 +72,14 @@ def negative_binomial_log_likelihood(
     size = jnp.exp(small)
     gammaln = jax.scipy.special.gammaln
     log_total = jnp.logaddexp(small, log_mean)
-    ways = gammaln(counts + size) - gammaln(size) - log_factorial
-    exact = ways + size * (small - log_total) + counts * (log_mean - log_total)
+    log_binomial = gammaln(counts + size) - gammaln(size) - log_factorial
+    exact = log_binomial + size * (small - log_total) + counts * (log_mean - log_total)
     # log G(x + r) - log G(r) by Stirling's series, with the terms that cancel already taken out.
     size = jnp.exp(large)
     total = counts + size
     by_count, by_mean = jnp.log1p(counts / size), jax.nn.softplus(log_mean - large)
-    ways = (total - 0.5) * by_count - counts + _stirling(total) - _stirling(size)
-    series = ways - total * by_mean + counts * log_mean - log_factorial
+    log_binomial = (total - 0.5) * by_count - counts + _stirling(total) - _stirling(size)
+    series = log_binomial - total * by_mean + counts * log_mean - log_factorial
     return jnp.where(is_large, series, exact)
 
 
@@ -155,14 +155,14 @@ def data_log_likelihood(
     """
     if likelihood == "poisson":
         return poisson_log_likelihood(x, output, log_factorial)
-    first, *rest = jnp.split(output, N_OUTPUTS[likelihood], axis=-1)
+    first, *others = jnp.split(output, N_OUTPUTS[likelihood], axis=-1)
     if likelihood == "gaussian":
-        return gaussian_log_likelihood(x, first, jnp.exp(rest[0]) + floor)
+        return gaussian_log_likelihood(x, first, jnp.exp(others[0]) + floor)
     if likelihood == "gamma":
-        return gamma_log_likelihood(x, first, rest[0])
+        return gamma_log_likelihood(x, first, others[0])
     if likelihood == "zero_inflated_gamma":
-        return zero_inflated_gamma_log_likelihood(x, first, rest[0], rest[1])
-    return negative_binomial_log_likelihood(x, first, rest[0], log_factorial)
+        return zero_inflated_gamma_log_likelihood(x, first, others[0], others[1])
+    return negative_binomial_log_likelihood(x, first, others[0], log_factorial)
 
 
 def data_mean(
@@ -210,11 +210,11 @@ def first_outputs(likelihood: str, data: np.ndarray) -> np.ndarray:
         log_mean = np.log(mean)
         return np.concatenate([log_mean, bounded(mean**2 / np.maximum(variance, 1e-12))])
     # zero_inflated_gamma: q is the share of entries above 0, mean and shape are those of these entries.
-    there = data > 0
-    k = there.sum((0, 1))
+    is_positive = data > 0
+    k = is_positive.sum((0, 1))
     share = np.clip(k / n, 0.5 / n, 1 - 0.5 / n)
     mean = np.where(k > 0, mean * n / np.maximum(k, 1), 1.0)
-    square = np.where(there, (data - mean) ** 2, 0).sum((0, 1), dtype=float)
+    square = np.where(is_positive, (data - mean) ** 2, 0).sum((0, 1), dtype=float)
     shape = mean**2 / np.maximum(square / np.maximum(k, 1), 1e-12)
     logit = np.log(share) - np.log1p(-share)
     return np.concatenate([np.log(mean), bounded(shape), logit])
@@ -263,5 +263,5 @@ def ar1_kl(
     first = gaussian_kl(mean[:1], variance[:1], prior_mean, prior_variance)
     moved = d[1:] - phi * d[:-1]
     second_moment = variance[1:] + phi**2 * variance[:-1] + moved**2
-    rest = 0.5 * (jnp.log(innovation / variance[1:]) + second_moment / innovation - 1)
-    return jnp.concatenate([first, rest])
+    later = 0.5 * (jnp.log(innovation / variance[1:]) + second_moment / innovation - 1)
+    return jnp.concatenate([first, later])

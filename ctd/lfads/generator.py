@@ -41,7 +41,7 @@ class Loop(NamedTuple):
 
 
 class Drives(NamedTuple):
-    """What enters the loop from outside: (time, trial, ...), within a step (trial, ...)."""
+    """The inputs of the loop: (time, trial, ...), within a step (trial, ...)."""
 
     controller: Float[Array, "*step three_controller"]
     """The data's part of the controller's drive."""
@@ -54,7 +54,7 @@ class Drives(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What the decoder makes of one draw of initial conditions and inputs: (time, trial, ...), within a step (trial, ...)."""
+    """The decoder's output for one draw of initial conditions and inputs: (time, trial, ...), within a step (trial, ...)."""
 
     states: Float[Array, "*step generator"]
     factors: Float[Array, "*step factor"]
@@ -78,8 +78,8 @@ def run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number) -
 
 type Looped = tuple[Decoded, Array, Units, Units]
 """The outputs of the loop, the controller's states, and the units of both cells."""
-type KeptLoop = tuple[Loop, tuple[Array, ...], Drives, Number, Decoded, Array, Units, Units]
-"""What the gradient of the loop needs of its forward pass: the arguments, then the outputs."""
+type LoopResiduals = tuple[Loop, tuple[Array, ...], Drives, Number, Decoded, Array, Units, Units]
+"""The residuals of the forward pass that the loop's gradient needs: the arguments, then the outputs."""
 
 
 def _run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number) -> Looped:
@@ -93,8 +93,8 @@ def _run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number) 
         f = masked(g, now.mask) @ w.readout
         return (c, g, f), (Decoded(g, f, mean, variance), c, units_c, units_g)
 
-    found: Looped = lax.scan(step, start, drives)[1]
-    return found
+    looped: Looped = lax.scan(step, start, drives)[1]
+    return looped
 
 
 def _control(
@@ -109,15 +109,15 @@ def _control(
 
 def _run_loop_forward(
     w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number
-) -> tuple[Decoded, KeptLoop]:
+) -> tuple[Decoded, LoopResiduals]:
     decoded, c, units_c, units_g = _run_loop(w, start, drives, floor)
     return decoded, (w, start, drives, floor, decoded, c, units_c, units_g)
 
 
 def _run_loop_back(
-    kept: KeptLoop, slopes: Decoded
+    residuals: LoopResiduals, slopes: Decoded
 ) -> tuple[Loop, tuple[Array, ...], Drives, Array]:
-    w, start, drives, floor, decoded, c, units_c, units_g = kept
+    w, start, drives, floor, decoded, c, units_c, units_g = residuals
     c_before, g_before = before(start[0], c), before(start[1], decoded.states)
     deviation = jnp.sqrt(decoded.input_variance)
     # Derivatives with respect to log s: of the variance s + floor, and of the draw, whose deviation is sqrt(s + floor).
@@ -202,5 +202,5 @@ def run_ode_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Numbe
         f = masked(g, now.mask) @ w.readout
         return (c, g, f), Decoded(g, f, mean, variance)
 
-    found: Decoded = lax.scan(step, start, drives)[1]
-    return found
+    decoded: Decoded = lax.scan(step, start, drives)[1]
+    return decoded

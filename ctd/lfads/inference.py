@@ -60,12 +60,12 @@ def posterior_mean(
     # Whole minibatches, however few the trials: the batch size is part of the draws.
     index, _ = chunks(n, model.static.batch_size)
 
-    def one(now: tuple[Array, Array]) -> dict[str, Array]:
+    def chunk_means(now: tuple[Array, Array]) -> dict[str, Array]:
         number, rows = now
         batch = gather(model.static, model.dataset, trials, rows)
         return posterior(model, batch, jax.random.fold_in(key, number), names)
 
-    means = lax.map(one, (jnp.arange(len(index)), index))
+    means = lax.map(chunk_means, (jnp.arange(len(index)), index))
     return {name: v.reshape(index.size, *v.shape[2:])[:n] for name, v in means.items()}
 
 
@@ -105,29 +105,30 @@ def posterior(
     zeros = lambda names: {n: jnp.zeros(shapes[n].shape, shapes[n].dtype) for n in names}
     given_a_draw = ["input_variance"] if spread and "inferred_inputs" in averaged else []
     start = zeros(averaged + given_a_draw), zeros(averaged if spread else [])
-    (total, squares), drawn = lax.scan(add, start, jnp.arange(n))
-    found = {name: total[name] / n for name in averaged} | _deviations(total, squares, n)
-    found = {name: value.swapaxes(0, 1) for name, value in found.items()}
-    found["initial_conditions"] = encoded.ic_mean
+    (total, squares), draws = lax.scan(add, start, jnp.arange(n))
+    results = {name: total[name] / n for name in averaged} | _deviations(total, squares, n)
+    results = {name: value.swapaxes(0, 1) for name, value in results.items()}
+    results["initial_conditions"] = encoded.ic_mean
     if spread:
-        found["initial_conditions_sd"] = jnp.sqrt(encoded.ic_variance)
-    for name, kept in drawn.items():  # (sample, time, trial, ...), or (sample, trial, state)
-        found[f"{name}_samples"] = jnp.moveaxis(kept, kept.ndim - 2, 0)
-    return found
+        results["initial_conditions_sd"] = jnp.sqrt(encoded.ic_variance)
+    for name, array in draws.items():  # (sample, time, trial, ...), or (sample, trial, state)
+        results[f"{name}_samples"] = jnp.moveaxis(array, array.ndim - 2, 0)
+    return results
 
 
 def _draw(model: Fitted, encoded: Encoded, batch: Batch, key: jax.Array) -> dict[str, Array]:
     """The quantities of one draw; `drawn_NAME` is a draw of a quantity whose NAME is the mean given the draw."""
     noise = draw_noise(model.static, key, batch)
-    made, output = decode(model, encoded, batch.external, noise)
+    decoded, output = decode(model, encoded, batch.external, noise)
     values = lax.optimization_barrier(
         {
             "rates": data_mean(model.static.likelihood, output),
-            "factors": made.factors,
-            "inferred_inputs": made.input_mean,
-            "states": made.states,
-            "input_variance": made.input_variance,
-            "drawn_inferred_inputs": made.input_mean + jnp.sqrt(made.input_variance) * noise.inputs,
+            "factors": decoded.factors,
+            "inferred_inputs": decoded.input_mean,
+            "states": decoded.states,
+            "input_variance": decoded.input_variance,
+            "drawn_inferred_inputs": decoded.input_mean
+            + jnp.sqrt(decoded.input_variance) * noise.inputs,
             "drawn_initial_conditions": encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic,
         }
     )
@@ -159,6 +160,6 @@ def _deviations(
     variance = {name: value / (n - 1 if n > 1 else jnp.nan) for name, value in squares.items()}
     if "input_variance" in total:
         # The law of total variance: the mean variance given a draw is added to the variance of the means.
-        among = variance["inferred_inputs"] if n > 1 else 0
-        variance["inferred_inputs"] = among + total["input_variance"] / n
+        between = variance["inferred_inputs"] if n > 1 else 0
+        variance["inferred_inputs"] = between + total["input_variance"] / n
     return {f"{name}_sd": jnp.sqrt(v) for name, v in variance.items()}

@@ -18,7 +18,7 @@ from ctd.lfads.params import Model, files_of
 from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
 from ctd.lfads.readins import init_stitched, of_session, with_core
-from ctd.lfads.results import as_stored, inferred, kept, named, of_all_sessions
+from ctd.lfads.results import as_stored, count_stored, inferred, name_weights, of_all_sessions
 from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, next_jobs, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
@@ -107,13 +107,13 @@ def advance(
     """Take `report_every` training steps, or those that are left, and evaluate the model once."""
     _, key_train, key_eval, _ = item_keys(key, traced)
     block = state.step // static.report_every  # the entry of the curves that this advance fills
-    like = _shapes(static, shared, traced, key)
+    template = _shapes(static, shared, traced, key)
 
     def body(
         carry: tuple[Position, Array], _: None
     ) -> tuple[tuple[Position, Array], dict[str, Array]]:
         at, diverged = carry
-        new, terms, finite = train_step(static, traced, shared, key_train, at, like)
+        new, terms, finite = train_step(static, traced, shared, key_train, at, template)
         # After the last step, and from the first step that is not finite, the model no longer changes.
         active = (at.step < static.n_batches) & ~diverged
         moved = active & finite
@@ -125,10 +125,10 @@ def advance(
     (at, diverged), terms = lax.scan(body, (start, jnp.zeros((), bool)), length=static.report_every)
     weights, step = at.weights, at.step
     values = {f"train.{name}": jnp.nanmean(value) for name, value in terms.items()}
-    fitted = Fitted(static, traced.variance_floor, shared, unflatten(weights, like))
+    fitted = Fitted(static, traced.variance_floor, shared, unflatten(weights, template))
     evaluated = evaluate(fitted, key_eval)
     values |= {f"eval.{name}": value for name, value in evaluated.items()}
-    # Of the last parameters, the criterion falls at every evaluation.
+    # `last` keeps the last parameters: its criterion falls at every evaluation.
     criterion = (evaluated | {"last": -step.astype(static.dtype)})[static.criterion]
     # NaN is not better than anything, so a diverged model keeps its last good weights.
     better = criterion < state.best_value
@@ -169,12 +169,12 @@ def load(inputs: View[Model]) -> Dataset:
             f"replacement, has some of them several times; with batch_size: {n} a step takes less time",
             stacklevel=2,
         )
-    for file, one in zip(files_of(inputs.data), _sessions(shared), strict=True):
-        for what, trials in (("training", one.train), ("evaluation", one.evaluation)):
+    for file, session in zip(files_of(inputs.data), _sessions(shared), strict=True):
+        for purpose, trials in (("training", session.train), ("evaluation", session.evaluation)):
             if isinstance(inputs.save, int) and inputs.save > len(trials.data):
                 raise ValueError(
                     f"save: {inputs.save} trials of each kind asked for, but {file} has "
-                    f"{len(trials.data)} for {what}; give fewer, or `save: all`, which stores every one"
+                    f"{len(trials.data)} for {purpose}; give fewer, or `save: all`, which stores every one"
                 )
     return shared
 
@@ -199,41 +199,49 @@ def result(
     if shared.stitched is None:
         values |= inferred(model, key_posterior)
     else:
-        found = []
+        session_results = []
         # Posterior means and metrics are those of a model of one session, so no code below knows of padding.
-        for k, one in enumerate(shared.stitched.sessions):
-            own = of_session(weights, k, one.evaluation.data.shape[2], one.seen_units)
-            found.append(inferred(model._replace(dataset=one, weights=own), key_posterior))
-        values |= of_all_sessions(found)
+        for k, session in enumerate(shared.stitched.sessions):
+            session_weights = of_session(
+                weights, k, session.evaluation.data.shape[2], session.seen_units
+            )
+            session_results.append(
+                inferred(model._replace(dataset=session, weights=session_weights), key_posterior)
+            )
+        values |= of_all_sessions(session_results)
         weights["sessions"] = {
             name: jnp.asarray(mask).sum(1, dtype=jnp.int32)
             for name, mask in (("n_units", shared.stitched.real), ("n_seen", shared.stitched.shown))
         }
     ended = {"batches": state.step, "best_batch": state.best_step, "outcome": state.outcome}
-    return values | named(static, weights) | ended
+    return values | name_weights(static, weights) | ended
 
 
 def coords(inputs: View[Model], shared: Dataset) -> dict[str, Coordinate | np.ndarray]:
     """The coordinates: the training step at which each block ends; bins, or their times (s); trials; lags of inputs (bins)."""
-    found: dict[str, Coordinate | np.ndarray] = {
+    coordinates: dict[str, Coordinate | np.ndarray] = {
         "batch": Coordinate(block_ends(inputs), "1", "training steps taken")
     }
-    stored = [kept(inputs, one) for one in _sessions(shared)]
+    stored = [count_stored(inputs, session) for session in _sessions(shared)]
     n_train, n_eval = map(sum, zip(*stored, strict=True))
     if n_train or n_eval:
         bins = np.arange(shared.evaluation.data.shape[1])
         # Without a bin width the axis counts bins.
         in_s = Coordinate(bins * (inputs.bin_s or 1), "s", "time since the trial's first bin")
-        found["time"] = in_s if inputs.bin_s else Coordinate(bins, "1", "number of the bin")
-    for axis, many, of in (
+        coordinates["time"] = in_s if inputs.bin_s else Coordinate(bins, "1", "number of the bin")
+    for axis, many, purpose in (
         ("train_trial", n_train, "training"),
         ("trial", n_eval, "evaluation"),
     ):
         if many:
-            found[axis] = Coordinate(np.arange(many), "1", f"number of the trial for {of}")
-    if inputs.controller and all(one.evaluation.inputs is not None for one in _sessions(shared)):
-        found["lag"] = np.array(metrics.lags(shared.evaluation.data.shape[1]))
-    return found
+            coordinates[axis] = Coordinate(
+                np.arange(many), "1", f"number of the trial for {purpose}"
+            )
+    if inputs.controller and all(
+        session.evaluation.inputs is not None for session in _sessions(shared)
+    ):
+        coordinates["lag"] = np.array(metrics.lags(shared.evaluation.data.shape[1]))
+    return coordinates
 
 
 kernel = Kernel(

@@ -112,7 +112,7 @@ def decode(
 ) -> tuple[Decoded, Float[Array, "time trial output"]]:
     """Draw the initial condition and the inputs with `noise`, and run the generator from them.
 
-    Returns what it makes of them, and log rates; or all numbers of the likelihood, in the order of `data_log_likelihood`.
+    Returns the generator's states, factors and inferred inputs, and log rates; or all numbers of the likelihood, in the order of `data_log_likelihood`.
     """
     static, generator = model.static, model.weights["generator"]
     # The reparametrisation trick: the draw is differentiable in mean and variance.
@@ -126,11 +126,11 @@ def decode(
         if static.readout == "factors":
             factors = product(factors, factor_weights(generator).T)
         none = jnp.zeros((*external.shape[:2], 0), g0.dtype)
-        made = Decoded(states, factors, none, none)
+        decoded = Decoded(states, factors, none, none)
     else:
         drives = Drives(encoded.drive, external, noise.inputs, noise.states)
-        made = _run_controlled(model, g0, drives)
-    return made, _affine(model.weights["output"], made.factors)
+        decoded = _run_controlled(model, g0, drives)
+    return decoded, _affine(model.weights["output"], decoded.factors)
 
 
 def _run_controlled(model: Fitted, g0: Float[Array, "trial state"], drives: Drives) -> Decoded:
@@ -155,21 +155,21 @@ def _run_controlled(model: Fitted, g0: Float[Array, "trial state"], drives: Driv
     start = (c0, g0, g0 @ readout)
     if is_ode:
         return run_ode_loop(loop, start, drives, model.floor)
-    given = None  # without external inputs the loop skips the addition
+    external_drive = None  # without external inputs the loop skips the addition
     if drives.generator is not None and drives.generator.shape[-1]:
-        given = product(drives.generator, _inputs(cell, n_inferred))
-    found: Decoded = run_loop(loop, start, drives._replace(generator=given), model.floor)
-    return found
+        external_drive = product(drives.generator, _inputs(cell, n_inferred))
+    decoded: Decoded = run_loop(loop, start, drives._replace(generator=external_drive), model.floor)
+    return decoded
 
 
 def _affine(layer: Tree, x: jax.Array) -> jax.Array:
     """(time, trial, output) w x + b; w is (output, input), or (trial, output, input) if sessions differ in it."""
     if layer["w"].ndim == 2:
         # One matrix for all trials, or one for each trial of a minibatch that mixes sessions.
-        made: jax.Array = product(x, layer["w"].T)
+        output: jax.Array = product(x, layer["w"].T)
     else:
-        made = jnp.einsum("tbi,boi->tbo", x, layer["w"])
-    return made + layer["b"]
+        output = jnp.einsum("tbi,boi->tbo", x, layer["w"])
+    return output + layer["b"]
 
 
 def _run_encoder(

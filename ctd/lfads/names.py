@@ -14,17 +14,17 @@ DECODER = {
 
 def _model_dims() -> dict[str, Var]:
     """Weight -> its axes. Layers differ in size, and a store has one size for an axis name: each layer has names of its own."""
-    found: dict[str, tuple[str, ...]] = {}
-    for part, layer, seen in (
+    layer_axes: dict[str, tuple[str, ...]] = {}
+    for part, layer, input_name in (
         ("encoder_forward", "encoder", "data"),
         ("encoder_backward", "encoder", "data"),
         ("controller", "controller", "input"),
     ):
-        gate, unit, columns = f"{layer}_gate", f"{layer}_unit", f"{layer}_unit_and_{seen}"
+        gate, unit, columns = f"{layer}_gate", f"{layer}_unit", f"{layer}_unit_and_{input_name}"
         cell = {"wRUHX": (gate, columns), "bRU": (gate,), "wCHX": (unit, columns)}
         cell |= {"bC": (unit,), "h0": (unit,)}
-        found |= {f"{part}.{name}": axes for name, axes in cell.items()}
-    found |= {
+        layer_axes |= {f"{part}.{name}": axes for name, axes in cell.items()}
+    layer_axes |= {
         "ic.w": ("ic_moment", "encoder_end"),
         "ic.b": ("ic_moment",),
         "inputs.w": ("input_moment", "controller_unit"),
@@ -50,7 +50,7 @@ def _model_dims() -> dict[str, Var]:
     }
     dims = {
         f"model.{path}": Var(axes, "1", f"{path} of the model, see ctd.lfads.model")
-        for path, axes in found.items()
+        for path, axes in layer_axes.items()
     }
     generators = weight_dims(["gru_candidate_bias", "node"], " of the generator")
     return dims | {

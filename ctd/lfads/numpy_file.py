@@ -63,13 +63,13 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     # Spread over the recording, so that drifts meet both splits alike.
     evaluation = is_evaluation(len(trials), inputs.eval_every)
     uneven = min(lengths) < max(lengths)
-    found: dict[str, Recordings] = {SPLIT: evaluation.astype(np.int8)}
-    for name, chosen in (("train", ~evaluation), ("eval", evaluation)):
-        some = list(compress(trials, chosen))
-        found[name] = some if uneven else np.stack(some)
+    split_arrays: dict[str, Recordings] = {SPLIT: evaluation.astype(np.int8)}
+    for name, in_split in (("train", ~evaluation), ("eval", evaluation)):
+        some = list(compress(trials, in_split))
+        split_arrays[name] = some if uneven else np.stack(some)
         if condition is not None:
-            found[f"{name}_condition"] = condition[chosen]
-    return found
+            split_arrays[f"{name}_condition"] = condition[in_split]
+    return split_arrays
 
 
 def _check_lengths(path: str, lengths: list[int], inputs: View[Model]) -> None:

@@ -40,15 +40,15 @@ def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
     lie within the intervals in which every unit was observed (in a file without such intervals, from the first to the
     last spike, with the whole of the trials in which these lie) and within the series. Raises ValueError, naming file and field.
     """
-    if (why := why_not("pynwb")) is not None:
-        do = how_to_install("nwb", again=bool(why))
-        raise ValueError(f"data: {path}: reading NWB needs the package pynwb{why}; {do}")
+    if (reason := why_not("pynwb")) is not None:
+        do = how_to_install("nwb", again=bool(reason))
+        raise ValueError(f"data: {path}: reading NWB needs the package pynwb{reason}; {do}")
     from pynwb import NWBHDF5IO
 
     if not Path(path).is_file():
         raise ValueError(f"data: {path}: no such file")
     with explained(path, "an NWB file"), warnings.catch_warnings():
-        # Of broken links, which the error tells.
+        # Warnings of broken links: the error names them.
         warnings.filterwarnings("ignore", module="hdmf|pynwb")
         check_hdf5(path)
         with NWBHDF5IO(path, "r") as file:
@@ -71,39 +71,44 @@ def _cut(path: str, session: Any, inputs: View[Model]) -> dict[str, Any]:
     observed = _observed(session.units)
     if "obs_intervals" not in session.units.colnames:
         observed = _with_trials(observed, session.trials)
-    known, inside = np.isfinite(start), _inside(observed, edges)
+    has_event, inside = np.isfinite(start), _inside(observed, edges)
     out = f"the window reaches out of the recording{_span(observed)}"
-    lost = {f"{inputs.align_to} is not known": ~known, out: known & ~inside}
+    omitted = {f"{inputs.align_to} is not known": ~has_event, out: has_event & ~inside}
     series = None
     if inputs.behavior_series is not None:
         series = _series(path, session, inputs.behavior_series)
         # A trial without behaviour would leave NaN in what decoders are fitted to.
         sampled = _is_sampled(series[0], edges)
-        lost[f"{inputs.behavior_series} was not sampled throughout"] = inside & ~sampled
+        omitted[f"{inputs.behavior_series} was not sampled throughout"] = inside & ~sampled
         inside &= sampled
-    _warn_of_lost(path, lost)
+    _warn_of_omitted(path, omitted)
     train, evaluation = train & inside, evaluation & inside
-    found = {SPLIT: np.select([evaluation, train], [1, 0], -1).astype(np.int8)}
-    for role, chosen in (("train", train), ("eval", evaluation)):
-        if not chosen.any():
+    arrays = {SPLIT: np.select([evaluation, train], [1, 0], -1).astype(np.int8)}
+    for role, in_role in (("train", train), ("eval", evaluation)):
+        if not in_role.any():
             raise ValueError(
                 f"data: {path}: no trial is left for {role}: {int(inside.sum())} of {len(inside)} lie in the "
                 f"recording{_span(observed)}; check align_to, window (in s) and eval_every"
             )
-        found[role] = count_spikes(session.units["spike_times"], edges[chosen])
+        arrays[role] = count_spikes(session.units["spike_times"], edges[in_role])
         if series is not None:
-            found[f"{role}_behavior"] = _sample(*series, edges[chosen])
-    return found
+            arrays[f"{role}_behavior"] = _sample(*series, edges[in_role])
+    return arrays
 
 
-def _warn_of_lost(path: str, lost: Mapping[str, np.ndarray]) -> None:
-    """Warn of trials that are left out. lost: reason -> (trial,) whether it is that of the trial."""
-    found = {why: np.flatnonzero(of).tolist() for why, of in lost.items() if of.any()}
-    if found:
-        n, total = sum(map(len, found.values())), len(next(iter(lost.values())))
-        told = "; ".join(f"{some(trials)}: {why}" for why, trials in found.items())
+def _warn_of_omitted(path: str, omitted: Mapping[str, np.ndarray]) -> None:
+    """Warn of trials that are left out. omitted: reason -> (trial,) True for the trials that it leaves out."""
+    trials_by_reason = {
+        reason: np.flatnonzero(mask).tolist() for reason, mask in omitted.items() if mask.any()
+    }
+    if trials_by_reason:
+        n, total = sum(map(len, trials_by_reason.values())), len(next(iter(omitted.values())))
+        descriptions = "; ".join(
+            f"{some(trials)}: {reason}" for reason, trials in trials_by_reason.items()
+        )
         warnings.warn(
-            f"{path}: {n} of {total} trials are left out, counted from 0: {told}", stacklevel=3
+            f"{path}: {n} of {total} trials are left out, counted from 0: {descriptions}",
+            stacklevel=3,
         )
 
 
@@ -116,7 +121,7 @@ def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, list[
     if inputs.behavior_series is not None:
         series = _series(path, session, inputs.behavior_series)
         common = _shared(common, np.array([[series[0][0], series[0][-1]]]))
-    found: dict[str, list[np.ndarray]] = {"train": [], "eval": []}
+    recordings: dict[str, list[np.ndarray]] = {"train": [], "eval": []}
     short = 0
     for begin, end in common:
         n = int(np.floor((end - begin) / inputs.bin_s + 1e-6))  # 1e-6: an end on an edge counts
@@ -127,24 +132,24 @@ def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, list[
                 short += 1
                 continue
             edges = (begin + inputs.bin_s * np.arange(first, last + 1))[None]
-            found[role] += list(count_spikes(session.units["spike_times"], edges))
+            recordings[role] += list(count_spikes(session.units["spike_times"], edges))
             if series is not None:
                 if not _is_sampled(series[0], edges).all():
                     raise ValueError(
                         f"behavior_series: {path}: {inputs.behavior_series} has gaps between {edges[0, 0]:g} and "
                         f"{edges[0, -1]:g} s; fill them, or cut trials by `window`"
                     )
-                found.setdefault(f"{role}_behavior", []).extend(_sample(*series, edges))
-    _check_intervals(path, found, short, len(common), inputs.chop.window)
-    return found
+                recordings.setdefault(f"{role}_behavior", []).extend(_sample(*series, edges))
+    _check_intervals(path, recordings, short, len(common), inputs.chop.window)
+    return recordings
 
 
 def _check_intervals(
-    path: str, found: dict[str, list[np.ndarray]], short: int, n: int, window: int
+    path: str, recordings: dict[str, list[np.ndarray]], short: int, n: int, window: int
 ) -> None:
     """Raise ValueError if a role has no recording; warn if `short` parts of n intervals were left out."""
     for role in ("train", "eval"):
-        if not found[role]:
+        if not recordings[role]:
             raise ValueError(
                 f"chop: {path}: no recording of {window} bins is left for {role}: all units were "
                 f"observed in {n} intervals; shorten chop.window, or see eval_every"
@@ -161,8 +166,8 @@ def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # All pairs; those that do not overlap end before they begin and are dropped.
     begin = np.maximum(a[:, None, 0], b[None, :, 0]).ravel()
     end = np.minimum(a[:, None, 1], b[None, :, 1]).ravel()
-    found = np.stack([begin, end], axis=1)[begin < end]
-    return found[np.argsort(found[:, 0])]
+    overlaps = np.stack([begin, end], axis=1)[begin < end]
+    return overlaps[np.argsort(overlaps[:, 0])]
 
 
 def _trials(
@@ -205,19 +210,19 @@ def _inside(intervals: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def _observed(units: Any) -> np.ndarray:
     """The intervals (n, 2) in which every unit was observed (s); in a file without such, from the first to the last spike."""
     if "obs_intervals" in units.colnames:
-        observed = [np.asarray(one, float).reshape(-1, 2) for one in units["obs_intervals"]]
+        observed = [np.asarray(rows, float).reshape(-1, 2) for rows in units["obs_intervals"]]
     else:
-        spikes = np.concatenate([[], *(np.asarray(one, float) for one in units["spike_times"])])
+        spikes = np.concatenate([[], *(np.asarray(times, float) for times in units["spike_times"])])
         observed = [np.array([[spikes.min(), spikes.max()]]) if len(spikes) else np.empty((0, 2))]
     # Mostly all units have the same intervals, often thousands.
-    different = {one.tobytes(): one for one in observed}.values()
+    different = {intervals.tobytes(): intervals for intervals in observed}.values()
     return reduce(_shared, map(_merged, different))
 
 
 def _with_trials(spikes: np.ndarray, table: Any) -> np.ndarray:
     """The interval (1, 2) from the first to the last spike, with the whole of the trials in which these lie.
 
-    A trial beyond the last spike is no part of it: nobody knows whether units were recorded.
+    The interval leaves out a trial beyond the last spike, since its units may not have been recorded.
     """
     begin, stop = (np.asarray(table[name].data[:], float) for name in ("start_time", "stop_time"))
     if not len(spikes):
@@ -234,13 +239,13 @@ def _span(observed: np.ndarray) -> str:
 
 def _merged(intervals: np.ndarray) -> np.ndarray:
     """(n, 2) the union of intervals, in order; intervals that touch become one."""
-    found: list[list[float]] = []
+    union: list[list[float]] = []
     for begin, end in sorted(intervals.tolist()):
-        if found and begin <= found[-1][1] + 1e-9:
-            found[-1][1] = max(found[-1][1], end)
+        if union and begin <= union[-1][1] + 1e-9:
+            union[-1][1] = max(union[-1][1], end)
         else:
-            found.append([begin, end])
-    return np.array(found).reshape(-1, 2)
+            union.append([begin, end])
+    return np.array(union).reshape(-1, 2)
 
 
 def count_spikes(spike_times: Any, edges: np.ndarray) -> np.ndarray:
@@ -268,25 +273,29 @@ def _series(path: str, session: Any, name: str) -> tuple[np.ndarray, np.ndarray]
     """
     from pynwb import TimeSeries
 
-    # By path, since processing modules may hold series of the same name.
-    known = {_path(session, o): o for o in session.objects.values() if isinstance(o, TimeSeries)}
-    found = [at for at in known if f"/{at}".endswith(f"/{name}")]
-    if len(found) != 1:
+    # Keyed by path, since processing modules may hold series of the same name.
+    series_by_path = {
+        _path(session, o): o for o in session.objects.values() if isinstance(o, TimeSeries)
+    }
+    paths = [at for at in series_by_path if f"/{at}".endswith(f"/{name}")]
+    if len(paths) != 1:
         raise ValueError(
-            f"behavior_series: {path} has {len(found) or 'no'} time series {name!r}; there are "
-            f"{', '.join(sorted(known)) or 'none'}"
+            f"behavior_series: {path} has {len(paths) or 'no'} time series {name!r}; there are "
+            f"{', '.join(sorted(series_by_path)) or 'none'}"
         )
-    series, where = known[found[0]], f"behavior_series: {path}: {found[0]}"
+    series, source = series_by_path[paths[0]], f"behavior_series: {path}: {paths[0]}"
     values = np.asarray(series.data[:])
     if not values.size or values.dtype.kind not in "fiu":
-        raise ValueError(f"{where}: numbers expected, but it holds {values.size} {values.dtype}")
+        raise ValueError(f"{source}: numbers expected, but it holds {values.size} {values.dtype}")
     # NWB stores raw numbers; conversion and offset make them the unit of the file.
     values = (values * series.conversion + series.offset).reshape(len(values), -1)
     if series.timestamps is None:
         return series.starting_time + np.arange(len(values)) / series.rate, values
     times = np.asarray(series.timestamps[:], float)
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-        raise ValueError(f"{where}: its timestamps do not rise all the way; sort them, without nan")
+        raise ValueError(
+            f"{source}: its timestamps do not rise all the way; sort them, without nan"
+        )
     return times, values
 
 

@@ -22,19 +22,21 @@ def plots(group: Group) -> list[Plot]:
     curves = Curves(
         steps, results["curve.eval.loss"], group.items, loss, failed, quantiles, n_trained
     )
-    made = [loss_curves(curves, "Evaluation loss", Axis("negative ELBO per trial (nat)"), "models")]
-    made += _against_loss(group, loss)
+    figures = [
+        loss_curves(curves, "Evaluation loss", Axis("negative ELBO per trial (nat)"), "models")
+    ]
+    figures += _against_loss(group, loss)
     if len(group.reduced.get("item", ())):
         item = int(group.reduced["item"][0])
         # Rows are in the order of items, but a group may hold any items of the sweep.
         row = int(np.flatnonzero(group.items == item)[0])
-        made.append(_terms(group, row, item, steps))
+        figures.append(_terms(group, row, item, steps))
         # One row of each result is read: the others stay in the store.
         best = {name: np.asarray(results[name][row], float) for name in SAVED if name in results}
-        made += _inferred(group.shared, best, item)
+        figures += _inferred(group.shared, best, item)
         if "input_r2_by_lag" in results:
-            made.append(_by_lag(group))
-    return made
+            figures.append(_by_lag(group))
+    return figures
 
 
 SAVED = ("rates", "factors", "inferred_inputs", "trial_session")
@@ -50,11 +52,13 @@ def posterior_plots(group: Group) -> list[Plot]:
         return []
     n = min(N_DRAWN, int(group.shared.n[1]))
     best = {k: np.asarray(results[k][rows[0]][:n], float) for k in SAVED[:2] if k in results}
-    model, made = group.inputs.of_item, list[Plot]()
+    model, figures = group.inputs.of_item, list[Plot]()
     if "rates" in best:
         data = group.shared.dataset.train.data[n_train:]  # training trials come first
-        made += rates_of(best["rates"], np.asarray(data[: len(best["rates"])], float), None, model)
-    return made + (factors_of(best["factors"], model) if "factors" in best else [])
+        figures += rates_of(
+            best["rates"], np.asarray(data[: len(best["rates"])], float), None, model
+        )
+    return figures + (factors_of(best["factors"], model) if "factors" in best else [])
 
 
 def _terms(group: Group, row: int, item: int, steps: np.ndarray) -> Plot:
@@ -62,14 +66,14 @@ def _terms(group: Group, row: int, item: int, steps: np.ndarray) -> Plot:
     layers: list[Layer] = []
     smallest = np.inf
     for hue, (name, label) in enumerate(TERMS.items()):
-        for where in ("eval", "train"):
-            key = f"curve.{where}.{name}"
+        for split in ("eval", "train"):
+            key = f"curve.{split}.{name}"
             if key not in group.results or (name == "kl_input" and not group.inputs.controller):
                 continue
             curve = np.asarray(group.results[key][row], float)
             smallest = min(smallest, np.nanmin(curve, initial=np.inf))
-            name_of = f"{label}, {where}"
-            layers.append(Lines(steps, curve, name_of, dashed=where == "train", hue=hue))
+            name_of = f"{label}, {split}"
+            layers.append(Lines(steps, curve, name_of, dashed=split == "train", hue=hue))
     # Terms range from 1 to 1000, but a density of reals may be above 1, and its nll below 0.
     axes = Axis("training step"), Axis("nat per trial", log=bool(smallest > 0))
     return Plot(f"Loss terms of model {item}, the best", layers, *axes)
@@ -88,7 +92,7 @@ AGAINST_LOSS = {
 
 def _against_loss(group: Group, loss: np.ndarray) -> list[Plot]:
     """Metrics against the loss of at least three models: those of equal losses may differ in their metrics."""
-    made, items = [], group.items
+    figures, items = [], group.items
     across = Axis("evaluation loss (nat per trial)")
     for name, label in AGAINST_LOSS.items() if len(items) > 2 else ():
         if name in group.results:
@@ -96,8 +100,8 @@ def _against_loss(group: Group, loss: np.ndarray) -> list[Plot]:
             rows = zip(items, loss, worth, strict=True)
             text = [f"model {k}: loss {a:.5g}, {b:.3f}" for k, a, b in rows]
             points = Points(loss, worth, text=text, key=items, item=items)
-            made.append(Plot(f"{label} against the loss", [points], across, Axis(label)))
-    return made
+            figures.append(Plot(f"{label} against the loss", [points], across, Axis(label)))
+    return figures
 
 
 def _inferred(shared: Dataset, best: dict[str, np.ndarray], item: int) -> list[Plot]:
@@ -110,23 +114,25 @@ def _inferred(shared: Dataset, best: dict[str, np.ndarray], item: int) -> list[P
         if "rates" in best:
             best["rates"] = best["rates"][..., : shared.evaluation.data.shape[2]]
     trials = shared.evaluation
-    made = []
+    figures = []
     if "rates" in best:
         counts = np.asarray(trials.data[: len(best["rates"])], float)
         truth = None if trials.rates is None else np.asarray(trials.rates, float)
-        made += rates_of(best["rates"], counts, truth, item)
+        figures += rates_of(best["rates"], counts, truth, item)
     if "factors" in best:
-        made += factors_of(best["factors"], item)
+        figures += factors_of(best["factors"], item)
     saved = best.get("rates", best.get("factors"))
     if trials.condition is not None and saved is not None:
         n = len(saved)
         data, condition = np.asarray(trials.data[:n], float), np.asarray(trials.condition[:n])
         numbers = np.asarray(shared.conditions)
-        made += by_condition(best.get("rates"), best.get("factors"), data, condition, numbers, item)
+        figures += by_condition(
+            best.get("rates"), best.get("factors"), data, condition, numbers, item
+        )
     if "inferred_inputs" in best:
         truth = None if trials.inputs is None else np.asarray(trials.inputs, float)
-        made += inputs_of(best["inferred_inputs"], truth, item)
-    return made
+        figures += inputs_of(best["inferred_inputs"], truth, item)
+    return figures
 
 
 def _by_lag(group: Group) -> Plot:

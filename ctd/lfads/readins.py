@@ -22,9 +22,9 @@ from ctd.lfads.weights import Tree, init_weights
 def init_stitched(
     static: View[Model], traced: Values[Model], key: jax.Array, dataset: Dataset
 ) -> Tree:
-    """Draw the weights of a model of sessions: N(0, 1 / fan-in); read-ins and readouts as `alignment` says, if it was possible."""
+    """Draw the weights of a model of sessions: N(0, 1 / fan-in); read-ins and readouts from `alignment`, where the sessions allow it."""
     assert dataset.stitched is not None
-    _, real, shown, alignment = dataset.stitched
+    _, real, is_seen, alignment = dataset.stitched
     dtype, n_factors, n_external = static.dtype, static.n_factors, dataset.train.n_external
     weights = init_weights(static, traced, key, n_factors, n_external, jnp.zeros(0, dtype))
     # The readout takes its place; it was drawn for no units.
@@ -35,7 +35,7 @@ def init_stitched(
     if alignment is None:
         key_in, key_out = jax.random.split(jax.random.fold_in(key, 1))
         # Fan-in counts the units that the encoder sees, not padding.
-        n_seen = jnp.asarray(shown).sum(1).astype(dtype)[:, None, None]
+        n_seen = jnp.asarray(is_seen).sum(1).astype(dtype)[:, None, None]
         read_in = jax.random.normal(key_in, (n_sessions, n_factors, n_units), dtype) * n_seen**-0.5
         read_in_bias = jnp.zeros((n_sessions, n_factors), dtype)
         readout = jax.random.normal(key_out, shape, dtype) * n_factors**-0.5
@@ -59,29 +59,29 @@ def of_trials(dataset: Dataset, weights: Tree, session: Int[Array, "trial"] | No
     """The weights with a read-in and an output for every trial, (trial, ...); unchanged for a model of one session."""
     if dataset.stitched is None:
         return weights
-    shown = jnp.asarray(dataset.stitched.shown)[:, None]
+    is_seen = jnp.asarray(dataset.stitched.shown)[:, None]
     read_in, readout = weights["readin"], weights["readout"]
     # Units that the encoder must not see get weights of 0: arrays hold all units of a session.
     mine = lambda a: a[session]
     w, b = mine(readout["w"]), mine(readout["b"])
-    own = {
-        "readin": {"w": mine(jnp.where(shown, read_in["w"], 0)), "b": mine(read_in["b"])},
+    trial_weights = {
+        "readin": {"w": mine(jnp.where(is_seen, read_in["w"], 0)), "b": mine(read_in["b"])},
         "output": {"w": w.reshape(len(w), -1, w.shape[-1]), "b": b.reshape(len(b), -1)},
     }
-    return {part: v for part, v in weights.items() if part != "readout"} | own
+    return {part: v for part, v in weights.items() if part != "readout"} | trial_weights
 
 
-def of_session(weights: Tree, number: int, n_units: int, seen: np.ndarray) -> Tree:
-    """The model of session `number`, without padding. seen: indices of the units that the encoder sees."""
+def of_session(weights: Tree, number: int, n_units: int, seen_units: np.ndarray) -> Tree:
+    """The model of session `number`, without padding. seen_units: indices of the units that the encoder sees."""
     read_in, readout = weights["readin"], weights["readout"]
     w, b = readout["w"][number][:, :n_units], readout["b"][number][:, :n_units]
-    own = {
-        "readin": {"w": read_in["w"][number][:, seen], "b": read_in["b"][number]},
+    session_weights = {
+        "readin": {"w": read_in["w"][number][:, seen_units], "b": read_in["b"][number]},
         "output": {"w": w.reshape(-1, w.shape[-1]), "b": b.reshape(-1)},
     }
     # Parts of all sessions; a model of one has no use for them.
     of_all = ("readout", "sessions", "decoders")
-    return {part: v for part, v in weights.items() if part not in of_all} | own
+    return {part: v for part, v in weights.items() if part not in of_all} | session_weights
 
 
 def real_entries(
@@ -95,12 +95,12 @@ def real_entries(
     """
     if dataset.stitched is None:
         return seen_weights
-    of = lambda mask: jnp.asarray(mask)[session]
+    by_trial = lambda mask: jnp.asarray(mask)[session]
     # One row serves all steps: it broadcasts over time.
-    real = of(dataset.stitched.real)[None]
+    real = by_trial(dataset.stitched.real)[None]
     if seen_weights is None:
         return real.astype(dataset.bias.dtype)
-    return jnp.where(of(dataset.stitched.shown), seen_weights, 1) * real
+    return jnp.where(by_trial(dataset.stitched.shown), seen_weights, 1) * real
 
 
 def padding(dataset: Dataset, session: Int[Array, "trial"] | None) -> Float[Array, "trial"] | int:

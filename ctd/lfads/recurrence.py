@@ -22,7 +22,7 @@ from ctd.late import Array, Float, custom_vjp, jax, jnp, lax
 
 
 class Units(NamedTuple):
-    """What belongs to the units of a GRU, split along its last axis: the gates r and u, and the candidate."""
+    """The values of the units of a GRU, split along the last axis: the gates r and u, and the candidate."""
 
     gates: Float[Array, "*rest two_n"]
     candidate: Float[Array, "*rest n"]
@@ -69,8 +69,8 @@ def product(
     return x @ w
 
 
-def _product_back(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
-    x, w = kept
+def _product_back(residuals: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    x, w = residuals
     return slope @ w.T, over_trials(x, slope)
 
 
@@ -180,21 +180,25 @@ def _run_gru(w: Gru, start: Array, drive: Array, reverse: bool) -> tuple[Array, 
         h, units = gru_step(w, h, drive)
         return h, (h, units)
 
-    found: tuple[Array, Units] = lax.scan(step, start, drive, reverse=reverse)[1]
-    return found
+    outputs: tuple[Array, Units] = lax.scan(step, start, drive, reverse=reverse)[1]
+    return outputs
 
 
-type KeptGru = tuple[Gru, Array, Array, Units]
+type GruResiduals = tuple[Gru, Array, Array, Units]
 """Weights, first state, states and units of a forward pass: what its gradient needs."""
 
 
-def _run_gru_forward(w: Gru, start: Array, drive: Array, reverse: bool) -> tuple[Array, KeptGru]:
+def _run_gru_forward(
+    w: Gru, start: Array, drive: Array, reverse: bool
+) -> tuple[Array, GruResiduals]:
     states, units = _run_gru(w, start, drive, reverse)
     return states, (w, start, states, units)
 
 
-def _run_gru_back(reverse: bool, kept: KeptGru, slopes: Array) -> tuple[Gru, Array, Array]:
-    w, start, states, units = kept
+def _run_gru_back(
+    reverse: bool, residuals: GruResiduals, slopes: Array
+) -> tuple[Gru, Array, Array]:
+    w, start, states, units = residuals
     h = before(start, states, reverse)
 
     def step(slope: Array, now: tuple[Array, Units, Array]) -> tuple[Array, Units]:

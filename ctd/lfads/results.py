@@ -20,13 +20,13 @@ from ctd.lfads.scores import scores
 from ctd.lfads.weights import Tree, factor_weights
 
 
-def kept(inputs: View[Model], shared: Dataset) -> tuple[int, int]:
-    """How many trials for training and for evaluation, the first ones, have their posterior means stored: by `save`, or else `n_saved`.
+def count_stored(inputs: View[Model], shared: Dataset) -> tuple[int, int]:
+    """Count the trials for training and for evaluation, from the first on, whose posterior means are stored: by `save`, or else `n_saved`.
 
     >>> from ctd.lfads.data import make_dataset
     >>> model = Model(save=3)
     >>> counts = np.ones((5, 8, 2), int)
-    >>> kept(model, make_dataset({"train": counts, "eval": counts[:2]}, model))
+    >>> count_stored(model, make_dataset({"train": counts, "eval": counts[:2]}, model))
     (3, 2)
     """
     n_train, n_eval = len(shared.train.data), len(shared.evaluation.data)
@@ -44,31 +44,34 @@ def kept(inputs: View[Model], shared: Dataset) -> tuple[int, int]:
 def inferred(model: Fitted, key: jax.Array) -> dict[str, Array]:
     """The metrics of one session, and the posterior means that are stored. key: the model's posterior key."""
     static, shared = model.static, model.dataset
-    (n_train, n_eval), names = kept(static, shared), present(static, model.weights, AVERAGED)
+    (n_train, n_eval), names = (
+        count_stored(static, shared),
+        present(static, model.weights, AVERAGED),
+    )
 
     def means(trials: Trials, n: int, names: tuple[Inferred, ...]) -> dict[str, Array]:
-        own = split_key(key, trials is shared.evaluation)
-        return posterior_mean(model, trials, n, own, names) if n else {}
+        means_key = split_key(key, trials is shared.evaluation)
+        return posterior_mean(model, trials, n, means_key, names) if n else {}
 
     # Metrics use the first n_metric trials, whatever is stored.
     n_metric = min(static.n_metric, len(shared.evaluation.data))
-    found = means(shared.evaluation, max(n_eval, n_metric), names)
-    measured = {name: value[:n_metric] for name, value in found.items()}
-    values = _metrics(static, shared, measured) | scores(model, split_key(key, True), found)
+    evaluated = means(shared.evaluation, max(n_eval, n_metric), names)
+    measured = {name: value[:n_metric] for name, value in evaluated.items()}
+    values = _metrics(static, shared, measured) | scores(model, split_key(key, True), evaluated)
     # Training trials are inferred to be stored, or for the decoder of behaviour, which needs factors alone.
     n_fit = 0 if shared.train.behavior is None else min(static.n_metric, len(shared.train.data))
     fitted = means(shared.train, max(n_train, n_fit), names if n_train else ("factors",))
     if n_fit:
         values |= _behavior(shared, n_fit, fitted, measured)
     if n_eval:
-        values |= {name: value[:n_eval] for name, value in found.items()}
+        values |= {name: value[:n_eval] for name, value in evaluated.items()}
     if n_train:
         values |= {f"train_{name}": value[:n_train] for name, value in fitted.items()}
     return values
 
 
 def as_stored(weights: Tree) -> Tree:
-    """The weights as `named` stores them: the readout of factors has rows of norm 1.
+    """The weights as `name_weights` stores them: the readout of factors has rows of norm 1.
 
     Inference in training and inference from a store then have the same bits: the barrier makes XLA round the rows once,
     instead of merging their norm into what follows.
@@ -85,23 +88,23 @@ def _metrics(static: View[Model], shared: Dataset, means: dict[str, Array]) -> d
     values = {}
     if static.likelihood in COUNTS:
         # Held-out units and bins have metrics over all evaluation trials: `ctd.lfads.scores`.
-        seen = slice(None), slice(0, len(shared.seen_bins)), shared.seen_units
-        values["bits_per_spike"] = metrics.bits_per_spike(counts[seen], rates[seen])
+        seen_entries = slice(None), slice(0, len(shared.seen_bins)), shared.seen_units
+        values["bits_per_spike"] = metrics.bits_per_spike(counts[seen_entries], rates[seen_entries])
 
-    def beside(name: str, truth: np.ndarray) -> tuple[Array, Array]:
+    def paired(name: str, truth: np.ndarray) -> tuple[Array, Array]:
         """(posterior means, true values) of the trials that have both."""
         n = min(len(truth), len(rates))
         return means[name][:n], jnp.asarray(truth[:n], rates.dtype)
 
     if trials.rates is not None:
-        each = metrics.squared_correlation(*beside("rates", trials.rates))
+        each = metrics.squared_correlation(*paired("rates", trials.rates))
         values["rate_r2"] = jnp.nanmean(each)  # over trials and units whose rates vary
     if trials.inputs is not None and "inferred_inputs" in means:
-        by_lag = metrics.input_r2(*beside("inferred_inputs", trials.inputs))
+        by_lag = metrics.input_r2(*paired("inferred_inputs", trials.inputs))
         # The middle one is lag 0.
         values |= {"input_r2": by_lag[len(by_lag) // 2], "input_r2_by_lag": by_lag}
     if trials.initial_states is not None:
-        truth = beside("initial_conditions", trials.initial_states)
+        truth = paired("initial_conditions", trials.initial_states)
         values["initial_state_r2"] = metrics.initial_state_r2(*truth)
     return values
 
@@ -127,7 +130,7 @@ def _behavior(
     }
 
 
-def named(static: View[Model], weights: Tree) -> dict[str, Array]:
+def name_weights(static: View[Model], weights: Tree) -> dict[str, Array]:
     """Name the stored weights. weights: from `as_stored`.
 
     `weights.NAME` is the generator as a network of `ctd.cells`: its readout gives the factors, its h0 is the mean of
@@ -149,14 +152,14 @@ def named(static: View[Model], weights: Tree) -> dict[str, Array]:
 DECODER = ("model.decoder.w", "model.decoder.b")
 
 
-def of_all_sessions(found: list[dict[str, Array]]) -> dict[str, Array]:
+def of_all_sessions(session_results: list[dict[str, Array]]) -> dict[str, Array]:
     """Join the results of all sessions: metrics that all have are averaged, trials stand one session after another.
 
     Units are padded with NaN to the most that a session has; `trial_session` has the session of each trial.
     """
-    values = _decoders(found)
-    for name in set.intersection(*(set(one) for one in found)) - set(DECODER):
-        parts, axes = [one[name] for one in found], DIMS[name].axes
+    values = _decoders(session_results)
+    for name in set.intersection(*(set(results) for results in session_results)) - set(DECODER):
+        parts, axes = [results[name] for results in session_results], DIMS[name].axes
         if axes[:1] in (("trial",), ("train_trial",)):
             # Rates differ in units between sessions; factors and states do not.
             values[name] = jnp.concatenate(_padded(parts, -1, jnp.nan) if "unit" in axes else parts)
@@ -164,21 +167,21 @@ def of_all_sessions(found: list[dict[str, Array]]) -> dict[str, Array]:
             values[name] = jnp.stack(parts).mean(0)
     for prefix in ("", "train_"):
         if f"{prefix}rates" in values:
-            n = [len(one[f"{prefix}rates"]) for one in found]
-            session = np.repeat(np.arange(len(found), dtype=np.int32), n)
+            n = [len(results[f"{prefix}rates"]) for results in session_results]
+            session = np.repeat(np.arange(len(session_results), dtype=np.int32), n)
             values[f"{prefix}trial_session"] = jnp.asarray(session)
     return values
 
 
-def _decoders(found: list[dict[str, Array]]) -> dict[str, Array]:
+def _decoders(session_results: list[dict[str, Array]]) -> dict[str, Array]:
     """The decoders of all sessions, padded with 0 to the most channels that a session has; empty if no session has behaviour."""
-    n_channels = [len(one.get(DECODER[1], ())) for one in found]
+    n_channels = [len(results.get(DECODER[1], ())) for results in session_results]
     if not any(n_channels):
         return {}
     values: dict[str, Array] = {}
     for name in DECODER:
-        none = next(one[name] for one in found if name in one)[:0]
-        padded = _padded([one.get(name, none) for one in found], 0, 0)
+        none = next(results[name] for results in session_results if name in results)[:0]
+        padded = _padded([results.get(name, none) for results in session_results], 0, 0)
         values[name.replace("decoder", "decoders")] = jnp.stack(padded)
     return values | {"model.sessions.n_channels": jnp.asarray(n_channels, jnp.int32)}
 
@@ -186,9 +189,9 @@ def _decoders(found: list[dict[str, Array]]) -> dict[str, Array]:
 def _padded(parts: list[Array], axis: int, fill: float) -> list[Array]:
     """The arrays, filled up along one axis to the longest."""
     longest = max(part.shape[axis] for part in parts)
-    found = []
+    padded = []
     for part in parts:
         width = [(0, 0)] * part.ndim
         width[axis] = (0, longest - part.shape[axis])
-        found.append(jnp.pad(part, width, constant_values=fill))
-    return found
+        padded.append(jnp.pad(part, width, constant_values=fill))
+    return padded

@@ -28,11 +28,11 @@ LEAST_TRUE = 1e-5
 """The same of true states, as a share of their largest singular value: theirs are made from the values, not from the squares."""
 CUT = 0.01
 """Cycle consistency leaves out principal components of log rates with less than this share of their variance."""
-SEEN = 0.99
+POWER_SHARE = 0.99
 """Share of the sum of squared singular values of a readout whose directions count as seen (CtDBenchmark)."""
 
 Sums = dict[str, PyTree]
-"""What a metric is made from -> its sums over trials: an array, moments, or a tuple of arrays."""
+"""Name -> sums over trials from which a metric is computed: an array, moments, or a tuple of arrays."""
 
 
 class Moments(NamedTuple):
@@ -68,18 +68,18 @@ def _sums(
     counted: Float[Array, "trial"],
     means: Mapping[str, Array],
 ) -> Sums:
-    """The sums that metrics are made from, over the trials `rows` with `counted` 1.
+    """The sums from which metrics are computed, over the trials `rows` with `counted` 1.
 
     means: of their posterior; factors and states are counted from any point.
     """
     trials = model.dataset.evaluation
     data = jnp.asarray(trials.data)[rows].astype(means["rates"].dtype)
-    found: Sums = {
+    totals: Sums = {
         "factors": moments(means["factors"], counted),
         "generator": moments(means["states"], counted),
     }
 
-    def known(truth: ArrayLike) -> tuple[Array, Array]:
+    def true_values(truth: ArrayLike) -> tuple[Array, Array]:
         """(true values, 1 for trials that have them): files may know the truth of the first trials alone."""
         values = jnp.asarray(truth)
         inside = counted * (rows < len(values))
@@ -93,24 +93,24 @@ def _sums(
             gained = gain(data[:, bins[name]], rates[:, bins[name]], mean)
             sums[f"gain_{name}"] = (gained * counted[:, None, None]).sum((0, 1))
         if trials.condition is not None:
-            which = jnp.asarray(trials.condition)[rows] * counted[:, None]
+            in_condition = jnp.asarray(trials.condition)[rows] * counted[:, None]
             # Sums over the trials k of each condition c, from a unit's first entry on, so that one that never changes has 0.
-            average = lambda x: jnp.einsum("kc,ktn->ctn", which, x - trials.data[0, 0])
-            sums["psth"] = which.sum(0), average(data), average(rates)
+            average = lambda x: jnp.einsum("kc,ktn->ctn", in_condition, x - trials.data[0, 0])
+            sums["psth"] = in_condition.sum(0), average(data), average(rates)
         return sums
 
-    found["rates"] = beside_data(means["rates"])
+    totals["rates"] = beside_data(means["rates"])
     if trials.rates is not None:
         if len(trials.rates) == len(trials.data):
-            found["true_rates"] = beside_data(jnp.asarray(trials.rates)[rows])
-        true, inside = known(trials.rates)
-        found["residual"] = ((means["rates"] - true) ** 2 * inside[:, None, None]).sum((0, 1))
+            totals["true_rates"] = beside_data(jnp.asarray(trials.rates)[rows])
+        true, inside = true_values(trials.rates)
+        totals["residual"] = ((means["rates"] - true) ** 2 * inside[:, None, None]).sum((0, 1))
     if trials.states is not None:
-        true, inside = known(trials.states)
+        true, inside = true_values(trials.states)
         # Centred before squares are summed: E x^2 - (E x)^2 of states far from 0 would cancel in float32.
         true = true - jnp.asarray(trials.states).mean((0, 1))
-        found["states"] = moments(jnp.concatenate([true, means["states"]], axis=-1), inside)
-    return found
+        totals["states"] = moments(jnp.concatenate([true, means["states"]], axis=-1), inside)
+    return totals
 
 
 def scores(
@@ -138,8 +138,8 @@ def scores(
         counted = ((rows >= first) & (rows < n)).astype(everyone.dtype)
         rows = jnp.minimum(rows, n - 1)
         batch = gather(static, model.dataset, trials, rows)
-        made = posterior(model, batch, jax.random.fold_in(key, number), SCORED)
-        new = _sums(model, null, rows, counted, centred(made))
+        batch_means = posterior(model, batch, jax.random.fold_in(key, number), SCORED)
+        new = _sums(model, null, rows, counted, centred(batch_means))
         return jax.tree.map(jnp.add, so_far, new), None
 
     # The minibatch that `means` ends in is computed again; its first trials are not counted.
@@ -147,22 +147,22 @@ def scores(
         sums, _ = lax.scan(add, sums, jnp.arange(first // size, -(-n // size)))
     # The first moment alone: rows of further moments come after those of all units.
     readout = model.weights["output"]["w"][: trials.data.shape[2]]
-    found = {"cycle_consistency": cycle_consistency(sums["factors"].covariance, readout)}
+    results = {"cycle_consistency": cycle_consistency(sums["factors"].covariance, readout)}
     readout = readout @ factor_weights(model.weights["generator"])
     of_states = sums["generator"].covariance
-    found["cycle_consistency_states"] = seen_share(of_states, readout)
+    results["cycle_consistency_states"] = seen_share(of_states, readout)
     refitted = readout @ fitted_directions(of_states, math.prod(model.dataset.train.data.shape[:2]))
-    found["cycle_consistency_refitted"] = seen_share(of_states, refitted)
-    found |= _of_rates(model, null, sums["rates"])
+    results["cycle_consistency_refitted"] = seen_share(of_states, refitted)
+    results |= _of_rates(model, null, sums["rates"])
     if "true_rates" in sums:
         of_truth = _of_rates(model, null, sums["true_rates"])
-        found |= {f"{name}_true": value for name, value in of_truth.items()}
+        results |= {f"{name}_true": value for name, value in of_truth.items()}
     if trials.rates is not None:
         of_rates = r2(sums["residual"], squares(jnp.asarray(trials.rates)))
-        found |= dict(zip(("rate_r2_weighted", "rate_r2_units"), of_rates, strict=True))
+        results |= dict(zip(("rate_r2_weighted", "rate_r2_units"), of_rates, strict=True))
     if trials.states is not None:
-        found |= _of_states(sums["states"].covariance, true_size)
-    return found
+        results |= _of_states(sums["states"].covariance, true_size)
+    return results
 
 
 def _regions(model: Fitted) -> dict[str, slice]:
@@ -183,18 +183,18 @@ def _null(model: Fitted) -> dict[str, Float[Array, "unit"]]:
 
 def _of_rates(model: Fitted, null: dict[str, Array], sums: Sums) -> dict[str, Float[Array, ""]]:
     """Bits a spike: of held-out units in the bins that the encoder sees, of all units in held-out bins; and R2 of PSTHs."""
-    shape, held = model.dataset.evaluation.data.shape, model.dataset.held_units
-    found = {"psth_r2": psth_r2(*sums["psth"])} if "psth" in sums else {}
+    shape, held_units = model.dataset.evaluation.data.shape, model.dataset.held_units
+    results = {"psth_r2": psth_r2(*sums["psth"])} if "psth" in sums else {}
     for region, mean in null.items():
         gain = sums[f"gain_{region}"]
         # Counts = mean count x trials x bins of the region.
         spikes = mean * (shape[0] * len(range(shape[1])[_regions(model)[region]]))
         if region == "later":
-            found["fp_bps"] = per_spike(gain.sum(), spikes.sum())
-        elif len(held):
-            found["co_bps"] = per_spike(gain[held].sum(), spikes[held].sum())
-            found["co_bps_units"] = jnp.nanmean(per_spike(gain[held], spikes[held]))
-    return found
+            results["fp_bps"] = per_spike(gain.sum(), spikes.sum())
+        elif len(held_units):
+            results["co_bps"] = per_spike(gain[held_units].sum(), spikes[held_units].sum())
+            results["co_bps_units"] = jnp.nanmean(per_spike(gain[held_units], spikes[held_units]))
+    return results
 
 
 def _of_states(
@@ -227,7 +227,7 @@ def uncorrelated(
 ) -> tuple[Float[Array, "trial time direction"], Float[Array, "direction"]]:
     """(the states along their principal directions, each with mean 0 and variance 1; the deviations that they had).
 
-    What a linear regression on them explains is the same, and float32 keeps small directions apart. Those that it cannot tell
+    A linear regression on them explains the same, and float32 keeps small directions apart. Directions that it cannot tell
     from 0 are 0.
 
     >>> states, deviations = uncorrelated(jnp.array([[[0.0, 1.0], [4.0, 1.0]]]))
@@ -236,11 +236,11 @@ def uncorrelated(
     """
     flat = states.reshape(-1, states.shape[-1])
     q, r = jnp.linalg.qr(flat - flat.mean(0))
-    left, values, _ = jnp.linalg.svd(r, full_matrices=False)
+    left_vectors, values, _ = jnp.linalg.svd(r, full_matrices=False)
     values = jnp.where(values > LEAST_TRUE * values[0], values, 0)
     root = math.sqrt(len(flat))
-    made = q @ jnp.where(values > 0, left, 0) * root
-    return made.reshape(*states.shape[:2], -1), values / root
+    scaled = q @ jnp.where(values > 0, left_vectors, 0) * root
+    return scaled.reshape(*states.shape[:2], -1), values / root
 
 
 def regression(
@@ -258,8 +258,8 @@ def regression(
     inner, cross, outer = covariance[:k, :k], covariance[:k, k:], covariance[k:, k:]
     variance, directions = jnp.linalg.eigh(inner)
     # eigh sorts in ascending order: the last variance is the largest.
-    kept = variance > LEAST * variance[-1]
-    share = jnp.where(kept, 1 / jnp.where(kept, variance, 1), 0)
+    is_large = variance > LEAST * variance[-1]
+    share = jnp.where(is_large, 1 / jnp.where(is_large, variance, 1), 0)
     return share @ (directions.T @ cross) ** 2, jnp.diag(outer)
 
 
@@ -277,9 +277,13 @@ def psth_r2(
     Array(1., dtype=float32)
     """
     # Conditions without trials would divide by 0; their weight is 0.
-    there = n > 0
-    average = lambda x: x / jnp.where(there, n, 1)[:, None, None]
-    true, model, weight = average(data), average(rates), there[:, None, None] / there.sum()
+    has_trials = n > 0
+    average = lambda x: x / jnp.where(has_trials, n, 1)[:, None, None]
+    true, model, weight = (
+        average(data),
+        average(rates),
+        has_trials[:, None, None] / has_trials.sum(),
+    )
     mean = (true * weight).sum(0).mean(0)
     residual, spread = (true - model) ** 2 * weight, (true - mean) ** 2 * weight
     return r2(residual.sum((0, 1)), spread.sum((0, 1)))[0]
@@ -298,16 +302,16 @@ def cycle_consistency(
     """
     variance, directions = jnp.linalg.eigh(readout @ covariance @ readout.T)
     # A projection onto the kept components: V V^T with the other columns set to 0.
-    kept = directions * (variance >= CUT * variance.sum())
-    recovered = jnp.linalg.pinv(readout) @ (kept @ (kept.T @ readout))
-    lost = jnp.eye(len(covariance), dtype=covariance.dtype) - recovered
-    return 1 - jnp.trace(lost @ covariance @ lost.T) / jnp.trace(covariance)
+    components = directions * (variance >= CUT * variance.sum())
+    recovered = jnp.linalg.pinv(readout) @ (components @ (components.T @ readout))
+    residual = jnp.eye(len(covariance), dtype=covariance.dtype) - recovered
+    return 1 - jnp.trace(residual @ covariance @ residual.T) / jnp.trace(covariance)
 
 
 def fitted_directions(
     covariance: Float[Array, "state state"], n_rows: int
 ) -> Float[Array, "state state"]:
-    """Projection on what `LinearRegression` of scikit-learn 1.6 to 1.8 keeps of this many rows of float32 states.
+    """Projection on the directions that `LinearRegression` of scikit-learn 1.6 to 1.8 keeps, for this many rows of float32 states.
 
     CtDBenchmark refits the readout by it. It leaves out singular values below n_rows eps of the largest one: of 800 x 500
     rows, directions with a standard deviation below .048 of the largest.
@@ -317,8 +321,8 @@ def fitted_directions(
            [0., 0.]], dtype=float32)
     """
     variance, directions = jnp.linalg.eigh(covariance)
-    kept = variance > (n_rows * jnp.finfo(jnp.float32).eps) ** 2 * variance[-1]
-    return (directions * kept) @ directions.T
+    is_fitted = variance > (n_rows * jnp.finfo(jnp.float32).eps) ** 2 * variance[-1]
+    return (directions * is_fitted) @ directions.T
 
 
 def seen_share(
@@ -326,7 +330,7 @@ def seen_share(
 ) -> Float[Array, ""]:
     """R2 of states recovered from their own log rates, weighted by variance (CtDBenchmark, Versteeg et al. 2025).
 
-    g -> R g -> the pseudo-inverse of R from its largest singular values, as many as make SEEN of their sum of squares.
+    g -> R g -> the pseudo-inverse of R from its largest singular values, as many as make POWER_SHARE of their sum of squares.
     This is the share of the variance of g along the right singular vectors of these. readout: R.
 
     >>> print(f"{seen_share(jnp.eye(2), jnp.array([[1.0, 0.0]])):.3f}")  # one of two directions shows
@@ -335,6 +339,6 @@ def seen_share(
     _, values, rows = jnp.linalg.svd(readout, full_matrices=False)
     # svd sorts in descending order.
     power = values**2
-    kept = jnp.cumsum(power) - power < SEEN * power.sum()
+    is_leading = jnp.cumsum(power) - power < POWER_SHARE * power.sum()
     along = jnp.einsum("ki,ij,kj->k", rows, covariance, rows)
-    return jnp.where(kept, along, 0).sum() / jnp.trace(covariance)
+    return jnp.where(is_leading, along, 0).sum() / jnp.trace(covariance)

@@ -55,9 +55,9 @@ def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
     n_units = np.array([s.train.data.shape[2] for s in sessions], np.int32)
     widest = int(n_units.max())
     real = np.arange(widest) < n_units[:, None]
-    shown = np.zeros_like(real)
+    is_seen = np.zeros_like(real)
     for k, session in enumerate(sessions):
-        shown[k, session.seen_units] = True
+        is_seen[k, session.seen_units] = True
     # (moment, unit) the first bias of a session's readout; 0 for padded units.
     padded = lambda bias, n: np.pad(bias.reshape(-1, n), ((0, 0), (0, widest - n)))
     # The longest table serves all sessions.
@@ -65,13 +65,13 @@ def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
     stitched = Stitched(
         tuple(session._replace(windows=None) for session in sessions),
         real,
-        shown,
+        is_seen,
         align(files, arrays, sessions, inputs),
     )
     return Dataset(
         train=_mixed([s.train for s in sessions], widest),
         evaluation=_mixed([s.evaluation for s in sessions], widest),
-        # All units of the padded arrays: the mask `shown` says what the encoder sees in each session.
+        # All units of the padded arrays: the mask `is_seen` marks the units that the encoder sees in each session.
         seen_units=np.arange(widest),
         held_units=np.arange(0),
         seen_bins=sessions[0].seen_bins,
@@ -94,7 +94,7 @@ def _check_alike(
                 f"{file}: train_encod_data is no part of train_recon_data; with several sessions it must hold the first bins of the "
                 "first units of it, unchanged"
             )
-        for what, has, expected, hint in (
+        for quantity, has, expected, hint in (
             ("bin_s", width, widths[0], "bin them alike"),
             ("train: time bins", session.train.data.shape[1], first.data.shape[1],
              "cut trials of one length, or `chop` them"),
@@ -103,7 +103,7 @@ def _check_alike(
         ):  # fmt: skip
             if has != expected:
                 raise ValueError(
-                    f"{file}: {what}: {has}, but {files[0]} has {expected}; sessions share the generator: {hint}"
+                    f"{file}: {quantity}: {has}, but {files[0]} has {expected}; sessions share the generator: {hint}"
                 )
 
 

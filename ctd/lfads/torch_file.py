@@ -55,8 +55,8 @@ def name_of(result: str) -> str:
     """
     if result in NAMES:
         return NAMES[result]
-    mean, _, what = result.rpartition("_")
-    return f"{NAMES[mean]}_{what}"
+    mean, _, kind = result.rpartition("_")
+    return f"{NAMES[mean]}_{kind}"
 
 
 PLACES = ("split", "trial_number", "recording", "first_bin")
@@ -96,7 +96,7 @@ def write(
             if windows is not None and not name.startswith("initial_conditions"):
                 cut = windows[split]
             key = f"{SPLITS[split]}_{name_of(name)}"
-            _put(file, key, chunk[name][rows], (first, int(n[split])), cut)
+            _write_trials(file, key, chunk[name][rows], (first, int(n[split])), cut)
     for split, word in enumerate(SPLITS):
         if f"{word}_ic_mean" in file:
             file[f"{word}_gen_init"] = file[f"{word}_ic_mean"]  # another name, no copy
@@ -108,7 +108,7 @@ def write(
             file[f"{word}_recording_bins"] = windows[split].lengths
 
 
-def _put(
+def _write_trials(
     file: Any, key: str, value: np.ndarray, place: tuple[int, int], windows: Windows | None
 ) -> None:
     """Write trials into a dataset, which the first call makes. place: (the first trial's number, trials of the split)."""
@@ -144,19 +144,19 @@ def read_trials(
     for word in SPLITS:
         if f"{word}_{name}" not in arrays:
             raise ValueError(f"{path}: lacks {word}_{name}; found {', '.join(sorted(arrays))}")
-        whole, bins = arrays[f"{word}_{name}"], arrays.get(f"{word}_recording_bins")
+        merged, bins = arrays[f"{word}_{name}"], arrays.get(f"{word}_recording_bins")
         # Chopped trials of one array have been put together to (trial, time, ...) already.
-        if bins is not None and len(whole) == bins.sum():
-            listed.append(np.split(whole, np.cumsum(bins)[:-1]))
+        if bins is not None and len(merged) == bins.sum():
+            listed.append(np.split(merged, np.cumsum(bins)[:-1]))
         else:
-            listed.append(list(whole))
+            listed.append(list(merged))
     if all(f"{word}_trial" in arrays for word in SPLITS):
         place = np.concatenate([arrays[f"{word}_trial"] for word in SPLITS])
         _warn_of_missing(path, place)
     else:
         place = _by_number(path, name, [len(trials) for trials in listed], eval_every)
-    found = dict(zip(place.tolist(), listed[0] + listed[1], strict=True))
-    return [found[number] for number in sorted(found)]
+    by_number = dict(zip(place.tolist(), listed[0] + listed[1], strict=True))
+    return [by_number[number] for number in sorted(by_number)]
 
 
 def _warn_of_missing(path: str | Path, place: np.ndarray) -> None:
@@ -174,13 +174,13 @@ def _by_number(path: str | Path, name: str, n: list[int], eval_every: int | None
     """(trial,) the numbers of n[0] trials for training, then of n[1] for evaluation, of which each `eval_every`-th is one."""
     if eval_every is None:
         with opened_hdf5(path) as file:
-            noted = file.attrs.get("eval_every")
-        if noted is None:
+            stored = file.attrs.get("eval_every")
+        if stored is None:
             raise ValueError(
                 f"{path}: does not say which trial of a recording each is, since the data named their splits or an earlier ctd wrote it; "
                 f"read it by its names, train_{name} and valid_{name}, or write it anew by `ctd posterior`"
             )
-        eval_every = int(noted)
+        eval_every = int(stored)
     evaluation = is_evaluation(sum(n), eval_every)
     if evaluation.sum() != n[1]:
         raise ValueError(

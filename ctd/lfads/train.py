@@ -15,7 +15,7 @@ from ctd.lfads.params import Model
 from ctd.lfads.weights import Tree, flatten, unflatten
 
 STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm", "learning_rate")
-"""What a step reports: KL terms before their scales and ramp, the L2 term before its ramp."""
+"""The values that a step reports: KL terms before their scales and ramp, the L2 term before its ramp."""
 
 
 class Position(NamedTuple):
@@ -81,15 +81,15 @@ def train_step(
     dataset: Dataset,
     key: jax.Array,
     at: Position,
-    like: Tree,
+    template: Tree,
 ) -> tuple[Position, dict[str, Float[Array, ""]], Bool[Array, ""]]:
     """Take one training step: (the position after it, its STEP_TERMS, whether loss and gradient are finite).
 
-    key: the item's training key. like: shapes and dtypes of the weights, by name.
+    key: the item's training key. template: shapes and dtypes of the weights, by name.
     """
-    seen = minibatch(static, dataset, key, at.step)
-    loss = lambda w: training_loss(static, traced, dataset, w, seen, at.step)
-    (value, terms), slopes = jax.value_and_grad(loss, has_aux=True)(unflatten(at.weights, like))
+    batch = minibatch(static, dataset, key, at.step)
+    loss = lambda w: training_loss(static, traced, dataset, w, batch, at.step)
+    (value, terms), slopes = jax.value_and_grad(loss, has_aux=True)(unflatten(at.weights, template))
     gradient = flatten(slopes)
     norm = jnp.linalg.norm(gradient)
     # A factor of min(1, clip / norm) whose denominator is never 0.

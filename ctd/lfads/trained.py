@@ -29,42 +29,42 @@ def read_trained(weights: Any, model: Any, dtype: str) -> Tree:
 
     weights, model: files of the generator and of all other parts.
     """
-    found: Tree = {"generator": read_generator(weights, dtype)}
+    parts: Tree = {"generator": read_generator(weights, dtype)}
     for name, value in read_hdf5(model).items():
-        # Names are PART.NAME, as `ctd.lfads.results.named` wrote them less `model.`.
+        # Names are PART.NAME, as `ctd.lfads.results.name_weights` wrote them, without `model.`.
         part, _, entry = name.partition(".")
-        found.setdefault(part, {})[entry] = value.astype(dtype)
-    lacks = {"encoder_forward", "encoder_backward", "ic"} - found.keys()
-    if not {"output", "readout"} & found.keys():
+        parts.setdefault(part, {})[entry] = value.astype(dtype)
+    lacks = {"encoder_forward", "encoder_backward", "ic"} - parts.keys()
+    if not {"output", "readout"} & parts.keys():
         lacks.add("output")
     if lacks:
         raise ValueError(
             f"model: {model}: lacks {', '.join(sorted(lacks))}; give STORE::ITEM::model of a store of lfads"
         )
-    return found
+    return parts
 
 
-def check_sizes(inputs: View[Model], weights: Tree, where: Any) -> None:
-    """Raise ValueError, naming the field, where the parts that are there have other sizes than the job gives."""
+def check_sizes(inputs: View[Model], weights: Tree, source: Any) -> None:
+    """Raise ValueError, naming the field, where the parts of a model have other sizes than the job gives."""
     generator = weights["generator"]
     cell = _cell_of(generator)
-    found: dict[str, Any] = {
+    sizes: dict[str, Any] = {
         "generator_cell": cell.name,
         "generator": cell.infer(generator)[0],
         "n_factors": len(generator["wO"]),
     }
     if cell is node:
-        found["field_units"] = len(generator["wFHX"])
+        sizes["field_units"] = len(generator["wFHX"])
     if "encoder_forward" in weights:
         # Rows of wCHX are units; a part that is not there has none.
         rows = lambda part: len(weights[part]["wCHX"]) if part in weights else 0
-        found = {"controller": rows("controller"), **found, "encoder": rows("encoder_forward")}
+        sizes = {"controller": rows("controller"), **sizes, "encoder": rows("encoder_forward")}
     if "inputs" in weights:
-        found["n_inputs"] = len(weights["inputs"]["w"]) // 2
-    for name, size in found.items():
+        sizes["n_inputs"] = len(weights["inputs"]["w"]) // 2
+    for name, size in sizes.items():
         if getattr(inputs, name) != size:
             raise ValueError(
-                f"{name}: {getattr(inputs, name)} given, but the model of {where} has {size}; "
+                f"{name}: {getattr(inputs, name)} given, but the model of {source} has {size}; "
                 f"write {name}: {size}"
             )
 
@@ -84,8 +84,8 @@ def read_core(inputs: View[Model], dataset: Dataset) -> Dataset:
     """Add to the dataset the core that `core` and `core_model` name. Raises ValueError where it does not fit the job or the data."""
     if inputs.core_model is None:
         weights: Tree = {"generator": read_generator(inputs.core, inputs.dtype)}
-        own = _cell_of(weights["generator"]).shapes(1, 1)
-        if missing := {*own, "wO"} - weights["generator"].keys():
+        cell_weights = _cell_of(weights["generator"]).shapes(1, 1)
+        if missing := {*cell_weights, "wO"} - weights["generator"].keys():
             raise ValueError(
                 f"core: {inputs.core}: lacks {', '.join(sorted(missing))}; give STORE::ITEM of a store of lfads"
             )
@@ -126,11 +126,11 @@ def posterior_params(
     """
     kinds = field_kinds(Model)
     of_training = {"n_saved", "save", "core", "core_model", "n_batches"}
-    # No traced field but these enters what is inferred; `kl_ramp` and others must fit n_batches.
+    # Inference reads these two traced fields alone; `kl_ramp` and others must fit n_batches.
     of_training |= {k for k in kinds if kinds[k] is Kind.TRACED} - {"variance_floor", "seed"}
-    found = {name: value for name, value in trained.items() if name not in of_training}
-    found |= {"weights": f"{store}::{item}", "model": f"{store}::{item}::model"}
-    return found | {"of_seed": seed, "of_item": item}
+    params = {name: value for name, value in trained.items() if name not in of_training}
+    params |= {"weights": f"{store}::{item}", "model": f"{store}::{item}::model"}
+    return params | {"of_seed": seed, "of_item": item}
 
 
 def by_session(

@@ -28,8 +28,8 @@ def _busiest(data: np.ndarray, n: int) -> np.ndarray:
 
 
 def _apart(*values: np.ndarray) -> float:
-    """How far rows of rates lie apart: a little more than the largest one, so that they do not touch."""
-    return 1.2 * max(*(float(one.max()) for one in values), 1e-9)
+    """The distance of rows of rates: a little more than the largest rate, so that rows do not touch."""
+    return 1.2 * max(*(float(rows.max()) for rows in values), 1e-9)
 
 
 # --- rates ----------------------------------------------------------------------------------------
@@ -39,15 +39,15 @@ def rates_of(
     rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None, item: int
 ) -> list[Plot]:
     """The most active units on one trial, the most active one on several, all units as images. truth: true rates of the first trials."""
-    busy, known = _busiest(data, N_BUSY), 0 if truth is None else len(truth)
-    true = truth[0][:, busy].T if truth is not None and known else None
+    busy, n_true = _busiest(data, N_BUSY), 0 if truth is None else len(truth)
+    true = truth[0][:, busy].T if truth is not None and n_true else None
     one_trial = _rows(
         f"Rates of model {item} against the data, one trial",
         (rates[0][:, busy].T, data[0][:, busy].T, true), [f"unit {unit}" for unit in busy],
         f"The {len(busy)} most active units on evaluation trial 0; their data are marks at the height of rate 0.",
     )  # fmt: skip
     unit, n = int(np.argmax(data.sum(axis=(0, 1)))), min(N_TRIALS, len(rates))
-    true = truth[:n, :, unit] if truth is not None and known >= n else None
+    true = truth[:n, :, unit] if truth is not None and n_true >= n else None
     one_unit = _rows(
         f"Rates of unit {unit}, single trials, model {item}",
         (rates[:n, :, unit], data[:n, :, unit], true), [f"trial {k}" for k in range(n)],
@@ -59,13 +59,13 @@ def rates_of(
 
 def _rows(
     title: str,
-    shown: tuple[np.ndarray, np.ndarray, np.ndarray | None],
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray | None],
     names: Sequence[str],
     note: str,
 ) -> Plot:
-    """Rates (row, bin), one row below the other, with the data as marks. shown: rates, data, and true rates if known."""
-    rates, data, true = shown
-    step = _apart(*(one for one in (rates, true) if one is not None))
+    """Rates (row, bin), one row below the other, with the data as marks. arrays: rates, data, and true rates or None."""
+    rates, data, true = arrays
+    step = _apart(*(rows for rows in (rates, true) if rows is not None))
     time = np.arange(rates.shape[1])
     layers: list[Layer] = []
     if true is not None:
@@ -106,29 +106,29 @@ def factors_of(factors: np.ndarray, item: int) -> list[Plot]:
 def inputs_of(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> list[Plot]:
     """Up to three inferred inputs of some trials; the first beside the true one, which is scaled."""
     names = [f"trial {k}" for k in range(min(N_TRIALS, len(inferred)))]
-    made = []
+    figures = []
     for k in range(min(3, inferred.shape[-1])):
         # Around the mean over all shown trials, so that trials remain comparable.
-        shown = inferred[:N_TRIALS, :, k]
-        shown = shown - shown.mean()
-        time, step = np.arange(shown.shape[1]), 1.2 * max(float(np.ptp(shown)), 1e-9)
-        layers: list[Layer] = [Lines(time, stacked(shown, step), "inferred", text=names)]
+        rows = inferred[:N_TRIALS, :, k]
+        rows = rows - rows.mean()
+        time, step = np.arange(rows.shape[1]), 1.2 * max(float(np.ptp(rows)), 1e-9)
+        layers: list[Layer] = [Lines(time, stacked(rows, step), "inferred", text=names)]
         title, note = f"Inferred input {k + 1} of model {item}", "Evaluation trials."
         if k == 0:
             title = f"Inferred inputs of model {item}"
             note = "The first inferred input on evaluation trials."
-        if k == 0 and truth is not None and len(truth) >= len(shown):
-            true = truth[: len(shown), :, 0]
+        if k == 0 and truth is not None and len(truth) >= len(rows):
+            true = truth[: len(rows), :, 0]
             centred = true - true.mean()
             # Least squares over all shown trials: one factor for all of them.
-            fitted = centred * np.sum(centred * shown) / (np.sum(centred**2) or 1.0)
+            fitted = centred * np.sum(centred * rows) / (np.sum(centred**2) or 1.0)
             lines = stacked(fitted, step)
             layers.insert(0, Lines(time, lines, "true, scaled", strong=True, text=names))
             note += (
                 " The true one is scaled to it by least squares: sign and unit are not identified."
             )
-        made.append(Plot(title, layers, Axis("bin"), rows_axis(names, step), note=note))
-    return made
+        figures.append(Plot(title, layers, Axis("bin"), rows_axis(names, step), note=note))
+    return figures
 
 
 # --- conditions -----------------------------------------------------------------------------------
@@ -158,19 +158,21 @@ def by_condition(
     numbers: (condition,) those of the file.
     """
     n = condition.sum(axis=0)
-    shown = np.sort(np.argsort(-n, kind="stable")[: min(N_CONDITIONS, int((n > 0).sum()))])
-    if not len(shown):
+    selected = np.sort(np.argsort(-n, kind="stable")[: min(N_CONDITIONS, int((n > 0).sum()))])
+    if not len(selected):
         return []
-    condition, numbers = condition[:, shown], numbers[shown]
-    note = f"{len(shown)} of {len(n)} conditions; averages over {count(int(condition.sum()), 'saved evaluation trial')}."
-    made = []
+    condition, numbers = condition[:, selected], numbers[selected]
+    note = f"{len(selected)} of {len(n)} conditions; averages over {count(int(condition.sum()), 'saved evaluation trial')}."
+    figures = []
     if rates is not None:
         title = f"PSTHs of data and of model {item}, by condition"
-        made.append(_psths(title, averages(rates, condition), averages(data, condition), numbers))
+        figures.append(
+            _psths(title, averages(rates, condition), averages(data, condition), numbers)
+        )
     if factors is not None:
         title = f"Factors of model {item} by condition"
-        made += _planes(title, averages(factors, condition), factors, numbers)
-    return [replace(plot, note=f"{plot.note} {note}".strip()) for plot in made]
+        figures += _planes(title, averages(factors, condition), factors, numbers)
+    return [replace(plot, note=f"{plot.note} {note}".strip()) for plot in figures]
 
 
 def _psths(title: str, rates: np.ndarray, data: np.ndarray, numbers: np.ndarray) -> Plot:

@@ -104,8 +104,8 @@ def _draw(
 ) -> dict[tuple[str, str], Array]:
     """Blocks of N(0, 1 / columns), side by side. All come from one draw: one for each would compile slowly."""
     flat = [shape for blocks in shapes.values() for shape in blocks]
-    drawn = iter(cut(jax.random.normal(key, (entries(flat),), dtype), flat))
-    scaled = lambda columns: next(drawn) * max(columns, 1) ** -0.5
+    matrices = iter(cut(jax.random.normal(key, (entries(flat),), dtype), flat))
+    scaled = lambda columns: next(matrices) * max(columns, 1) ** -0.5
     return {
         name: jnp.concatenate([scaled(columns) for _, columns in blocks], axis=1)
         for name, blocks in shapes.items()
@@ -149,14 +149,14 @@ def flatten(weights: Tree) -> Float[Array, "entry"]:
     return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(weights)])
 
 
-def unflatten(vector: Float[Array, "entry"], like: Tree) -> Tree:
-    """Undo `flatten`. like: weights of the same shapes, or their shapes and dtypes alone.
+def unflatten(vector: Float[Array, "entry"], template: Tree) -> Tree:
+    """Undo `flatten`. template: weights of the same shapes, or their shapes and dtypes alone.
 
     >>> weights = {"ic": {"w": jnp.ones((2, 3)), "b": jnp.zeros(2)}}
     >>> bool((unflatten(flatten(weights), weights)["ic"]["w"] == 1).all())
     True
     """
-    leaves, tree = jax.tree.flatten(like)
+    leaves, tree = jax.tree.flatten(template)
     return jax.tree.unflatten(tree, cut(vector, [leaf.shape for leaf in leaves]))
 
 

@@ -12,7 +12,7 @@ from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.lfads import Model, kernel
 from ctd.lfads.data import make_dataset
 from ctd.lfads.metrics import bits_per_spike
-from ctd.lfads.results import kept
+from ctd.lfads.results import count_stored
 from ctd.lfads.summary import reduce
 from ctd.lfads.trained import check_sizes, n_external
 from ctd.rows import Best
@@ -88,7 +88,7 @@ def test_results_are_all_there(several):
 def test_trials_are_kept(given, n_train, n_eval):
     """Of both splits, whatever number the metrics are of."""
     params = model(n_metric=4, **given)
-    assert kept(params, make_dataset(arrays(), inputs_of(params))) == (n_train, n_eval)
+    assert count_stored(params, make_dataset(arrays(), inputs_of(params))) == (n_train, n_eval)
 
 
 @pytest.mark.parametrize(
