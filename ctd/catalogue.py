@@ -15,8 +15,8 @@ from ctd.kernel import Kernel
 from ctd.words import meant
 
 BOUND = r"^kernel = "
-SHOWN = rf"{BOUND}|^from \S+ import .*\bkernel\b"
-"""How a module defines its kernel; a folder of ctd may show that of a module in it. Parts import kernels for other ends."""
+BOUND_OR_IMPORTED = rf"{BOUND}|^from \S+ import .*\bkernel\b"
+"""Patterns of a module that defines its kernel. A folder of ctd may import the kernel of a module in it; parts import kernels for other ends."""
 
 
 def kernel_names() -> tuple[str, ...]:
@@ -31,14 +31,14 @@ def kernel_names() -> tuple[str, ...]:
 @cache
 def summaries() -> dict[str, str]:
     """Kernel of ctd -> the docstring of its module, read from the source: no kernel is imported."""
-    found = {}
+    by_name = {}
     for name, path in _modules(Path(__file__).parent, ""):
         text = path.read_text(encoding="utf-8")
-        if re.search(BOUND if "." in name else SHOWN, text, re.MULTILINE):
-            said = (ast.get_docstring(ast.parse(text)) or "").removeprefix("Kernel: ")
+        if re.search(BOUND if "." in name else BOUND_OR_IMPORTED, text, re.MULTILINE):
+            sentence = (ast.get_docstring(ast.parse(text)) or "").removeprefix("Kernel: ")
             # The first letter after "Kernel: " begins a sentence in a list.
-            found[name] = said[:1].upper() + said[1:]
-    return dict(sorted(found.items()))
+            by_name[name] = sentence[:1].upper() + sentence[1:]
+    return dict(sorted(by_name.items()))
 
 
 def _modules(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
@@ -59,8 +59,8 @@ class UnknownKernel(ValueError):
 def load_kernel(name: str, folder: str | None = None) -> Kernel:
     """The kernel called `name`: a module of ctd, or the dotted path of a user's own module, perhaps in the job's folder.
 
-    Raises UnknownKernel, naming the nearest kernel, where there is none. What the user's module raises on
-    import is passed on.
+    Raises UnknownKernel, naming the nearest kernel, where there is none. Exceptions of the user's module on
+    import are passed on.
     """
     kernel: Kernel = load(f"{find_module(name, folder)}.kernel", "kernel")
     return kernel
@@ -80,21 +80,21 @@ def find_module(name: str, folder: str | None = None) -> str:
                 return path
         except NoModule:
             continue
-    if (own := sys.modules.get(name)) is not None:
+    if (module := sys.modules.get(name)) is not None:
         raise UnknownKernel(
-            f"kernel: {name!r}: {getattr(own, '__file__', None) or 'that module'} defines no `kernel`; end it "
+            f"kernel: {name!r}: {getattr(module, '__file__', None) or 'that module'} defines no `kernel`; end it "
             "with `kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"
         )
-    known = kernel_names()
-    beside = [path.stem for path in Path(folder).glob("*.py")] if folder else []
-    for stem in beside:
+    names = kernel_names()
+    stems = [path.stem for path in Path(folder).glob("*.py")] if folder else []
+    for stem in stems:
         if _importable(stem) == _importable(name):
             _refuse_file(name, stem)
     listed = (
-        f"; ctd has {', '.join(known)}. A kernel of your own is named by the dotted path of its module, which defines `kernel` and "
+        f"; ctd has {', '.join(names)}. A kernel of your own is named by the dotted path of its module, which defines `kernel` and "
         "lies beside the job file or is installed"
     )
-    raise UnknownKernel(f"kernel: {name!r} is unknown{meant(name, {*known, *beside}) or listed}")
+    raise UnknownKernel(f"kernel: {name!r} is unknown{meant(name, {*names, *stems}) or listed}")
 
 
 def _importable(name: str) -> str:

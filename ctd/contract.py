@@ -36,7 +36,7 @@ DIFFERENCES = 5
 RUNNER = (
     "ctd/batch", "ctd/catalogue.py", "ctd/contract.py", "ctd/dotted.py", "ctd/kernel.py", "ctd/plots/__init__.py", "jobs",
 )  # fmt: skip
-"""What finds, calls and checks kernels: its lines tell the author of one nothing."""
+"""The code that finds, calls and checks kernels: an error leaves its lines out, since they do not help a kernel's author."""
 
 
 class ContractError(ValueError):
@@ -44,7 +44,7 @@ class ContractError(ValueError):
 
 
 class Evaluation(NamedTuple):
-    """What one item of a kernel has, as shapes and dtypes."""
+    """The state and results of one item, as shapes and dtypes."""
 
     state: PyTree
     results: dict[str, jax.ShapeDtypeStruct]
@@ -63,7 +63,7 @@ def evaluate(
     Call it inside `ctd.batch.precision`. Raises ContractError where a function raises, `advance` changes the names,
     shapes or dtypes of the state, `finished` is not one boolean, or `result` and `dims` disagree.
     """
-    key, told = jax.random.key(0), f"kernel {kernel.name}"
+    key, prefix = jax.random.key(0), f"kernel {kernel.name}"
     read: dict[str, frozenset[str]] = {}
     run = partial(_run, kernel, read)
     state = run("init", static, shared, traced, key)
@@ -72,20 +72,20 @@ def evaluate(
     for leaf in jax.tree.leaves(state):
         if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.dtype != key.dtype:
             raise ContractError(
-                f"{told}: init: the state has a {leaf.dtype}; expected a {key.dtype}, as `key` is"
+                f"{prefix}: init: the state has a {leaf.dtype}; expected a {key.dtype}, as `key` is"
             )
     after = run("advance", static, shared, traced, key, state)
     for fault in _differences(state, after):
         raise ContractError(
-            f"{told}: advance: {fault}; a state must keep its names, shapes and dtypes from init on"
+            f"{prefix}: advance: {fault}; a state must keep its names, shapes and dtypes from init on"
         )
     done = run("finished", state)
     if not (hasattr(done, "dtype") and done.dtype == bool and done.shape == ()):
-        raise ContractError(f"{told}: finished: one boolean expected, got {_short(done)}")
+        raise ContractError(f"{prefix}: finished: one boolean expected, got {_short(done)}")
     values = run("result", static, shared, traced, key, state)
     if not isinstance(values, dict):
         raise ContractError(
-            f"{told}: {_written(kernel, 'result')[0]}: a dict of name -> array expected, got {_short(values)}"
+            f"{prefix}: {_authored(kernel, 'result')[0]}: a dict of name -> array expected, got {_short(values)}"
         )
     _check_dims(kernel, values)
     unread = frozenset(getattr(traced, "_fields", ())).difference(*read.values())
@@ -103,19 +103,21 @@ def located(error: BaseException) -> str:
         hint = " (a traced value is not known yet: jnp.where or lax.cond decide by it)"
     lines = [f"{type(error).__name__}: {text[0]}{hint}"]
     if re.search("they differ[:.]$", text[0]):  # JAX: carries of a loop, or outputs of branches
-        told = [f"  {line.strip()}" for line in text[1:] if line.strip()]
-        lines += [line for line in told if not line.startswith("  Revise ")][:DIFFERENCES]
+        differences = [f"  {line.strip()}" for line in text[1:] if line.strip()]
+        lines += [line for line in differences if not line.startswith("  Revise ")][:DIFFERENCES]
     # JAX's frames are a hundred; the author needs those of the kernel.
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+    own_frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)
+    ]
     lines += [
         f"  {Path(frame.filename).name}, line {frame.lineno}, in {frame.name}: {frame.line}"
-        for frame in own[-LINES:]
+        for frame in own_frames[-LINES:]
     ]
     return "\n".join(lines)
 
 
 def is_worded(error: BaseException, function: Callable[..., object]) -> bool:
-    """Whether a `raise` of the package or folder of a kernel's function, or of ctd, made this exception: its words are for the user."""
+    """True if a `raise` of the package or folder of a kernel's function, or of ctd, made this exception, so that its text is for the user."""
     ((frame, line),) = [*traceback.walk_tb(error.__traceback__)][-1:]
     source = linecache.getline(frame.f_code.co_filename, line).strip()
     packages = {"ctd", str(function.__module__).partition(".")[0]}
@@ -125,28 +127,28 @@ def is_worded(error: BaseException, function: Callable[..., object]) -> bool:
 
 
 def _is_own(filename: str) -> bool:
-    """Whether a file is the kernel author's: not Python's, not an installed package's, not the runner's."""
+    """True if a file is the kernel author's: not Python's, not an installed package's, not the runner's."""
     path, root = Path(filename), Path(__file__).parents[1]
     runner = any(path.is_relative_to(root / part) for part in RUNNER)
     standard = path.is_relative_to(sysconfig.get_path("stdlib")) or filename.startswith("<")
     return not (runner or standard or INSTALLED & set(path.parts))
 
 
-def _run(kernel: Kernel, read: dict[str, frozenset[str]], which: str, *args: PyTree) -> PyTree:
+def _run(kernel: Kernel, read: dict[str, frozenset[str]], role: str, *args: PyTree) -> PyTree:
     """The shapes that a function returns; notes in `read` the traced fields that it depends on."""
-    function, fields = getattr(kernel, which), kernel.Params.model_fields
+    function, fields = getattr(kernel, role), kernel.Params.model_fields
     # `finished` takes the state alone; the others take the static fields first.
-    static = args[: which != "finished"]
+    static = args[: role != "finished"]
     run = lambda *args: function(*static, *args)
     try:
         closed, shapes = jax.make_jaxpr(run, return_shape=True)(*args[len(static) :])
         if static:
             marks = jax.tree.unflatten(jax.tree.structure(args[1:]), _needed(closed.jaxpr))[1]
             # A field without numbers, such as an empty tuple, may be read all the same.
-            read[which] = frozenset(
+            read[role] = frozenset(
                 name
                 for name in getattr(marks, "_fields", ())
-                if any(found := jax.tree.leaves(getattr(marks, name))) or not found
+                if any(leaves := jax.tree.leaves(getattr(marks, name))) or not leaves
             )
         return shapes
     except Exception as error:
@@ -154,21 +156,21 @@ def _run(kernel: Kernel, read: dict[str, frozenset[str]], which: str, *args: PyT
         if isinstance(error, ValueError) and str(error).partition(":")[0] in fields:
             raise ContractError(f"params: {error}") from error
         first, *lines = located(error).split("\n")
-        first = _elsewhere(kernel, static, error) or first + _how_called(kernel, which)
+        first = _elsewhere(kernel, static, error) or first + _how_called(kernel, role)
         text = "\n".join([first, *lines])
         raise ContractError(
-            f"kernel {kernel.name}: {_written(kernel, which)[0]}: {text}"
+            f"kernel {kernel.name}: {_authored(kernel, role)[0]}: {text}"
         ) from error
 
 
 def _elsewhere(kernel: Kernel, static: Sequence[PyTree], error: Exception) -> str:
-    """Where the kernel finds the field that it read from `static` or `traced`, which lacks it; "" for another error."""
-    views = {traced_type(kernel.Params): "traced"} | {type(one): "static" for one in static}
-    asked, name = views.get(type(getattr(error, "obj", None))), getattr(error, "name", "")
-    if asked is None:
+    """Say where the kernel finds a field that it read from `static` or `traced`, which lack it; "" for another error."""
+    views = {traced_type(kernel.Params): "traced"} | {type(view): "static" for view in static}
+    view_name, name = views.get(type(getattr(error, "obj", None))), getattr(error, "name", "")
+    if view_name is None:
         return ""
     if (kind := field_kinds(kernel.Params).get(name)) is None:
-        return f"{asked} has no field {name!r}{nearest(name, kernel.Params.model_fields)}"
+        return f"{view_name} has no field {name!r}{nearest(name, kernel.Params.model_fields)}"
     if kind in (Kind.STATIC, Kind.TRACED):
         return f"{name} is {kind.value}: write {kind.value}.{name}"
     return (
@@ -177,8 +179,9 @@ def _elsewhere(kernel: Kernel, static: Sequence[PyTree], error: Exception) -> st
 
 
 def _needed(jaxpr: Any) -> list[bool]:
-    """Whether an output of a traced function depends on each of its inputs."""
-    variables = lambda found: (v for v in found if not hasattr(v, "val"))  # literals have a value
+    """For each input of a traced function, True if an output depends on it."""
+    # Literals have a value.
+    variables = lambda candidates: (v for v in candidates if not hasattr(v, "val"))
     needed = set(variables(jaxpr.outvars))
     for equation in reversed(jaxpr.eqns):
         if equation.effects or not needed.isdisjoint(equation.outvars):
@@ -186,18 +189,18 @@ def _needed(jaxpr: Any) -> list[bool]:
     return [v in needed for v in jaxpr.invars]
 
 
-def _written(kernel: Kernel, which: str) -> tuple[str, Callable[..., PyTree], tuple[str, ...]]:
-    """What the kernel's author wrote for one of its functions, and what it is called with: (name, function, arguments)."""
+def _authored(kernel: Kernel, role: str) -> tuple[str, Callable[..., PyTree], tuple[str, ...]]:
+    """(name, function, arguments) of the function that the kernel's author wrote for a role."""
     # `one_shot` makes both of one function.
     run = getattr(kernel.init, "__wrapped__", None)
     if run is getattr(kernel.advance, "__wrapped__", None) and callable(run):
-        return getattr(run, "__name__", which), run, ARGUMENTS["init"]
-    return which, getattr(kernel, which), ARGUMENTS[which]
+        return getattr(run, "__name__", role), run, ARGUMENTS["init"]
+    return role, getattr(kernel, role), ARGUMENTS[role]
 
 
-def _how_called(kernel: Kernel, which: str) -> str:
+def _how_called(kernel: Kernel, role: str) -> str:
     """The end of a sentence that says how a function is called; "" if it takes these arguments."""
-    name, function, arguments = _written(kernel, which)
+    name, function, arguments = _authored(kernel, role)
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:
@@ -209,12 +212,12 @@ def _how_called(kernel: Kernel, which: str) -> str:
 
 def _differences(before: PyTree, after: PyTree) -> Iterator[str]:
     """The changes between a state and the state after an advance, a sentence each."""
-    named = lambda tree: {
+    leaves_by_name = lambda tree: {
         jax.tree_util.keystr(path, simple=True, separator=".") or "it": leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-    old, new = named(before), named(after)
-    # Names of the old state in its order, then new ones: the first fault is the one that is told.
+    old, new = leaves_by_name(before), leaves_by_name(after)
+    # Names of the old state in its order, then new ones: the first fault is reported.
     for name in [*old, *(name for name in new if name not in old)]:
         if name not in new:
             yield f"{name} of the state is not returned"
@@ -229,46 +232,46 @@ def _differences(before: PyTree, after: PyTree) -> Iterator[str]:
         yield f"the state is {was} and {now} after it"
 
 
-def check_axes(told: str, field: str, dims: Mapping[str, Var], values: Mapping[str, Any]) -> None:
+def check_axes(prefix: str, field: str, dims: Mapping[str, Var], values: Mapping[str, Any]) -> None:
     """Raise ContractError if a returned value is not in a kernel's `dims` or `reduced`, or has other axes there.
 
-    told: begins the message. field: the name of what `dims` is. values: name -> what was returned, with shape and dtype.
+    prefix: begins the message. field: the kernel's field that holds `dims`. values: name -> the returned array, with shape and dtype.
     """
-    # A value without axes could be stored, but nobody could read what its dimensions are.
+    # A value without axes could be stored, but its dimensions would have no meaning.
     if unknown := sorted(set(values) - set(dims)):
         raise ContractError(
-            f"{told}{', '.join(unknown)} is returned, which `{field}` does not describe; it has {sorted(dims)}"
+            f"{prefix}{', '.join(unknown)} is returned, which `{field}` does not describe; it has {sorted(dims)}"
         )
     for name, value in values.items():
         axes, shape = dims[name].axes, getattr(value, "shape", None)
         if shape is None or len(shape) != len(axes):
             names = str(tuple(f"axis{k}" for k in range(len(shape or ())))).replace("'", '"')
-            written = f"Var({names}, ...)" + ", with a name for each axis," * bool(shape)
-            wanted = f"an array with the axes {axes}" if axes else "a scalar"
+            suggestion = f"Var({names}, ...)" + ", with a name for each axis," * bool(shape)
+            expected = f"an array with the axes {axes}" if axes else "a scalar"
             raise ContractError(
-                f"{told}{name} is {_short(value)}, `{field}` gives it the axes {axes}; write {written} or return {wanted}"
+                f"{prefix}{name} is {_short(value)}, `{field}` gives it the axes {axes}; write {suggestion} or return {expected}"
             )
 
 
 def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None:
-    told = f"kernel {kernel.name}: {_written(kernel, 'result')[0]}"
-    check_axes(f"{told}: ", "dims", kernel.dims, values)
+    prefix = f"kernel {kernel.name}: {_authored(kernel, 'result')[0]}"
+    check_axes(f"{prefix}: ", "dims", kernel.dims, values)
     # NumPy knows keys of JAX not at all, and bfloat16 and the like as bytes.
     for name, value in values.items():
         if getattr(value.dtype, "kind", "V") == "V":
             raise ContractError(
-                f"{told}: {name} is {_short(value)}, which no store holds; return integers, reals, complex numbers or booleans, "
+                f"{prefix}: {name} is {_short(value)}, which no store holds; return integers, reals, complex numbers or booleans, "
                 "of a key its jax.random.key_data"
             )
     if kernel.outcomes and "outcome" not in values:
         raise ContractError(
-            f"{told}: outcome is not returned; return the index of how the item ended, 0 for "
+            f"{prefix}: outcome is not returned; return the index of how the item ended, 0 for "
             f"{kernel.outcomes[0].name!r}, or leave `outcomes` out"
         )
     ended = values.get("outcome")
     if ended is not None and (ended.shape or ended.dtype.kind not in "bi"):
         raise ContractError(
-            f"{told}: outcome is {_short(ended)}, expected one int32, the index of how the item ended; another result needs another name"
+            f"{prefix}: outcome is {_short(ended)}, expected one int32, the index of how the item ended; another result needs another name"
         )
     for field, name in (("metric", kernel.metric), ("chosen_by", kernel.chosen_by)):
         judged = values.get(name)

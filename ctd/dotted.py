@@ -1,7 +1,7 @@
-"""Code of the user's own by its dotted path: the one place where a text of a job leads to an import.
+"""Load a user's code by its dotted path: the one place where a text of a job leads to an import.
 
-`module_of` says which module a text names, and `load` imports that one and no other. So whoever asks which
-modules a job names (jobs.spec.trust does) knows everything that its parameters can import.
+`module_of` says which module a text names, and `load` imports that one and no other. So a caller that lists
+the modules of a job (jobs.spec.trust) lists everything that the job's parameters can import.
 """
 
 import importlib
@@ -23,8 +23,8 @@ def module_of(text: str) -> str | None:
     has to be an identifier of Python.
     """
     *module, attribute = text.rpartition(":")[2].split(".")
-    named = module and all(part.isidentifier() for part in (*module, attribute))
-    return ".".join(module) if named else None
+    is_path = module and all(part.isidentifier() for part in (*module, attribute))
+    return ".".join(module) if is_path else None
 
 
 def modules_in(value: object) -> Iterator[str]:
@@ -37,19 +37,19 @@ def modules_in(value: object) -> Iterator[str]:
             yield from modules_in(inner)
 
 
-def load(path: str, where: str) -> Any:
+def load(path: str, source: str) -> Any:
     """Import the module of the dotted path `module.attribute`; return the attribute, or None if it has none.
 
-    Raises NoModule, which `where` begins, if `path` is no dotted path or there is no such module. What the module
-    itself raises is passed on, a module that it misses included.
+    Raises NoModule, whose text begins with `source`, if `path` is no dotted path or there is no such module. Exceptions of the module
+    itself are passed on, such as one for a module that it misses.
     """
     module = None if ":" in path else module_of(path)
     if module is None:
-        raise NoModule(f"{where}: {path!r} is no dotted path; give it as module.attribute")
+        raise NoModule(f"{source}: {path!r} is no dotted path; give it as module.attribute")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
-        raise NoModule(f"{where}: there is no module {error.name}") from None
-    return getattr(found, path.rpartition(".")[2], None)
+        raise NoModule(f"{source}: there is no module {error.name}") from None
+    return getattr(imported, path.rpartition(".")[2], None)

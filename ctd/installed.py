@@ -1,4 +1,4 @@
-"""What is installed: the version of ctd, whether a package can be imported, and how to add those of an extra to this environment."""
+"""The installed packages: the version of ctd, the packages that can be imported, and the command that adds those of an extra."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ DISTRIBUTION = "ctd-jobs"
 NO_PLUGIN = (
     "it needs its plugin for GPUs (`uv pip install 'jax[cuda13]'` beside ctd) and the node's driver"
 )
-"""What to do where JAX sees no GPU."""
+"""The advice where JAX sees no GPU."""
 
 
 def gpu_plugins() -> list[str]:
@@ -23,8 +23,8 @@ def gpu_plugins() -> list[str]:
     # A namespace package, where plugins may lie that are no distributions.
     spec = find_spec("jax_plugins")
     folders = spec.submodule_search_locations or [] if spec else []
-    found = {module.name for module in iter_modules(folders)}
-    return sorted(found | {plugin.name for plugin in entry_points(group="jax_plugins")})
+    names = {module.name for module in iter_modules(folders)}
+    return sorted(names | {plugin.name for plugin in entry_points(group="jax_plugins")})
 
 
 def version_of(package: str) -> str:
@@ -51,7 +51,7 @@ def why_not(module: str) -> str | None:
 def how_to_install(extra: str, again: bool = False) -> str:
     """Return the command that adds the packages of an extra of ctd to the Python that is running.
 
-    By their own names, since an installer that is asked for the extra would look for ctd in an index.
+    The command names the packages, since an installer that is asked for the extra would look for ctd in an index.
 
     again: they are installed, but broken.
     """
@@ -59,8 +59,12 @@ def how_to_install(extra: str, again: bool = False) -> str:
         lines = requires(DISTRIBUTION) or []
     except PackageNotFoundError:  # a source tree that was not installed
         lines = []
-    wanted = [line.partition(";")[0].strip() for line in lines if re.search(rf"extra == .{extra}\b", line)]  # fmt: skip
-    return install(*wanted, again=again) if wanted else f"install the extra {extra!r} of ctd"
+    requirements = [line.partition(";")[0].strip() for line in lines if re.search(rf"extra == .{extra}\b", line)]  # fmt: skip
+    return (
+        install(*requirements, again=again)
+        if requirements
+        else f"install the extra {extra!r} of ctd"
+    )
 
 
 def install(*packages: str, again: bool = False) -> str:

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 class Kind(Enum):
-    """How a field of `Params` enters the program."""
+    """The ways in which a field of `Params` enters the program."""
 
     STATIC = "static"
     TRACED = "traced"
@@ -80,17 +80,17 @@ class Params(BaseModel, frozen=True, extra="forbid", validate_default=True, use_
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         for name, info in cls.model_fields.items():
-            told, kind = f"{cls.__module__}.{cls.__name__}.{name}", info.annotation
+            path, kind = f"{cls.__module__}.{cls.__name__}.{name}", info.annotation
             # None, and the runner would have to guess; two, and they contradict each other.
             if sum(isinstance(mark, Kind) for mark in info.metadata) != 1:
                 raise TypeError(
-                    f"{told}: write its type as Static[...], Traced[...], Data[...] or File[...]: the runner must know what to compile in"
+                    f"{path}: write its type as Static[...], Traced[...], Data[...] or File[...]: the runner must know what to compile in"
                 )
             if Kind.STATIC in info.metadata and is_mutable(kind):
-                raise TypeError(f"{told}: Static[{kind}] given; expected a tuple, or Data[...]")
+                raise TypeError(f"{path}: Static[{kind}] given; expected a tuple, or Data[...]")
             if Kind.TRACED in info.metadata and not is_numeric(kind):
                 raise TypeError(
-                    f"{told}: Traced[{getattr(kind, '__name__', kind)}] given; expected a number or a tuple of numbers; other types are Static or Data"
+                    f"{path}: Traced[{getattr(kind, '__name__', kind)}] given; expected a number or a tuple of numbers; other types are Static or Data"
                 )
 
 
@@ -249,12 +249,12 @@ class Kernel:
     Options: type[BaseModel] = NoOptions
     """The settings of `reduce`, which can be changed after the run."""
     summary: tuple[str, ...] = ()
-    """What a run shows at its end: reduced names, of several tables the first that has rows, else results; a second axis as lists."""
+    """The names that a run shows at its end: reduced ones, else results. Of several tables it shows the first that has rows; a second axis becomes lists."""
     plots: Callable[..., list[Plot]] | None = None
     """(inputs, shared, columns, results, reduced) -> the plots of a group in a report, the most telling first; `results["curve"][:200]` reads
     200 rows."""
     png_plots: int = 4
-    """How many of the first plots the PNG beside the store shows."""
+    """The number of plots, from the first on, in the PNG beside the store."""
     presets: Mapping[str, Preset] = field(default_factory=dict)
     """Name -> the search that `search: {preset: NAME}` stands for."""
     metric: str = ""
@@ -297,16 +297,19 @@ class Kernel:
             raise TypeError(
                 f'kernel {self.name}: outcomes: `dims` has no "outcome"; add "outcome": Var(), and return it from `result`'
             )
-        own = ("metric", (self.metric,)), ("chosen_by", (self.chosen_by,)), ("curves", self.curves)
-        named: list[Any] = [(what, "dims", self.dims, names) for what, names in own]
-        named.append(("summary", "dims` or `reduced", {**self.dims, **self.reduced}, self.summary))
         fields = self.Params.model_fields
-        named.append(("replicates", "Params", fields, self.replicates))
-        named.append(("measured_on", "Params", fields, self.measured_on))
-        for what, where, known, names in named:
-            for name in (one for one in names if one and one not in known):
-                said = f"`{where}` has no {name!r}{nearest(name, known)}"
-                raise TypeError(f"kernel {self.name}: {what}: {said}")
+        references: tuple[Any, ...] = (
+            ("metric", "dims", self.dims, (self.metric,)),
+            ("chosen_by", "dims", self.dims, (self.chosen_by,)),
+            ("curves", "dims", self.dims, self.curves),
+            ("summary", "dims` or `reduced", {**self.dims, **self.reduced}, self.summary),
+            ("replicates", "Params", fields, self.replicates),
+            ("measured_on", "Params", fields, self.measured_on),
+        )
+        for attribute, table, described, names in references:
+            for name in (name for name in names if name and name not in described):
+                fault = f"`{table}` has no {name!r}{nearest(name, described)}"
+                raise TypeError(f"kernel {self.name}: {attribute}: {fault}")
         if (least := min((0, *self.microbatches, *self.cpu_microbatches))) < 0:
             raise TypeError(f"kernel {self.name}: microbatches: {least} given; expected 0 or more")
 
@@ -317,11 +320,13 @@ class Kernel:
 
     def coordinates(self, inputs: View[BaseModel], shared: PyTree) -> dict[str, Coordinate]:
         """The coordinates of `coords`; values alone get the unit 1 and their axis as the long name."""
-        found = {}
+        coordinates = {}
         for axis, value in (self.coords(inputs, shared) if self.coords else {}).items():
-            one = value if isinstance(value, Coordinate) else Coordinate(value)
-            found[axis] = Coordinate(np.asarray(one.values), one.units, one.long_name or axis)
-        return found
+            coordinate = value if isinstance(value, Coordinate) else Coordinate(value)
+            coordinates[axis] = Coordinate(
+                np.asarray(coordinate.values), coordinate.units, coordinate.long_name or axis
+            )
+        return coordinates
 
     def candidates(self) -> tuple[int, ...]:
         """The microbatches worth measuring on the devices of this process. It starts JAX, so a plan asks, not an import."""

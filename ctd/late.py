@@ -59,9 +59,9 @@ class custom_vjp:
     @cached_property
     def _applied(self) -> Any:
         # Applied at the first call, since it imports JAX.
-        found = jax.custom_vjp(self._function, nondiff_argnums=self._fixed)
-        found.defvjp(self._forward, self._back)
-        return found
+        function = jax.custom_vjp(self._function, nondiff_argnums=self._fixed)
+        function.defvjp(self._forward, self._back)
+        return function
 
     def __call__(self, *args: Any) -> Any:
         return self._applied(*args)
@@ -73,8 +73,8 @@ class _LateType:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __getitem__(self, of: Any) -> Any:
-        return getattr(import_module("jaxtyping"), self._name)[of]
+    def __getitem__(self, parameters: Any) -> Any:
+        return getattr(import_module("jaxtyping"), self._name)[parameters]
 
 
 class _IsArray(type):
@@ -113,8 +113,8 @@ def on_host(values: ArrayLike, dtype: jax.typing.DTypeLike | None = None) -> Arr
     >>> on_host([1, 2], "float32")
     array([1., 2.], dtype=float32)
     """
-    found: Any = np.asarray(values, dtype)
-    return found
+    array: Any = np.asarray(values, dtype)
+    return array
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Which types are those of numbers, and which can change: what a `Traced` field may be, and what a `Static` one may not; equal values
+"""Types of numbers, which a `Traced` field may have, and types that can change, which a `Static` one may not; equal values
 of several types."""
 
 from types import EllipsisType, UnionType
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
 def is_numeric(annotation: Any) -> bool:
-    """Whether a type is a number, or a tuple or a choice of numbers.
+    """True if a type is a number, or a tuple or a choice of numbers.
 
     >>> is_numeric(float), is_numeric(tuple[int, ...]), is_numeric(Literal[1, 2])
     (True, True, True)
@@ -17,13 +17,13 @@ def is_numeric(annotation: Any) -> bool:
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin in (tuple, Union, UnionType, Literal, Annotated):
         return all(map(is_numeric, parts[: 1 if origin is Annotated else None]))
-    # What is no type is a value of a Literal.
+    # Anything but a type is a value of a Literal.
     kind = annotation if isinstance(annotation, type) else type(annotation)
     return issubclass(kind, int | float | EllipsisType)
 
 
 def is_mutable(annotation: Any) -> bool:
-    """Whether a type is a list, dict or set, or has one inside.
+    """True if a type is a list, dict or set, or has one inside.
 
     >>> is_mutable(tuple[list[int], ...]), is_mutable(dict | None), is_mutable(tuple[int, str])
     (True, True, False)

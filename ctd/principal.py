@@ -34,13 +34,13 @@ def principal(points: ArrayLike, k: int) -> tuple[Callable[[ArrayLike], np.ndarr
     return lambda values: (np.asarray(values, float) - mean) @ axes[:, :k], share
 
 
-def component(share: np.ndarray, k: int, of: str = "") -> str:
-    """What an axis over component k, from 0, of something is called in pictures.
+def component(share: np.ndarray, k: int, owner: str = "") -> str:
+    """The label in pictures of an axis over component k, counted from 0; `owner` follows the number.
 
     >>> component(np.array([0.912, 0.05]), 0)
     'principal component 1 (91.2 % of the variance)'
     """
-    return f"principal component {k + 1}{of} ({tick(100 * float(share[k]))} % of the variance)"
+    return f"principal component {k + 1}{owner} ({tick(100 * float(share[k]))} % of the variance)"
 
 
 def _spectrum(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

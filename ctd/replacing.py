@@ -1,4 +1,4 @@
-"""Replacing a file as a whole: whoever is killed, or has no space left, leaves the one that was there."""
+"""Replace a file as a whole: a process that is killed, or has no space left, leaves the old file."""
 
 import errno
 import os

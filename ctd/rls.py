@@ -50,7 +50,7 @@ def times(P: Symmetric, h: Array) -> Array:
 
 
 class Gain(NamedTuple):
-    """What sample j of a block gives."""
+    """The gain of sample j of a block."""
 
     k: Float[Array, "p"]
     """The gain P_{j+1} h = u / (l + s): the outer product of an error with it is the update of W."""
@@ -81,16 +81,16 @@ def gain(P: Symmetric, K: Array, j: Array, forgetting: Array, h: Array) -> Gain:
 def flush(P: Symmetric, K: Array, forgetting: Array) -> Symmetric:
     """P after a block of len(K) samples: l^-len(K) (P - K^T K)."""
     q, power = P.A.shape[0], forgetting ** len(K)
-    left, right = K[:, :q], K[:, q:]
+    first, second = K[:, :q], K[:, q:]
     return Symmetric(
-        (P.A - left.T @ left) / power,
-        (P.B - right.T @ left) / power,
-        (P.C - right.T @ right) / power,
+        (P.A - first.T @ first) / power,
+        (P.B - second.T @ first) / power,
+        (P.C - second.T @ second) / power,
     )
 
 
 type GainOf = Callable[[Array], Gain]
-"""What the features (p,) of the present sample give."""
+"""Features (p,) of the present sample -> its gain."""
 
 
 def in_blocks[C](f: Callable[[C, Number, PyTree], C], carry: C, rows: PyTree, length: int) -> C:
@@ -100,12 +100,14 @@ def in_blocks[C](f: Callable[[C, Number, PyTree], C], carry: C, rows: PyTree, le
     Array(21, dtype=int32)
     """
     total = len(jax.tree.leaves(rows)[0])
-    whole = total // length
-    cut = jax.tree.map(lambda r: r[: whole * length].reshape(whole, length, *r.shape[1:]), rows)
-    carry, _ = lax.scan(lambda c, at: (f(c, *at), None), carry, (jnp.arange(whole), cut))
+    n_blocks = total // length
+    cut = jax.tree.map(
+        lambda r: r[: n_blocks * length].reshape(n_blocks, length, *r.shape[1:]), rows
+    )
+    carry, _ = lax.scan(lambda c, at: (f(c, *at), None), carry, (jnp.arange(n_blocks), cut))
     # A scan needs blocks of one length, so the rest is traced by itself.
     if total % length:
-        carry = f(carry, whole, jax.tree.map(lambda r: r[whole * length :], rows))
+        carry = f(carry, n_blocks, jax.tree.map(lambda r: r[n_blocks * length :], rows))
     return carry
 
 
@@ -121,7 +123,7 @@ def learn[C](
     """Learn from samples, the rows, one after the other, in blocks of `length`: (carry, P) after the last.
 
     step: (carry, row, K, gain) -> (carry, K): the K of the sample's gain, or the one given if nothing is learnt from it.
-    more: (number of a block, its samples) -> arrays that its rows have besides, made when the block begins.
+    more: (number of a block, its samples) -> further arrays of its rows, made when the block begins.
     """
 
     def block(
@@ -130,13 +132,13 @@ def learn[C](
         carry, P = at
         n = len(jax.tree.leaves(rows)[0])
 
-        def one(at: tuple[C, Array], row: tuple[Any, Array]) -> tuple[tuple[C, Array], None]:
+        def learn_row(at: tuple[C, Array], row: tuple[Any, Array]) -> tuple[tuple[C, Array], None]:
             carry, K = at
             return step(carry, row[0], K, lambda h: gain(P, K, row[1], forgetting, h)), None
 
         K = jnp.zeros((n, len(P.A) + len(P.C)), P.A.dtype)
         rows = (*rows, *more(index, n))
-        (carry, K), _ = lax.scan(one, (carry, K), (rows, jnp.arange(n)))
+        (carry, K), _ = lax.scan(learn_row, (carry, K), (rows, jnp.arange(n)))
         return carry, flush(P, K, forgetting)
 
     return in_blocks(block, (carry, P), rows, length)

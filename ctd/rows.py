@@ -1,4 +1,4 @@
-"""What reductions and pictures share: rows in blocks, rows grouped by equal values, the best rows, the option `n_best`, a table as text."""
+"""Helpers that reductions and pictures share: rows in blocks, rows grouped by equal values, the best rows, the option `n_best`, a table as text."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -19,7 +19,7 @@ type Columns = Mapping[str, np.ndarray]
 """Name -> (row, ...) values: fields or results of a group, a row for each item, or what a reduction made of them."""
 
 
-SHOWN = 20
+MAX_ROWS = 20
 """Most rows of a table as text."""
 
 
@@ -85,9 +85,9 @@ def combinations(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.
         # Renumbered from 0: codes stay below n, so that the next product cannot overflow.
         if size <= most:  # by a table, without a sort
             codes = codes * np.int32(k) + values.astype(np.int32)
-            there = np.zeros(size, bool)
-            there[codes] = True
-            codes = (np.cumsum(there, dtype=np.int32) - 1)[codes]
+            is_used = np.zeros(size, bool)
+            is_used[codes] = True
+            codes = (np.cumsum(is_used, dtype=np.int32) - 1)[codes]
         else:
             codes = np.unique(codes.astype(np.int64) * k + values, return_inverse=True)[1].astype(
                 np.int32
@@ -105,12 +105,12 @@ def first_rows(codes: np.ndarray, k: int) -> np.ndarray:
     >>> first_rows(np.array([1, 0, 1]), 2).tolist()
     [1, 0]
     """
-    found = np.zeros(k, np.int32)
-    # From the last row on, so that the first one of a code is written last; in parts, which bounds memory.
+    first = np.zeros(k, np.int32)
+    # The loop runs from the last row on, so that the first row of a code is written last; parts bound the memory.
     for stop in range(len(codes), 0, -PART):
         some = np.arange(stop - 1, max(0, stop - PART) - 1, -1)
-        found[codes[some]] = some
-    return found
+        first[codes[some]] = some
+    return first
 
 
 def alike(
@@ -143,11 +143,11 @@ def lines_of(columns: Columns) -> list[str]:
     >>> lines_of({"q": np.array([0.0, 1 / 3]), "kind": np.array(["slow", "fixed"])})
     ['     q   kind', '     0   slow', '0.3333  fixed']
     """
-    rows = zip(*(values[:SHOWN] for values in columns.values()), strict=True)
+    rows = zip(*(values[:MAX_ROWS] for values in columns.values()), strict=True)
     cells = [list(columns), *([_text(x) for x in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(text.rjust(n) for text, n in zip(row, widths, strict=True)) for row in cells]
-    more = max(map(len, columns.values()), default=0) - SHOWN
+    more = max(map(len, columns.values()), default=0) - MAX_ROWS
     return [*lines, f"... {more} more"] if more > 0 else lines
 
 

@@ -151,7 +151,7 @@ def initial_states(static: View[Spikes], cell: Cell, weights: Weights, key: Arra
 
 
 class Followed(NamedTuple):
-    """What a network does in trials, (trial, ...)."""
+    """The course of a network in trials, (trial, ...)."""
 
     start: Float[Array, "trial state"]
     """Before the first step."""
@@ -183,7 +183,7 @@ def _rates(static: View[Spikes], traced: Values[Spikes], followed: Array) -> Arr
     # One mean and one deviation for all units, so that active units stay active.
     spread = followed.std()
     standard = (followed - followed.mean()) / jnp.where(spread > 0, spread, 1)
-    # Counts have 16 bits: the rates that are told are those that counts were drawn from.
+    # Counts have 16 bits, so that rates are bounded; the stored rates are the bounded ones.
     return jnp.minimum(jnp.exp(standard / traced.scaling), LARGEST_MEAN) / traced.step_s
 
 
@@ -204,11 +204,11 @@ def make(
         true = follow(static, cell, weights, trials, start, again)
     followed = jax.vmap(jax.vmap(cell.hidden))(spiked.states)[..., shared.units]
     rates = _rates(static, traced, followed)
-    drawn = rates
+    dispersed = rates
     if static.dispersion > 1:
         key_rates = jax.random.fold_in(key_spikes, DISPERSION)
-        drawn = tasks.overdispersed(key_rates, rates, traced.step_s, static.dispersion)
-    counts = tasks.spikes_from_rates(key_spikes, drawn, traced.step_s)
+        dispersed = tasks.overdispersed(key_rates, rates, traced.step_s, static.dispersion)
+    counts = tasks.spikes_from_rates(key_spikes, dispersed, traced.step_s)
     # A negative binomial count has no bound; 16 bits have.
     counts = jnp.minimum(counts, LARGEST).astype(jnp.uint16)
     n, outputs = static.n_train, spiked.outputs
@@ -244,8 +244,15 @@ def coords(inputs: View[Spikes], shared: Recorded) -> dict[str, Coordinate]:
     """The numbers of bins, each step_s long, and of trials."""
     del shared
     n = {"time": inputs.task.length, "trial": inputs.n_eval, "train_trial": inputs.n_train}
-    what = {"time": "bin, of step_s", "trial": "evaluation trial", "train_trial": "training trial"}
-    return {axis: Coordinate(np.arange(n[axis]), "1", f"number of the {what[axis]}") for axis in n}
+    descriptions = {
+        "time": "bin, of step_s",
+        "trial": "evaluation trial",
+        "train_trial": "training trial",
+    }
+    return {
+        axis: Coordinate(np.arange(n[axis]), "1", f"number of the {descriptions[axis]}")
+        for axis in n
+    }
 
 
 TRAIN, EVAL = ("train_trial", "time"), ("trial", "time")

@@ -8,15 +8,15 @@ MANY = 20
 """Most known words that an error lists where a command lists them, too."""
 
 
-def count(n: int, what: str) -> str:
+def count(n: int, noun: str) -> str:
     """A number of things as text.
 
     >>> count(1, "item"), count(2000, "item"), count(2, "gain index")
     ('1 item', '2,000 items', '2 gain indices')
     """
     if n == 1:
-        return f"{n} {what}"
-    return f"{n:,} {what[:-2]}ices" if what.endswith("index") else f"{n:,} {what}s"
+        return f"{n} {noun}"
+    return f"{n:,} {noun[:-2]}ices" if noun.endswith("index") else f"{n:,} {noun}s"
 
 
 def some(numbers: Sequence[int]) -> str:
@@ -29,7 +29,7 @@ def some(numbers: Sequence[int]) -> str:
 
 
 def number(value: float) -> str:
-    """A real number with 4 digits; with 6 where 4 would make it 1, which tells stable from marginal and a share from all.
+    """A real number with 4 digits; with 6 where 4 would make it 1, so that stable differs from marginal, and a share from all.
 
     >>> number(0.123456), number(-0.99998), number(1.00003), number(1.0), number(-0.0)
     ('0.1235', '-0.99998', '1.00003', '1', '0')
@@ -38,18 +38,18 @@ def number(value: float) -> str:
     return f"{value:.6g}" if text in ("1", "-1") else text
 
 
-def left_out(n_failed: int, n_not_finite: int = 0, what: str = "item") -> str:
-    """A sentence for what a picture leaves out; "" of nothing.
+def left_out(n_failed: int, n_not_finite: int = 0, noun: str = "item") -> str:
+    """A sentence about the items that a picture leaves out; "" if it leaves out none.
 
     >>> left_out(2), left_out(0, 1), left_out(0)
     ('2 failed items left out.', '1 item without a finite value left out.', '')
     >>> left_out(2, 4)
     '2 failed items and 4 without a finite value left out.'
     """
-    failed = [count(n_failed, f"failed {what}")] * (n_failed > 0)
-    others = f"{n_not_finite:,}" if n_failed else count(n_not_finite, what)
-    said = failed + [f"{others} without a finite value"] * (n_not_finite > 0)
-    return f"{' and '.join(said)} left out." if said else ""
+    failed = [count(n_failed, f"failed {noun}")] * (n_failed > 0)
+    others = f"{n_not_finite:,}" if n_failed else count(n_not_finite, noun)
+    phrases = failed + [f"{others} without a finite value"] * (n_not_finite > 0)
+    return f"{' and '.join(phrases)} left out." if phrases else ""
 
 
 def duration(seconds: float) -> str:
@@ -91,8 +91,8 @@ def plainly(message: str) -> str:
     return text
 
 
-def meant(word: object, known: Iterable[str]) -> str:
-    """Return "; did you mean 'X'?" if a known word is close to `word`, else "". Of words that are equally close, it names up to three;
+def meant(word: object, vocabulary: Iterable[str]) -> str:
+    """Return "; did you mean 'X'?" if a word of the vocabulary is close to `word`, else "". Of words that are equally close, it names up to three;
     one of the same letters is closer than others.
 
     >>> meant("ahsa", ["asha", "halving"]), meant(3, ["asha"])
@@ -102,20 +102,22 @@ def meant(word: object, known: Iterable[str]) -> str:
     >>> meant("candidatse", ["candidate", "candidates"])
     "; did you mean 'candidates'?"
     """
-    near = difflib.get_close_matches(str(word), sorted(known), n=3, cutoff=0.65)
+    near = difflib.get_close_matches(str(word), sorted(vocabulary), n=3, cutoff=0.65)
     near = [other for other in near if sorted(other) == sorted(str(word))] or near
     ratio = lambda other: difflib.SequenceMatcher(None, other, str(word)).ratio()
-    said = " or ".join(repr(other) for other in sorted(near) if ratio(other) == ratio(near[0]))
-    return f"; did you mean {said}?" if near else ""
+    suggestions = " or ".join(
+        repr(other) for other in sorted(near) if ratio(other) == ratio(near[0])
+    )
+    return f"; did you mean {suggestions}?" if near else ""
 
 
-def nearest(word: str, known: Iterable[str], command: str = "") -> str:
+def nearest(word: str, vocabulary: Iterable[str], command: str = "") -> str:
     """Return "; did you mean 'X'?" of words that begin with this one, are close to it, or whose descriptions have it; else
     "; known: ...".
 
     Args:
-        known: the words; as a mapping such as pydantic's `model_fields`, each may have a `description`.
-        command: lists the known words, and is named in their place where they are many.
+        vocabulary: the words; as a mapping such as pydantic's `model_fields`, each may have a `description`.
+        command: lists the words; where they are many, the text names it in their place.
 
     >>> from ctd.catalogue import load_kernel
     >>> nearest("time_constant", load_kernel("esn").Params.model_fields)
@@ -123,8 +125,8 @@ def nearest(word: str, known: Iterable[str], command: str = "") -> str:
     >>> nearest("eval", ["train_loss", "eval_loss"]), nearest("N", ["n", "topology"])
     ("; did you mean 'eval_loss'?", "; did you mean 'n'?")
     """
-    words = sorted(known)
-    about = known.items() if isinstance(known, Mapping) else ()
+    words = sorted(vocabulary)
+    about = vocabulary.items() if isinstance(vocabulary, Mapping) else ()
     texts = {name: getattr(value, "description", None) or "" for name, value in about}
     spoken = re.escape(word.replace("_", " ")) + r"\b"
     same = [name for name in words if name.lower() == word.lower()]
@@ -132,27 +134,29 @@ def nearest(word: str, known: Iterable[str], command: str = "") -> str:
     # A text that is the word says more than a name that begins with it or looks like it, and these more than a text that has it.
     near = (
         _any_of(same, texts)
-        or _told(f"{spoken}$", texts)
+        or _any_described(f"{spoken}$", texts)
         or _any_of(begun, texts)
         or meant(word, words)
     )
-    if near := near or _told(spoken, texts) or _told(rf".*\b{spoken}", texts):
+    if near := near or _any_described(spoken, texts) or _any_described(rf".*\b{spoken}", texts):
         return near
     if command and len(words) > MANY:
         return f"; `{command}` lists all {len(words)}"
     return f"; known: {', '.join(words)}" if words else ""
 
 
-def _told(pattern: str, texts: Mapping[str, str]) -> str:
+def _any_described(pattern: str, texts: Mapping[str, str]) -> str:
     """`_any_of` the names whose texts begin with a pattern."""
-    found = [name for name, text in texts.items() if re.match(pattern, text, re.IGNORECASE)]
-    return _any_of(found, texts)
+    names = [name for name, text in texts.items() if re.match(pattern, text, re.IGNORECASE)]
+    return _any_of(names, texts)
 
 
 def _any_of(names: list[str], texts: Mapping[str, str]) -> str:
-    """The names with their texts, as `meant` says them; "" if there are none, or too many to choose."""
+    """The names with their texts, in a suggestion as `meant` writes it; "" if there are none, or too many to choose."""
     if not 0 < len(names) <= 3:
         return ""
     cut = lambda text: text if len(text) < 60 else text[:57] + "..."
-    said = [f"{name!r} ({cut(texts[name])})" if texts.get(name) else repr(name) for name in names]
-    return f"; did you mean {' or '.join(said)}?"
+    suggestions = [
+        f"{name!r} ({cut(texts[name])})" if texts.get(name) else repr(name) for name in names
+    ]
+    return f"; did you mean {' or '.join(suggestions)}?"

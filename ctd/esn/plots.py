@@ -210,7 +210,7 @@ def varied_fields(reduced: Columns) -> list[str]:
 def on_grid(
     x: np.ndarray, y: np.ndarray, value: np.ndarray, best: np.ufunc | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put points (x, y) on the grid of their values: (xs, ys, z (y, x)). Of points in one cell `best` chooses, None: their mean.
+    """Put points (x, y) on the grid of their values: (xs, ys, z (y, x)). `best` chooses among points in one cell; None takes their mean.
 
     >>> on_grid(np.array([1, 1, 2]), np.array([5, 5, 5]), np.array([3.0, 4, np.nan]), np.fmin)
     (array([1, 2]), array([5]), array([[ 3., nan]]))
