@@ -264,7 +264,9 @@ def measured(
     measures = _distances(static, x, y, jax.random.fold_in(key, MIXTURE), static.smoothing)
     ahead = lambda x, s: observed(p, run(cell, p, s, states_of(p, x))[0][-1], channels)
     # One recording after the other: each is predicted from all of its samples at once.
-    errors = lax.map(lambda recording: prediction_error(ahead, *recording, static.ahead), (x, s))
+    errors = lax.map(
+        lambda recording: prediction_error(ahead, recording[0], recording[1], static.ahead), (x, s)
+    )
     measures["peak_frequency"] = peak(y)[0]
     measures["prediction_error"] = jnp.mean(errors)
     measures |= _run_on(cell, p, x, runs, jax.random.fold_in(key, TANGENT))
@@ -274,7 +276,7 @@ def measured(
 def _run_on(
     cell: Cell, p: Parameters, x: Array, runs: tuple[Array, Array], key: Array
 ) -> dict[str, Array]:
-    """The exponent of free runs (states, inputs), which are run on where no input drives them, and how far they move in the end."""
+    """The exponent of free runs (states, inputs), and their spread in the end; runs without inputs are continued for both."""
     states, inputs = runs
     # The step from h_t takes the input s_(t+1).
     s, driven = inputs[:, 1:], inputs.shape[2] > 0
