@@ -36,8 +36,8 @@ Each other folder or file is a kernel:
 from ctd.fixed_points.line import Line, line
 from ctd.fixed_points.notebook import (
     Cycles,
+    FixedPoints,
     Followed,
-    Found,
     cycles,
     find,
     follow,
@@ -47,5 +47,5 @@ from ctd.fixed_points.notebook import (
 from ctd.fixed_points.search.kernel import kernel
 
 __all__ = [
-    "Cycles", "Followed", "Found", "Line", "cycles", "find", "follow", "kernel", "line", "linearise", "lyapunov",
+    "Cycles", "FixedPoints", "Followed", "Line", "cycles", "find", "follow", "kernel", "line", "linearise", "lyapunov",
 ]  # fmt: skip

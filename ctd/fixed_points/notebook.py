@@ -1,4 +1,4 @@
-"""What a user's function does, computed in this process without a job: its points, branches, cycles, exponents and modes."""
+"""Analyse a user's function in this process, without a job: its points, branches, cycles, exponents and modes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ctd.words import count
 
 
 @dataclass(frozen=True)
-class Computed:
-    """What a kernel computed for a function."""
+class KernelResult:
+    """The result of a kernel for a function."""
 
     results: dict[str, np.ndarray]
     """One row for each start: outcome (see `outcomes`), ..."""
     table: dict[str, np.ndarray]
-    """What `reduce` makes of them."""
+    """The table that `reduce` makes of them."""
     kernel: Kernel
     network: Network
     inputs: View[Params]
@@ -52,19 +52,19 @@ class Computed:
             return draw(plots[: self.kernel.png_plots])
 
     def __repr__(self) -> str:
-        """How the items ended, and the table that a terminal shows of a job."""
-        return "\n".join([self._head(), *lines_of(self._shown())])
+        """State how the items ended, and list the table that a terminal shows of a job."""
+        return "\n".join([self._head(), *lines_of(self._summary_table())])
 
     def _head(self) -> str:
         codes = self.results["outcome"].tolist()
         ended = {name: codes.count(k) for k, name in enumerate(self.outcomes)}
         return ", ".join(f"{n:,} {name}" for name, n in ended.items() if n)
 
-    def _shown(self) -> dict[str, np.ndarray]:
+    def _summary_table(self) -> dict[str, np.ndarray]:
         return {name: self.table[name] for name in self.kernel.summary}
 
 
-def _computed[C: Computed](
+def _run_kernel[C: KernelResult](
     make: Callable[..., C],
     name: str,
     kernel: Kernel,
@@ -75,17 +75,17 @@ def _computed[C: Computed](
     options: BaseModel | None = None,
     **columns: np.ndarray,
 ) -> C:
-    """What a kernel computes for F. Raises ValueError.
+    """Run a kernel for F. Raises ValueError.
 
-    name: what messages call the kernel; starts: what they call the states, the states, (k, n) or of a single one (n,), and the
-    field that numbers them; columns: further ones.
+    name: of the kernel in messages; starts: (word for the states in messages; the states, (k, n) or of a single one (n,); the
+    field that numbers them); columns: further ones.
     """
-    what, given, number = starts
-    states = np.atleast_2d(np.asarray(given, float))
+    label, start_states, number = starts
+    states = np.atleast_2d(np.asarray(start_states, float))
     if states.ndim > 2:
-        raise ValueError(f"{what}: shape {states.shape}, (k, state) expected")
+        raise ValueError(f"{label}: shape {states.shape}, (k, state) expected")
     columns[number] = np.arange(len(states))
-    network = make_network(f, {}, states, params.dtype, what)
+    network = make_network(f, {}, states, params.dtype, label)
     # Programs are cached by kernel. A copy has its own, which the cache drops: that of the kernel itself would keep every f.
     kernel = replace(kernel, name=name)
     results = run_items(kernel, params, columns, seed=seed, shared=network)
@@ -97,7 +97,7 @@ def _computed[C: Computed](
     return make(results, table, kernel, network, inputs)
 
 
-class Found(Computed):
+class FixedPoints(KernelResult):
     """The result of `find`. `figure` draws points in the candidates' principal components, or for two state variables the phase
     portrait, and eigenvalues."""
 
@@ -109,13 +109,13 @@ class Found(Computed):
     def _head(self) -> str:
         return f"{count(len(self.results['outcome']), 'candidate')}: {super()._head()}"
 
-    def _shown(self) -> dict[str, np.ndarray]:
-        shown = super()._shown()
-        if (shown["constant_input"] == shown["constant_input"][:1]).all():
-            del shown["constant_input"]
-        if (shown["origin"] == self.kernel.reduced["origin"].usual).all():
-            del shown["origin"]
-        return shown
+    def _summary_table(self) -> dict[str, np.ndarray]:
+        table = super()._summary_table()
+        if (table["constant_input"] == table["constant_input"][:1]).all():
+            del table["constant_input"]
+        if (table["origin"] == self.kernel.reduced["origin"].usual).all():
+            del table["origin"]
+        return table
 
 
 def find(
@@ -126,7 +126,7 @@ def find(
     method: str = "lm",
     seed: int = 0,
     **settings: object,
-) -> Found:
+) -> FixedPoints:
     """Find h with step(h) = h, or the local minima of q(h) = |step(h) - h|^2 / 2, from many starts.
 
     Args:
@@ -147,7 +147,7 @@ def find(
 
     Raises ValueError if candidates, input and settings do not fit each other.
     """
-    chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
+    option_values = {name: settings.pop(name) for name in Options.model_fields if name in settings}
     # Refuses names that neither knows.
     params = FixedPoint.model_validate({"method": method, **settings})
     if params.region == "linear" or params.method == "exact":
@@ -162,11 +162,13 @@ def find(
             raise ValueError(f"x: shape {x.shape}, (n_in,) or ({m}, n_in) expected")
         columns["x"] = np.broadcast_to(x, (m, x.shape[-1]))
     f = lambda weights, h, now: step(h) if x is None else step(h, now)
-    options, starts = Options.model_validate(chosen), ("candidates", states, "candidate")
-    return _computed(Found, "find", search.kernel, params, f, starts, seed, options, **columns)
+    options, starts = Options.model_validate(option_values), ("candidates", states, "candidate")
+    return _run_kernel(
+        FixedPoints, "find", search.kernel, params, f, starts, seed, options, **columns
+    )
 
 
-class Followed(Computed):
+class Followed(KernelResult):
     """The result of `follow`; its `figure` is the bifurcation diagram."""
 
     @property
@@ -177,9 +179,11 @@ class Followed(Computed):
     def _head(self) -> str:
         n, codes = len(self.branches["branch_starts"]), self.results["outcome"].tolist()
         ended = enumerate(self.kernel.outcomes)
-        # Branches should end as the first outcome says.
+        # The first outcome is the regular one, which needs no line.
         others = [
-            f"{codes.count(k)} {one.name}: {one.reason}" for k, one in ended if k and k in codes
+            f"{codes.count(k)} {outcome.name}: {outcome.reason}"
+            for k, outcome in ended
+            if k and k in codes
         ]
         head = f"{count(len(codes), 'start')} on {n} branch{'es' if n != 1 else ''}"
         return "\n".join([head, *others])
@@ -220,10 +224,10 @@ def follow(
     # The kernel moves the input x + p along. Without inputs of its own, F has one, which begins at 0: it is p.
     f = lambda weights, h, x: step(h, x[0])
     starts = ("points", points, "start_point")
-    return _computed(Followed, "follow", continuation.kernel, params, f, starts)
+    return _run_kernel(Followed, "follow", continuation.kernel, params, f, starts)
 
 
-class Cycles(Computed):
+class Cycles(KernelResult):
     """The result of `cycles`. `figure` draws the cycles in two principal components, and their multipliers."""
 
     @property
@@ -268,7 +272,7 @@ def cycles(
     params = LimitCycle.model_validate({"time": time, **settings})
     starts, options = ("states", states, "start"), SameCycle(unique_tol=unique_tol)
     f = lambda weights, h, x: step(h)
-    return _computed(Cycles, "cycles", limit_cycles.kernel, params, f, starts, seed, options)
+    return _run_kernel(Cycles, "cycles", limit_cycles.kernel, params, f, starts, seed, options)
 
 
 def lyapunov(
@@ -299,7 +303,7 @@ def lyapunov(
     """
     params = Trajectory.model_validate({"time": time, **settings})
     f, starts = lambda weights, h, x: step(h), ("states", states, "start")
-    return _computed(Computed, "lyapunov", exponents.kernel, params, f, starts, seed).results
+    return _run_kernel(KernelResult, "lyapunov", exponents.kernel, params, f, starts, seed).results
 
 
 def linearise(
@@ -337,10 +341,12 @@ def linearise(
     x = np.zeros((len(states), 0)) if inputs is None else np.asarray(inputs, float)
     if x.ndim != 2 or len(x) != len(states):
         raise ValueError(f"inputs: shape {x.shape}, ({len(states)}, n_in) expected")
-    of = (lambda h, x: step(h)) if inputs is None else step
+    step_with_input = (lambda h, x: step(h)) if inputs is None else step
     k = min(n_modes or states.shape[1], states.shape[1])
-    at = lambda pair: carried(of, readout or (lambda h: h), pair[0], pair[1], k)
+    at = lambda pair: carried(step_with_input, readout or (lambda h: h), pair[0], pair[1], k)
     with jax.enable_x64(True):
         # One state after the other: J takes a copy of F's workspace for each unit.
-        found = jax.jit(lambda pairs: lax.map(at, pairs))((jnp.asarray(states), jnp.asarray(x)))
-    return {name: np.asarray(value) for name, value in found._asdict().items()}
+        linearised = jax.jit(lambda pairs: lax.map(at, pairs))(
+            (jnp.asarray(states), jnp.asarray(x))
+        )
+    return {name: np.asarray(value) for name, value in linearised._asdict().items()}

@@ -101,17 +101,17 @@ def result(
 ) -> dict[str, Array]:
     """The cycle as far as it is known."""
     del key
-    found = s.outcome == cycle.CYCLE
+    is_cycle = s.outcome == cycle.CYCLE
     # A hunt that failed still holds its last guess, which is no result.
-    known = lambda values: jnp.where(found, values, jnp.nan)
-    states = known(cycle.orbit(_system(static, shared, traced), s, static.n_points))
+    or_nan = lambda values: jnp.where(is_cycle, values, jnp.nan)
+    states = or_nan(cycle.orbit(_system(static, shared, traced), s, static.n_points))
     return {
-        "period": known(s.period),
+        "period": or_nan(s.period),
         "cycle_state": states,
         "cycle_output": outputs_of(shared, states),  # NaN where the states are
-        "multiplier": known(s.multiplier),
-        "size": known(s.size),
-        "residual": known(s.residual),
+        "multiplier": or_nan(s.multiplier),
+        "size": or_nan(s.size),
+        "residual": or_nan(s.residual),
         "constant_input": constant_input(shared, traced),
         "outcome": s.outcome,
     }

@@ -35,7 +35,7 @@ TOLERANCE = 1e-9
 """Largest error of a closed cycle, |return - h|, and largest last step, in units of 1 + |h|: the rounding of a few thousand
 steps in float64 stays below."""
 
-REST = 1e-6
+REST_RADIUS = 1e-6
 """A trajectory that stays within this of a state, in units of 1 + |h|, has come to rest there."""
 
 GROWS = 1 + 1e-6
@@ -46,7 +46,7 @@ AWAY = 0.1
 
 
 class System(NamedTuple):
-    """The map or flow that trajectories follow, and what bounds the stages of a hunt."""
+    """The map or flow that trajectories follow, and the bounds of the stages of a hunt."""
 
     f: Callable[[Array], Array]
     """h -> the next state, or dh/dt."""
@@ -82,10 +82,10 @@ class Hunt(NamedTuple):
 
     h: Array
     stage: Array
-    taken: Array
+    n_taken: Array
     """int32, steps, or iterations of Newton, in this stage."""
     anchor: Array
-    """The state whose return is waited for."""
+    """The state to which the trajectory is to return."""
     size: Array
     """The largest distance from the anchor."""
     period: Array
@@ -93,7 +93,7 @@ class Hunt(NamedTuple):
     """|return - h|."""
     multiplier: Array
     """(n, 2) real and imaginary parts."""
-    seen: Array
+    return_state: Array
     """The state of the trajectory at the return that Newton corrects."""
     waited: Array
     """int32, steps from the anchor to it."""
@@ -101,7 +101,7 @@ class Hunt(NamedTuple):
 
 
 def begin(h: Array, period: Array) -> Hunt:
-    """The hunt at its start. period: a guess, 0 where none is known."""
+    """The hunt at its start. period: a guess, or 0."""
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros((), h.dtype)
     unknown = jnp.full((len(h), 2), jnp.nan, h.dtype)
     running = jnp.full((), RUNNING, jnp.int32)
@@ -111,17 +111,17 @@ def begin(h: Array, period: Array) -> Hunt:
 def advance(system: System, s: Hunt) -> Hunt:
     """A block of steps, or one iteration of Newton."""
     s = lax.switch(s.stage, [partial(go, system) for go in (_settle, _wait, _correct)], s)
-    lost = (s.outcome == RUNNING) & ~jnp.isfinite(s.h).all()
+    failed = (s.outcome == RUNNING) & ~jnp.isfinite(s.h).all()
     outcome = jnp.where(s.stage == CORRECTS, LOST, DIVERGED).astype(jnp.int32)
-    return s._replace(outcome=jnp.where(lost, outcome, s.outcome))
+    return s._replace(outcome=jnp.where(failed, outcome, s.outcome))
 
 
 def _settle(system: System, s: Hunt) -> Hunt:
-    n = jnp.minimum(BLOCK, system.transient.astype(jnp.int32) - s.taken)
+    n = jnp.minimum(BLOCK, system.transient.astype(jnp.int32) - s.n_taken)
     h = lax.fori_loop(0, n, lambda _, h: system.step(h, system.dt), s.h)
-    over = s.taken + n >= system.transient
+    over = s.n_taken + n >= system.transient
     stage = jnp.where(over, jnp.where(s.period > 0, CORRECTS, RETURNS), SETTLES).astype(jnp.int32)
-    return s._replace(h=h, anchor=h, stage=stage, taken=jnp.where(over, 0, s.taken + n))
+    return s._replace(h=h, anchor=h, stage=stage, n_taken=jnp.where(over, 0, s.n_taken + n))
 
 
 def _wait(system: System, s: Hunt) -> Hunt:
@@ -136,36 +136,36 @@ def _wait(system: System, s: Hunt) -> Hunt:
             share = before / (before - after)
             crossed = (before < 0) & (after >= 0)
             gap = jnp.linalg.norm(s.h + share * (h - s.h) - s.anchor)
-            period = (s.taken + share) * system.dt
+            period = (s.n_taken + share) * system.dt
         else:
             crossed, gap = jnp.ones((), bool), jnp.linalg.norm(h - s.anchor)
-            period = (s.taken + 1).astype(h.dtype)
+            period = (s.n_taken + 1).astype(h.dtype)
         # A trajectory at rest is back at every step; its size tells it from a cycle.
-        back = crossed & (gap <= system.near * s.size) & (s.size > _rest(s.anchor))
+        back = crossed & (gap <= system.near * s.size) & (s.size > _rest_radius(s.anchor))
         return s._replace(
             h=h,
-            taken=s.taken + 1,
+            n_taken=s.n_taken + 1,
             size=jnp.maximum(s.size, jnp.linalg.norm(h - s.anchor)),
             period=jnp.where(back, period, s.period),
             stage=jnp.where(back, CORRECTS, RETURNS).astype(jnp.int32),
         )
 
-    until = jnp.minimum(s.taken + BLOCK, system.n_steps.astype(jnp.int32))
-    s = lax.while_loop(lambda s: (s.stage == RETURNS) & (s.taken < until), look, s)
-    missed = (s.stage == RETURNS) & (s.taken >= system.n_steps)
-    why = jnp.where(s.size > _rest(s.anchor), NONE, POINT)
+    until = jnp.minimum(s.n_taken + BLOCK, system.n_steps.astype(jnp.int32))
+    s = lax.while_loop(lambda s: (s.stage == RETURNS) & (s.n_taken < until), look, s)
+    missed = (s.stage == RETURNS) & (s.n_taken >= system.n_steps)
+    reason = jnp.where(s.size > _rest_radius(s.anchor), NONE, POINT)
     back = s.stage == CORRECTS
     return s._replace(
         h=jnp.where(back, s.anchor, s.h),
-        taken=jnp.where(back, 0, s.taken),
-        seen=jnp.where(back, s.h, s.seen),
-        waited=jnp.where(back, s.taken, s.waited),
-        outcome=jnp.where(missed, why, RUNNING).astype(jnp.int32),
+        n_taken=jnp.where(back, 0, s.n_taken),
+        return_state=jnp.where(back, s.h, s.return_state),
+        waited=jnp.where(back, s.n_taken, s.waited),
+        outcome=jnp.where(missed, reason, RUNNING).astype(jnp.int32),
     )
 
 
-def _rest(h: Array) -> Array:
-    return REST * (1 + jnp.linalg.norm(h))
+def _rest_radius(h: Array) -> Array:
+    return REST_RADIUS * (1 + jnp.linalg.norm(h))
 
 
 def _correct(system: System, s: Hunt) -> Hunt:
@@ -185,15 +185,15 @@ def _correct(system: System, s: Hunt) -> Hunt:
     closed = (gap <= TOLERANCE * unit) & (jnp.linalg.norm(move[: len(s.h)]) <= TOLERANCE * unit)
     values = jnp.linalg.eigvals(derivative)
     period = s.period + move[-1] if system.flow else s.period
-    taken = s.taken + 1
+    n_taken = s.n_taken + 1
     next_one = s._replace(
         h=s.h + move[: len(s.h)],
         period=period,
-        taken=taken,
+        n_taken=n_taken,
         residual=gap,
         multiplier=jnp.stack([jnp.real(values), jnp.imag(values)], axis=1),
         # At a period of 0 every state is its own return, which is no cycle.
-        outcome=jnp.where((taken >= NEWTON) | ~(period > 0), LOST, RUNNING).astype(jnp.int32),
+        outcome=jnp.where((n_taken >= NEWTON) | ~(period > 0), LOST, RUNNING).astype(jnp.int32),
     )
     return lax.cond(closed, lambda: _judge(system, next_one, s.h), lambda: next_one)
 
@@ -218,15 +218,15 @@ def _judge(system: System, s: Hunt, h: Array) -> Hunt:
     if system.flow:  # whose neighbours in time are near, so that only parts of the period tell
         ends = jax.vmap(lambda k: system.run(h, s.period / k))(PARTS)
         soonest = jnp.linalg.norm(ends - h, axis=1).min()
-    repeats = soonest <= _rest(h)
+    repeats = soonest <= _rest_radius(h)
     outcome = jnp.where(elsewhere | repeats, LOST, CYCLE)
-    outcome = jnp.where(size <= _rest(h), POINT, outcome).astype(jnp.int32)
+    outcome = jnp.where(size <= _rest_radius(h), POINT, outcome).astype(jnp.int32)
     # After a guess of the period there was no return; s.size is 0 then.
-    beside = (s.size > 0) & _repels(system, s)
-    waits = s._replace(h=s.seen, stage=jnp.full_like(s.stage, RETURNS), taken=s.waited)
+    repels = (s.size > 0) & _repels(system, s)
+    waits = s._replace(h=s.return_state, stage=jnp.full_like(s.stage, RETURNS), n_taken=s.waited)
     waits = waits._replace(outcome=jnp.full_like(outcome, RUNNING))
     judged = s._replace(size=size, outcome=outcome)
-    return jax.tree.map(lambda a, b: jnp.where(beside, a, b), waits, judged)
+    return jax.tree.map(lambda a, b: jnp.where(repels, a, b), waits, judged)
 
 
 def _repels(system: System, s: Hunt) -> Array:

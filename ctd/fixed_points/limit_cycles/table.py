@@ -68,35 +68,35 @@ def reduce(
     """The cycles at which trajectories ended, each once; by input, as these appear, then the most frequent first."""
     del shared
     names = ("outcome", "period", "cycle_state", "multiplier", "size", "constant_input")
-    found = {name: np.asarray(results[name][:]) for name in names}
-    n = len(found["outcome"])
+    arrays = {name: np.asarray(results[name][:]) for name in names}
+    n = len(arrays["outcome"])
     items = np.asarray(columns.get("item", np.arange(n)))
     flow = inputs.time == "continuous"
-    is_like = lambda row, other: _is_same(found, row, other, flow, options.unique_tol)
-    first, which = alike(np.flatnonzero(found["outcome"] == CYCLE).tolist(), is_like)
-    count = np.bincount(which, minlength=len(first))
-    x = found["constant_input"]
+    is_like = lambda row, other: _is_same(arrays, row, other, flow, options.unique_tol)
+    first, group = alike(np.flatnonzero(arrays["outcome"] == CYCLE).tolist(), is_like)
+    count = np.bincount(group, minlength=len(first))
+    x = arrays["constant_input"]
     same_input = (x[first][:, None] == x[None]).all(axis=2).reshape(len(first), n)  # (cycle, item)
     appears = same_input.argmax(axis=1) if len(first) else first  # first item with its input
     order = np.lexsort((first, -count, appears))  # lexsort takes its last key first
     first, count, share = first[order], count[order], (count / same_input.sum(1))[order]
-    parts = found["multiplier"][first]
+    parts = arrays["multiplier"][first]
     values = parts[..., 0] + 1j * parts[..., 1]
     values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=1, kind="stable"), axis=1)
     across = _across(values) if flow else values
     growth = linear.growth(across)  # a flow's multipliers, like a map's, grow above 1
     return {
-        "cycle_period": found["period"][first],
+        "cycle_period": arrays["period"][first],
         "cycle_stability": linear.stability(growth),
         "cycle_n_unstable": (growth == linear.GROWS).sum(axis=1),
         "cycle_n_marginal": (growth == linear.NEITHER).sum(axis=1),
         "cycle_leading": np.abs(across).max(axis=1, initial=0),
-        "cycle_size": np.array([_diameter(path) for path in found["cycle_state"][first]]),
+        "cycle_size": np.array([_diameter(path) for path in arrays["cycle_state"][first]]),
         "cycle_count": count,
         "cycle_share": share,
         "cycle_input": x[first],
         "cycle_multiplier": values,
-        "cycle_points": found["cycle_state"][first],
+        "cycle_points": arrays["cycle_state"][first],
         "cycle_item": items[first],
     }
 
@@ -109,21 +109,21 @@ def _diameter(path: np.ndarray) -> float:
 def _across(multipliers: np.ndarray) -> np.ndarray:
     """(cycle, mode - 1) all but the trivial one of a flow, along the cycle, which is 1 but for rounding."""
     along = np.argmin(np.abs(multipliers - 1), axis=1)
-    kept = np.arange(multipliers.shape[1]) != along[:, None]
-    return multipliers[kept].reshape(len(multipliers), multipliers.shape[1] - 1)
+    is_across = np.arange(multipliers.shape[1]) != along[:, None]
+    return multipliers[is_across].reshape(len(multipliers), multipliers.shape[1] - 1)
 
 
-def _is_same(found: Columns, row: int, other: int, flow: bool, tol: float) -> bool:
-    period, x = found["period"], found["constant_input"]
+def _is_same(arrays: Columns, row: int, other: int, flow: bool, tol: float) -> bool:
+    period, x = arrays["period"], arrays["constant_input"]
     if not (x[row] == x[other]).all() or abs(period[row] / period[other] - 1) > SAME_PERIOD:
         return False
-    path, states = (v[np.isfinite(v).all(axis=1)] for v in found["cycle_state"][[other, row]])
+    path, states = (v[np.isfinite(v).all(axis=1)] for v in arrays["cycle_state"][[other, row]])
     ahead, lengths = _lines(path, flow)
-    near = tol * found["size"][other] + lengths / 2
+    near = tol * arrays["size"][other] + lengths / 2
     # Where a flow leaps from one stored state to the next, the other's may have leapt over it.
-    own = _lines(states, flow)[1]
-    own = np.maximum(own, np.roll(own, 1))
-    leaps = np.maximum(own - np.median(own), 0)
+    step_lengths = _lines(states, flow)[1]
+    step_lengths = np.maximum(step_lengths, np.roll(step_lengths, 1))
+    leaps = np.maximum(step_lengths - np.median(step_lengths), 0)
     # Hunts meet a cycle at different phases. All states count: two cycles may be near each other in a part, as on both sides of a
     # saddle.
     return all(
@@ -157,15 +157,17 @@ def plots(group: Group) -> list[Plot]:
 
 
 def _texts(group: Group) -> list[str]:
-    of = {name: np.asarray(group.reduced[f"cycle_{name}"]) for name in ("period", "stability")}
+    columns = {name: np.asarray(group.reduced[f"cycle_{name}"]) for name in ("period", "stability")}
     return [
         f"cycle {k}: period {period:.6g}, {stability}"
-        for k, (period, stability) in enumerate(zip(of["period"], of["stability"], strict=True))
+        for k, (period, stability) in enumerate(
+            zip(columns["period"], columns["stability"], strict=True)
+        )
     ]
 
 
 def _layers(group: Group, x: np.ndarray, y: np.ndarray, lines: bool = False) -> list[Layer]:
-    """What each cycle has at (cycle, k) places, in a colour of its own; of more than MOST_COLOURS, by their stability."""
+    """Draw k places (x, y) of each cycle in a colour of its own; of more than MOST_COLOURS cycles, by their stability."""
     texts = np.array(_texts(group)[:MOST])
     stability = np.asarray(group.reduced["cycle_stability"])[:MOST]
     names = texts if len(texts) <= MOST_COLOURS else stability
@@ -191,8 +193,8 @@ def _paths(group: Group, paths: np.ndarray) -> list[Plot]:
         return []
     flow = group.inputs.time == "continuous"
     # The first state once more at the end closes the line of a flow's cycle.
-    where = project(np.concatenate([paths, paths[:, :1]], axis=1) if flow else paths)
-    layers = _layers(group, where[..., 0], where[..., 1], lines=flow)
+    places = project(np.concatenate([paths, paths[:, :1]], axis=1) if flow else paths)
+    layers = _layers(group, places[..., 0], places[..., 1], lines=flow)
     axis = lambda k: Axis(component(share, k))
     note = "Dashed: unstable." if flow else "Hollow: unstable."
     return [Plot("Limit cycles", layers, axis(0), axis(1), note=note)]

@@ -70,7 +70,7 @@ def result(
 ) -> dict[str, Array]:
     """The state of the search: the point, its q and residual, and how it ended."""
     at = _minimiser(state)
-    found = {
+    values = {
         "point": at.h,
         "q": at.q,
         "residual": jnp.sqrt(2 * at.q),
@@ -82,12 +82,12 @@ def result(
     }
     if static.region != "none":  # other stores do not have this result
         _, anywhere = draw_start(static, shared, traced, key)  # drawn again from the same key
-        found["anywhere_start"] = anywhere.astype(jnp.int32)
-    return found
+        values["anywhere_start"] = anywhere.astype(jnp.int32)
+    return values
 
 
 def _minimiser(state: Search) -> methods.Descent | methods.Adam | exact.Solved:
-    """The part of a search's state that says where it stands."""
+    """The part of a search's state that holds its present point."""
     return state.descent if isinstance(state, approach.Search) else state
 
 
@@ -102,7 +102,7 @@ def _problems(static: View[FixedPoint], shared: Network, traced: Values[FixedPoi
 def _problem(
     static: View[FixedPoint], shared: Network, traced: Values[FixedPoint], dtype: str
 ) -> Problem:
-    """The map h -> F(h) of one candidate, and what ends its search."""
+    """The map h -> F(h) of one candidate, and the limits of its search."""
     x, weights = constant_input(shared, traced), shared.weights
     f = step_of(shared, static.time)
     if shared.states.dtype != dtype:
@@ -123,11 +123,11 @@ def _problem(
 
 
 def _check_without_input(f: Map, shared: Network) -> None:
-    """Raise ValueError where a user's F cannot be evaluated without an input."""
-    like = lambda *shape: jax.ShapeDtypeStruct(shape, shared.states.dtype)
+    """Raise ValueError if a user's F cannot be evaluated without an input."""
+    struct = lambda *shape: jax.ShapeDtypeStruct(shape, shared.states.dtype)
     try:
         # eval_shape traces F without running or compiling it.
-        jax.eval_shape(f, shared.weights, like(shared.states.shape[-1]), like(0))
+        jax.eval_shape(f, shared.weights, struct(shared.states.shape[-1]), struct(0))
     except (TypeError, ValueError, IndexError) as error:
         text = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(f"x: the map fails without an input ({text}); give `x`") from error

@@ -15,7 +15,7 @@ from searches import DIVERGED, FIXED, SLOW, cube, drawn, spiral, starts
 from ctd.batch import Layout, precision, run_items
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.network import make_network
-from ctd.fixed_points.notebook import Found
+from ctd.fixed_points.notebook import FixedPoints
 from ctd.fixed_points.search import approach
 from ctd.fixed_points.search.methods import Problem, Problems, run_block
 from ctd.fixed_points.search.missed import (
@@ -82,7 +82,7 @@ def search(name, candidates, *, x=(), dtype="float64", options=None, **settings)
     inputs = inputs_of(params)
     with precision(params):
         unique = kernel.reduce(inputs, network, columns, results, Options(**options or {}))
-    return Found(results, unique, kernel, network, inputs)
+    return FixedPoints(results, unique, kernel, network, inputs)
 
 
 def test_linear_map_closed_form():
