@@ -67,7 +67,7 @@ class Line:
     """(SAMPLES, 2) where a step was given: positions, and the component of F(h) - h, of a flow of dh/dt, along the chain there."""
 
     def __repr__(self) -> str:
-        """Return what it is, and a table of its points."""
+        """Return the summary, and a table of the chain's points."""
         return "\n".join([self.summary, *lines_of(self.columns)])
 
     @property

@@ -341,7 +341,7 @@ def _loaded(inputs: View[OfNetwork]) -> Loaded:
 def load_trials(
     inputs: View[OfTrials], instead: str = ""
 ) -> tuple[str, Cell, Weights, tasks.Trial]:
-    """`stored_cell`, and trials of the task. instead: what a user can do but give another cell or task.
+    """`stored_cell`, and trials of the task. instead: the end of an error, on other remedies than another cell or task.
 
     Raises ValueError for a function, which has no trials, and where the network does not take the task's inputs.
     """

@@ -64,7 +64,7 @@ class Trained(NamedTuple):
 
 
 def fixed(static: View[FullForce], shared: Trials, traced: Values[FullForce], key: Array) -> Fixed:
-    """Draw what training does not change. Both networks have the same input weights, as in the paper. key: of the item."""
+    """Draw the weights that training does not change. Both networks have the same input weights, as in the paper. key: of the item."""
     n = static.n
     keys = jax.random.split(item_key(traced, key, WEIGHTS), 4)
     as_type = lambda value: jnp.asarray(value, static.dtype)
@@ -89,7 +89,7 @@ def begin(w: Fixed, JW: Array, x: Array, x_d: Array) -> Now:
 def advance_both(
     w: Fixed, JW: Array, now: Now, row: tuple[Array, Array, Array]
 ) -> tuple[Now, Array]:
-    """One Euler step of both networks: (networks, (n + outputs,) what [J; W] r should be). row: (inputs, targets, hints)."""
+    """One Euler step of both networks: (networks, (n + outputs,) the target of [J; W] r). row: (inputs, targets, hints)."""
     u, f, h = row
     driven = w.w_f @ f + w.w_h @ h
     x = now.x + w.rate * (now.v[: len(now.x)] + w.w @ u - now.x)

@@ -86,14 +86,14 @@ def draw_noise(
 
 
 class Errors(NamedTuple):
-    """How far a circuit is off: mean squares relative to that of y - (mean of y over trials and steps), unless told otherwise."""
+    """The errors of a circuit: mean squares relative to that of y - (mean of y over trials and steps), unless stated otherwise."""
 
     rates: Float[Array, ""]
     """|Q x - y|^2"""
     within: Float[Array, ""]
     """|x - Q'y|^2, as a mean over nodes relative to a mean over units (nmse_x of the authors' code)."""
     outside: Float[Array, ""]
-    """|Q Q'y - y|^2, what no circuit in these dimensions explains."""
+    """|Q Q'y - y|^2, the part that no circuit in these dimensions explains."""
     outputs: Float[Array, ""]
     """Mean over trials and steps of |wO x - z|^2, in the outputs' own unit."""
 

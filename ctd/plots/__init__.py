@@ -190,7 +190,7 @@ class Plot:
     equal: bool = False
     """True: one unit has the same length on both axes."""
     note: str = ""
-    """Text below the plot: what to look for, what was left out."""
+    """Text below the plot: hints on reading it, and notes on parts that are left out."""
     areas: str = ""
     """The quantity that areas of points show; the legend of a PNG explains two of them by it."""
     at_first: int | None = None

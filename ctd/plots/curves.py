@@ -102,7 +102,7 @@ class Curves:
     final: np.ndarray
     """(item,) the losses by which the networks are ranked and coloured, see `loss`."""
     failed: np.ndarray
-    """(item,) bool: which of them diverged."""
+    """(item,) bool: True for those that diverged."""
     quantiles: Any = None
     """(3, step) the 0.1, 0.5 and 0.9 quantiles over the networks that are trained, if known."""
     n_trained: int = 0

@@ -1,4 +1,4 @@
-"""Analysis of a distance matrix: embedding, clusters, and how much a parameter of the networks explains."""
+"""Analysis of a distance matrix: embedding, clusters, and the share that a parameter of the networks explains."""
 
 from __future__ import annotations
 

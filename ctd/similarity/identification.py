@@ -1,4 +1,4 @@
-"""Linear dynamics of driven networks, and the distance of what their inputs do (InputDSA, Huang & Ostrow 2026).
+"""Linear dynamics of driven networks, and the distance of the effects of their inputs (InputDSA, Huang & Ostrow 2026).
 
 Subspace identification (N4SID, van Overschee & De Moor 1994) finds the states x_t of
 

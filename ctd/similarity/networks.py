@@ -25,7 +25,7 @@ MOST = 10_000
 """Most networks: the matrix of more would take more than a gigabyte, and its eigenvectors hours."""
 
 NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates", "address"}
-"""Attributes of a file that tell its origin, not a swept parameter."""
+"""Attributes of a file that state its origin, not a swept parameter."""
 
 
 class Table(NamedTuple):
@@ -200,7 +200,7 @@ def read_annotations(inputs: View[Comparison]) -> Annotations:
 
 
 def _about(path: str) -> tuple[str, dict[str, Label]]:
-    """(name, parameters) of a network; files of frameworks tell no parameters."""
+    """(name, parameters) of a network; files of frameworks have no parameters."""
     name, attributes = Path(path).stem, dict[str, Any]()
     if h5py.is_hdf5(path):
         with opened_hdf5(path) as file:

@@ -20,7 +20,7 @@ OF_DYNAMICS = ("dsa", "dsa:eigenvalues", "dsa:joint", "dsa:input")
 """Methods that compare linear dynamics."""
 
 OF_INPUTS = ("dsa:joint", "dsa:input")
-"""Methods that compare what inputs do to them as well."""
+"""Methods that compare the effects of inputs, too."""
 
 
 class Comparison(Params):

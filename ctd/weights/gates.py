@@ -40,13 +40,13 @@ class FileCell(NamedTuple):
     used: frozenset[str]
     """The names of its tensors."""
     units: str | None = None
-    """The nonlinearity of a cell without gates, by the name of `ctd.cells.UNITS`; None if the file does not tell it."""
+    """The nonlinearity of a cell without gates, by the name of `ctd.cells.UNITS`; None if the file does not state it."""
     guess: str = ""
     """A sentence on the nonlinearities that are assumed because the file does not state them; for cells with gates."""
 
 
 def check_shape(source: str, name: str, value: Array, shape: tuple[int, ...], purpose: str) -> None:
-    """Raise ValueError if an array has another shape than `shape`; the error tells if it is transposed."""
+    """Raise ValueError if an array has another shape than `shape`; the error says if it is transposed."""
     if value.shape == shape:
         return
     hint = "; it is transposed" if value.ndim == 2 and value.shape[::-1] == shape else ""

@@ -75,7 +75,7 @@ def _readout(tensors: Tensors, cell: FileCell, name: str, bias: Array | None) ->
 
 
 def _activation(tensors: Tensors) -> str:
-    """Keras: tell that the dense layer's own nonlinearity is left out, since a readout of ctd is linear."""
+    """Name the nonlinearity of Keras' dense layer that is left out, since a readout of ctd is linear."""
     dense = [settings for settings in tensors.layers if settings["class_name"] == "Dense"]
     used = {str(settings.get("activation", "linear")) for settings in dense} - {"linear"}
     return f", without its {', '.join(sorted(used))}" if used else ""

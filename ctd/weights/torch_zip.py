@@ -107,7 +107,7 @@ class _Reader(pickle.Unpickler):
         return str(key), storage()
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a new function for a known name: what the pickle changes of it does not outlive this file."""
+        """Return a new function for a known name, so that no change by a pickle outlives its file."""
         if module == "collections" and name == "OrderedDict":
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):

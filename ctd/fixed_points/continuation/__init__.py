@@ -1,4 +1,4 @@
-"""Kernel: follow fixed points over an input or a weight, and find where they meet and lose stability.
+"""Kernel: how fixed points move with an input or a weight, where they meet, and where they lose stability.
 
 An item starts at one point of a table (of `fixed_points`, or any file of states) and follows it to both sides over the
 parameter p, from `low` to `high`, also through folds (ctd.fixed_points.continuation.branch). Bifurcations on the way are located and

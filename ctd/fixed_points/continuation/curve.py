@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 
 class System(NamedTuple):
-    """The equation g(h, p) = 0, the units of w, and what bounds a branch."""
+    """The equation g(h, p) = 0, the units of w, and the bounds of a branch."""
 
     g: Residual
     flow: bool

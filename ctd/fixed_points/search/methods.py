@@ -35,7 +35,7 @@ tells points apart, and above the rounding of Newton steps along nearly flat val
 
 
 class Problem(NamedTuple):
-    """The function that a search minimises in one precision, and what bounds it; scalars but for `inverse`."""
+    """The function that a search minimises in one precision, and its limits; scalars but for `inverse`."""
 
     step: Step
     inverse: Array

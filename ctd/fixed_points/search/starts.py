@@ -26,7 +26,7 @@ N_SAMPLED = 16
 """States at which J is computed: their mean changes little with more."""
 
 REGULAR = 0.1
-"""Added to the diagonal of the mean of J'J, in units of that diagonal's mean: other states do not tell flatter directions
+"""Added to the diagonal of the mean of J'J, in units of that diagonal's mean: other states do not determine flatter directions
 well enough to stretch them further."""
 
 
