@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ctd.late import Array, Float, jax, jnp, lax
+from ctd.late import Array, Float, Int, jax, jnp, lax
 
 MEAN_OVER = 500
 """Steps of a mean of which the standard error is made: that of `fixed_points.exponents` by default."""
@@ -39,13 +39,52 @@ def tangent_growth[State](
 
 
 def mean_growth(growth: Float[Array, "t"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(mean growth a step, its standard error from the means over MEAN_OVER steps as if independent; NaN of less than two).
+    """(mean growth a step, its standard error from the means over MEAN_OVER steps, by `mean_error`).
 
-    >>> mean, error = mean_growth(jnp.repeat(jnp.array([1.0, 2.0, 3.0]), MEAN_OVER))
-    >>> round(float(mean), 4), round(float(error), 4)  # sd / sqrt(3)
-    (2.0, 0.5774)
+    >>> mean, error = mean_growth(jnp.repeat(jnp.array([1.0, 2.0] * 4), MEAN_OVER))
+    >>> round(float(mean), 4), round(float(error), 4)  # the sum varies by 1/2, and has eight means
+    (1.5, 0.0625)
     """
     n = len(growth) // MEAN_OVER
-    means = growth[: n * MEAN_OVER].reshape(n, MEAN_OVER).mean(axis=1)
-    error = means.std(ddof=1) / n**0.5 if n > 1 else jnp.full((), jnp.nan, growth.dtype)
-    return growth.mean(), error
+    batches = growth[: n * MEAN_OVER].reshape(n, MEAN_OVER, 1)
+    means = batches.mean(axis=1)
+    inner = jax.vmap(swing)(batches).mean(axis=0)
+    return growth.mean(), mean_error(means, n, inner / MEAN_OVER**2)[0]
+
+
+def swing(growth: Float[Array, "t number"]) -> Float[Array, "number"]:
+    """Variance of log growth about its mean rise, over a span.
+
+    >>> print(swing(jnp.array([[1.0], [-1.0], [1.0], [-1.0]])))
+    [0.25]
+    """
+    return jnp.cumsum(growth - growth.mean(axis=0), axis=0).var(axis=0)
+
+
+def mean_error(
+    means: Float[Array, "batch number"], n: int | Int[Array, ""], inner: Float[Array, "number"]
+) -> Float[Array, "number"]:
+    """Standard error of the mean of the first n of some batch means, which follow each other; NaN for n < 4.
+
+    Growth fluctuates in two ways: over m batches its sum varies by D m, as a random walk does, plus V, since a state and its tangent
+    come back. Batches taken for independent would make n V of V. Overlapping windows (Meketon & Schmeiser 1984) of two lengths tell
+    D from V, as two sizes of batches do in Vats & Flegal 2022, Biometrika 109:735.
+
+    inner: mean `swing` of a batch, over its length squared. 2 inner is the least V: none is seen between batches that are whole periods.
+    """
+    place = jnp.arange(len(means) + 1)[:, None]
+    counts = place[1:] <= n
+    mean = jnp.where(counts, means, 0).sum(axis=0) / n
+    path = jnp.cumsum(jnp.where(counts, means - mean, 0), axis=0)
+    path = jnp.concatenate([jnp.zeros_like(path[:1]), path])
+
+    def variance(m: int | Array) -> Array:
+        apart = jnp.roll(path, -m, axis=0) - path
+        return jnp.where(place + m <= n, apart**2, 0).sum(axis=0) / (n + 1 - m)
+
+    # A walk that is made to end at 0 varies by D m (1 - m / n).
+    walk = lambda m: m * (1 - m / n)
+    long = jnp.maximum(n // 4, 2)
+    slope = jnp.maximum((variance(long) - variance(1)) / (walk(long) - walk(1)), 0)
+    offset = jnp.maximum(variance(1) - slope * walk(1), 2 * inner)
+    return jnp.where(n >= 4, jnp.sqrt(slope * n + offset) / n, jnp.nan)

@@ -51,8 +51,8 @@ EXPONENT = {
         "with inputs, along those of the test range, but for its first tenth"
     ),
     "lyapunov_error": Var(
-        (), "1/time", f"standard error, as if the means over {MEAN_OVER} steps were independent, so that it is too small for an intermittent network; "
-        "NaN for fewer than two of them", may_be_nan=True
+        (), "1/time", f"standard error, from how means over {MEAN_OVER} steps and a quarter of the run vary; too small for a network intermittent on longer "
+        f"scales; NaN with fewer than {4 * MEAN_OVER:,} steps", may_be_nan=True
     ),
 }  # fmt: skip
 """The largest Lyapunov exponent of `esn`."""

@@ -33,10 +33,14 @@ from ctd.kernel import Kernel, NoOptions, Outcome, Static, Traced, Values, Var, 
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Group, Lines, Plot, of_group
 from ctd.rows import Columns, blocks, combinations
+from ctd.tangent import mean_error, swing
 from ctd.words import count
 
 FRAMES = 50
 """Frames that are made orthogonal in one advance."""
+
+BATCHES = 40
+"""Batches of advances, at most, from which the standard errors are estimated."""
 
 HIDDEN = 100
 """A direction that between two QRs grows by less than this times eps of the largest one's growth has no exponent: rounding would
@@ -76,7 +80,7 @@ DIMS = {
         ("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time; NaN if `every` has too many steps for it", may_be_nan=True
     ),
     "exponent_error": Var(
-        ("number",), "1/step", "standard error, as if the means over the advances were independent; NaN with one advance", may_be_nan=True
+        ("number",), "1/step", "standard error, from how the growth over short and long spans of the trajectory varies; NaN with fewer than 4 advances", may_be_nan=True
     ),
     "largest": Var((), "1/step", "the largest exponent: above 0, chaos"),
     "largest_error": Var((), "1/step", "its standard error", may_be_nan=True),
@@ -103,10 +107,10 @@ class Walk(NamedTuple):
     """Steps in all."""
     n: Int[Array, ""]
     """Advances that count."""
-    total: Float[Array, "number"]
-    """Sum over these of the mean growth of each direction in an advance, per step."""
-    squares: Float[Array, "number"]
-    """Sum over these of its square."""
+    batches: Float[Array, "batch number"]
+    """Sums over equally many of these, in their order, of the mean growth of each direction in an advance, per step."""
+    swings: Float[Array, "number"]
+    """Sum over these of the variance of the log growth about its mean rise."""
 
 
 type Framed = tuple[Float[Array, "state"], Float[Array, "state number"]]
@@ -152,7 +156,14 @@ def init(static: View[Trajectory], shared: Network, traced: Values[Trajectory], 
     # Advances count from the first that begins after the transient.
     block = FRAMES * static.every
     steps = (-(-traced.transient // block) * block + traced.n_steps).astype(jnp.int32)
-    return Walk(h, frame, zero, steps, zero, jnp.zeros(k, h.dtype), jnp.zeros(k, h.dtype))
+    return Walk(
+        h, frame, zero, steps, zero, jnp.zeros((BATCHES, k), h.dtype), jnp.zeros(k, h.dtype)
+    )
+
+
+def batch_size(static: View[Trajectory], traced: Values[Trajectory]) -> Int[Array, ""]:
+    """Advances of a batch."""
+    return (traced.n_steps - 1) // (FRAMES * static.every) // BATCHES + 1
 
 
 def advance(
@@ -188,8 +199,8 @@ def advance(
         frame=frame,
         taken=s.taken + FRAMES * static.every,
         n=s.n + counts,
-        total=s.total + jnp.where(counts, mean, 0),
-        squares=s.squares + jnp.where(counts, mean**2, 0),
+        batches=s.batches.at[s.n // batch_size(static, traced)].add(jnp.where(counts, mean, 0)),
+        swings=s.swings + jnp.where(counts, swing(grown), 0),
     )
 
 
@@ -198,16 +209,17 @@ def result(
 ) -> dict[str, Array]:
     """The exponents so far."""
     del shared, key
-    # `total` is per step; a flow's exponents are per unit of time.
+    # `batches` are per step; a flow's exponents are per unit of time.
     scale = 1 / traced.dt if static.time == "continuous" else 1.0
-    mean = s.total / s.n  # NaN where no advance counts
-    # The difference of nearly equal numbers may round below 0.
-    # The squared standard error of a mean of n values is their mean square deviation over n - 1.
-    variance = jnp.maximum(s.squares / s.n - mean**2, 0) / (s.n - 1)
-    variance = jnp.where(s.n > 1, variance, jnp.nan)  # of one advance, rounding may give inf
+    mean = s.batches.sum(axis=0) / s.n  # NaN where no advance counts
+    size = batch_size(static, traced)
+    length = size * FRAMES * static.every
+    inner = s.swings / s.n / length**2
+    # A last batch that is not full is left out.
+    deviation = mean_error(s.batches / size, s.n // size, inner)
     # After finitely many steps, near exponents may stand in the wrong order.
     order = jnp.argsort(-mean)
-    exponents, error = mean[order] * scale, jnp.sqrt(variance)[order] * scale
+    exponents, error = mean[order] * scale, deviation[order] * scale
     # The sign of an estimate of 0, as along any cycle of a flow, is chance, and would take a dimension away.
     least = scale / (s.n * FRAMES * static.every)
     rounded = jnp.where(jnp.abs(exponents) <= jnp.fmax(2 * error, least), 0, exponents)

@@ -24,13 +24,14 @@ def halves(h):
 
 def test_exponents_of_lorenz():
     """Their sum is the divergence, -(10 + 1 + 8/3), to the error of the method (1e-4 at this dt); .9056, 0 and the dimension 2.062 are
-    those of Sprott 2003, within four standard errors and a margin for 400 units of time."""
+    those of Sprott 2003, within four standard errors. Over seeds the largest of 400 units spreads by .0087 (`mean_growth`'s test)."""
     found = lyapunov(
         lorenz, [1.0, 1, 20], time="continuous", dt=0.01, transient=2000, n_steps=40_000
     )
     assert found["sum"][0] == pytest.approx(-13 - 2 / 3, abs=5e-4)
     largest, zero, _ = found["exponent"][0]
-    assert largest == pytest.approx(0.9056, abs=0.02 + 4 * found["exponent_error"][0, 0])
+    assert largest == pytest.approx(0.9056, abs=4 * found["largest_error"][0])
+    assert 0.0087 / 2 < found["largest_error"][0] < 2 * 0.0087
     assert found["largest_error"][0] == found["exponent_error"][0, 0]
     assert zero == pytest.approx(0, abs=0.01)
     assert found["dimension"][0] == pytest.approx(2.062, abs=0.005)
@@ -92,16 +93,17 @@ def test_dimension_kaplan_yorke(exponents, n, expected):
 @pytest.mark.parametrize(
     ("settings", "known"),
     [
-        ({"transient": 1000, "n_steps": 4000, "every": 100}, 1),  # an advance is 5,000 steps
-        ({"transient": 1000, "n_steps": 6000, "every": 100}, 2),
-        ({"transient": 5000, "n_steps": 10_000, "every": 100}, 2),
+        ({"transient": 1000, "n_steps": 4000, "every": 100}, False),  # an advance is 5,000 steps
+        ({"transient": 1000, "n_steps": 15_000, "every": 100}, False),
+        ({"transient": 1000, "n_steps": 15_001, "every": 100}, True),
+        ({"transient": 5000, "n_steps": 20_000, "every": 100}, True),
     ],
 )
 def test_exponents_of_few_advances(settings, known):
-    """Begun after the transient, as many advances count as `n_steps` needs; one has no standard error."""
+    """Begun after the transient, as many advances count as `n_steps` needs; fewer than four have no standard error."""
     found = lyapunov(halves, [[1.0]], **settings)
     np.testing.assert_allclose(found["exponent"], [[np.log(0.5)]])
-    assert np.isnan(found["exponent_error"]).all() == (known < 2)
+    assert np.isfinite(found["exponent_error"]).all() == known
 
 
 def test_dimension_of_cycles_of_a_flow_is_one():
