@@ -98,7 +98,7 @@ OUTCOMES = (
     Outcome("away", "a unit went beyond stray times the points' largest |h_i|"),
     Outcome("limit", "n_steps were not enough for a side"),
     Outcome("lost", "no step, however short, could be corrected: F may not be defined there", failed=True),
-    Outcome("nowhere", "no fixed point is within max_step of the start: it was a slow one"),
+    Outcome("nowhere", "no fixed point was found within max_step of the start, which was a slow point or too far from a fixed one"),
     Outcome(
         "elsewhere",
         "the table has the point at another constant input: neither x, nor x + p along with p between low and high",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from ctd.kernel import NoOptions, Var, View
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import component, principal
 from ctd.rows import Columns, alike
+from ctd.words import count
 
 SAME = 1e-5
 """Two ends of branches are one if p and h differ by less, in their units; two bifurcations, if h differs by less than a hundred
@@ -69,6 +71,7 @@ def reduce(
     starts = np.asarray(columns.get("start_point", np.zeros(1, int)))
     warn_of_untried("start_point", len(np.unique(starts % n)), n)
     found = _read(results)
+    _warn_of_no_point(found["outcome"])
     items = np.asarray(columns.get("item", np.arange(len(found["outcome"]))))
     branch_of = _branches(found)
     first = _first_rows(branch_of)
@@ -93,6 +96,16 @@ def reduce(
         "branch_folds": (found["met_kind"][first] == FOLD).sum(1),
         "branch_of_start": branch_of,
     }
+
+
+def _warn_of_no_point(outcome: np.ndarray) -> None:
+    """Warn of starts without a branch: a table that lacks them does not tell."""
+    if lacking := int((outcome == NOWHERE).sum()):
+        warnings.warn(
+            f"{lacking} of {count(len(outcome), 'start')} followed no branch, slow points or too far from a fixed one "
+            "(outcome nowhere): start at fixed points that a search finds at the same p, or give a larger max_step",
+            stacklevel=3,
+        )
 
 
 def _read(results: Columns, rows: np.ndarray | slice = np.s_[:]) -> dict[str, np.ndarray]:

@@ -191,7 +191,8 @@ def test_reduce_lists_a_branch_and_its_folds_once(flows):
         some[name][2] = some[name][2, ::-1]
     inputs = inputs_of(Continuation(time="continuous"))
     columns = {"item": np.arange(4, 10), "start_point": np.arange(6)}
-    table = reduce(inputs, POINTS, columns, some, None)
+    with pytest.warns(UserWarning, match="1 of 6 starts followed no branch"):
+        table = reduce(inputs, POINTS, columns, some, None)
     assert table["branch_of_start"].tolist() == [0, 1, 0, -1, 2, 2]
     assert table["branch_starts"].tolist() == [2, 1, 2]
     assert table["branch_item"].tolist() == [4, 5, 8]
@@ -210,7 +211,10 @@ def test_reduce_lists_a_branch_and_its_folds_once(flows):
     assert table["branch_stable"][1] == pytest.approx(0.5, abs=1e-8)
     # At another input the other side of the circle is another branch, with its own folds and its own picture.
     some["constant_input"][5] = 1
-    with pytest.warns(UserWarning, match="start_point: items took 5 of 6; sweep start_point"):
+    with (
+        pytest.warns(UserWarning, match="1 of 6 starts followed no branch"),
+        pytest.warns(UserWarning, match="start_point: items took 5 of 6; sweep start_point"),
+    ):
         table = reduce(inputs, POINTS, {"start_point": np.arange(6) % 5}, some, None)
     assert table["branch_of_start"].tolist() == [0, 1, 0, -1, 2, 3]
     assert table["bifurcation_input"][:, 0].tolist() == [0, 0, 1, 0, 0, 1, 0]
@@ -303,7 +307,7 @@ def test_follow_says_why_starts_are_on_no_branch():
     found = Followed({"outcome": np.array([5, 0, 5])}, table, kernel, POINTS, None)
     assert repr(found).splitlines()[:2] == [
         "3 starts on 0 branches",
-        "2 nowhere: no fixed point is within max_step of the start: it was a slow one",
+        "2 nowhere: no fixed point was found within max_step of the start, which was a slow point or too far from a fixed one",
     ]
 
 
