@@ -17,6 +17,7 @@ from cluster.slurm import client as slurm
 from jobs.errors import JobError, advised
 from jobs.spec.trust import is_remembered
 from jobs.storage import connect, objects
+from jobs.store.look import Look
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class Submitted:
         from jobs.report.summary import state
 
         found: dict[str, Any] = {"store": self.store, "submissions": self.allocations()}
-        return found | (state(Store.open(self.store)) if Store.exists(self.store) else {})
+        return found | (state(Look(Store.open(self.store))) if Store.exists(self.store) else {})
 
     def wait(self, timeout_s: float | None = None, every_s: float = 5.0) -> "StoreTree":
         """Wait until nothing runs or is queued any more, and return the opened store. Where that cannot be asked, it is

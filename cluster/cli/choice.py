@@ -11,7 +11,7 @@ from jobs.errors import JobError
 from jobs.run.task import Executor
 from jobs.run.worker import SerialExecutor
 from jobs.spec.run import RunSettings
-from jobs.store.events import read_events, unended
+from jobs.store.look import Look
 from jobs.store.store import Store
 
 
@@ -58,14 +58,12 @@ def workers_here(run: RunSettings, executor: str) -> int:
 
 def _may_die(store: Store) -> bool:
     """Whether the kernel may be one that ends its process: a worker died or a driver was killed, and items are left."""
-    markers = store.committed.markers()
-    complete = len(markers) == store.job.plan.n_shards
+    look = Look(store)
     # Items that fail even alone are left: `--failed` computes them again.
-    if complete and not any(m.without for m in markers):
+    if look.tally.is_complete and not any(marker.without for marker in look.markers):
         return False
-    events = read_events(store)
-    killed = unended(events, complete)
-    return bool(killed) or any(event.kind == "error" and event.fault == "death" for event in events)
+    deaths = (event.kind == "error" and event.fault == "death" for event in look.events)
+    return bool(look.unended) or any(deaths)
 
 
 # --- making it -----------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from jobs.gather.gather import reduction_error
 from jobs.query.query import rows
 from jobs.query.readers import ITEM
 from jobs.query.tables import varied
-from jobs.report.warnings import ended, is_told, warnings_of
+from jobs.report.warnings import is_warned_of, warnings_of
 from jobs.run.progress import Progress
 from jobs.spec.trust import is_ctds_kernel, own_code
 from jobs.storage.addresses import beside, local_path
+from jobs.store.look import Look
 from jobs.store.store import Store, metric_of, resume_command, swept_bases
 
 MOST_ITEMS = 10
@@ -26,17 +27,17 @@ MOST_ITEMS = 10
 
 def say_warnings(store: Store, name: str = "") -> None:
     """Print the warnings of a store, such as results that are NaN. name: of one of several stores."""
-    of = f"{name}: " if name else ""
-    warn(f"{of}{text}" for text in warnings_of(store, store.committed.markers()))
+    prefix = f"{name}: " if name else ""
+    warn(f"{prefix}{text}" for text in warnings_of(Look(store)))
 
 
 def say_not_repeated(store: Store) -> None:
     """Print how many items ended with a failing outcome: `ctd status` calls them failed, and `--failed` leaves them as they are."""
-    found = outcomes_of(store)
-    failing = [one.name for one in store.description.outcomes if one.failed and found[one.name]]
+    outcomes = outcomes_of(store)
+    failing = [one.name for one in store.description.outcomes if one.failed and outcomes[one.name]]
     if failing:
-        told = ", ".join(f"{found[name]:,} {name}" for name in failing)
-        err.print(f"{told}: that is an outcome; --failed repeats only items that raised an error")
+        counts = ", ".join(f"{outcomes[name]:,} {name}" for name in failing)
+        err.print(f"{counts}: that is an outcome; --failed repeats only items that raised an error")
 
 
 def say_what_failed(store: Store, progress: Progress, more: bool = False) -> None:
@@ -66,7 +67,7 @@ def finish(store: Store, as_json: bool) -> None:
 
     paths = draw(store, as_json)
     if as_json:
-        show_json(state(store) | {"figures": [str(path) for path in paths]})
+        show_json(state(Look(store)) | {"figures": [str(path) for path in paths]})
         return
     show_results(store)
     for line in other_outcomes(store):
@@ -181,17 +182,17 @@ def show_summary(store: Store) -> None:
 def other_outcomes(store: Store) -> list[str]:
     """Lines on unusual outcomes: not the commonest one, nor the first that the kernel names (items should end so), nor failures of
     which a warning tells. For a user's own kernel: one line with all outcomes, if there are several."""
-    found = outcomes_of(store)
+    tally = Look(store).tally
+    found = tally.outcomes
     if not is_ctds_kernel(store.job.spec.kernel):
         names = dict.fromkeys([*(one.name for one in store.description.outcomes), *found])
         told = [f"{found[name]:,} {name}" for name in names if found[name]]
         return [", ".join(told)] * (len(told) > 1)
     others = {name for name, _ in found.most_common()[1:]}
-    n = sum(marker.n_items for marker in store.committed.markers())
     return [
         f"{found[one.name]:,} {one.name}: {one.reason}"
         for one in store.description.outcomes[1:]
-        if one.name in others and found[one.name] and one.reason and not is_told(one, found, n)
+        if one.name in others and found[one.name] and one.reason and not is_warned_of(one, tally)
     ]
 
 
@@ -216,5 +217,6 @@ def no_rows(table: str, store: Store, groups: Sequence[int] = ()) -> str:
 
 def outcomes_of(store: Store, groups: Sequence[int] = ()) -> Counter[str]:
     """The kernel's word for how items ended, of all groups or of some -> how many of the committed ones did."""
-    markers = store.committed.markers()
-    return ended(one for one in markers if not groups or one.shard.group in groups)
+    look = Look(store)
+    markers = [marker for marker in look.markers if not groups or marker.shard.group in groups]
+    return look.count(markers).outcomes

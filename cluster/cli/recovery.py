@@ -23,6 +23,7 @@ from jobs.storage import connect, objects
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
+from jobs.store.look import Look
 from jobs.store.store import Store, again_command, refuse_links
 
 STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
@@ -46,9 +47,10 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
             out.print(f"{'next':15} {submissions(store)[-1].again()} continues it")
         return
     opened = Store.open(store)
-    found = state(opened)
+    at_first = Look(opened)
+    found, tally = state(at_first), at_first.tally
     records = submissions(store)
-    before = facts(found) if records and not as_json else {}
+    before = facts(tally, found) if records and not as_json else {}
     failed = found["items_failed"] or found["errors"]
     styles = STYLES | {"state": "red" if failed else "green" if found["complete"] else "yellow"}
     width = max((len(name) for name, text in before.items() if text), default=0)
@@ -70,7 +72,7 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
     if failing and found["complete"]:
         logs = advised("ctd", "logs", opened.address, "--item", failing[0])
         resumes = f"{logs} says why an item failed, {again_command(opened, '--failed')} tries again"
-    after = facts(found, "; ".join(together(lines)), resumes)
+    after = facts(tally, found, "; ".join(together(lines)), resumes)
     rest = {name: text for name, text in after.items() if name in ASKED or not before}
     show_facts(rest, styles, width)
     for line in found["errors"]:

@@ -21,6 +21,7 @@ from jobs.pipeline import Stage
 from jobs.run.prepare import Prepared
 from jobs.spec.job import parse_job
 from jobs.storage import addresses
+from jobs.store.look import Look
 from jobs.store.store import Store
 
 SHORT_S = 300
@@ -157,7 +158,7 @@ def _rest(store: Store, order: Order) -> tuple[str, str]:
     done, n, items = store.committed.numbers(), store.job.plan.n_shards, store.job.plan.n_items
     if order.failed:
         done = done.difference(store.failed.items())
-    work, so_far = f"{n - len(done):,} of {count(n, 'shard')} left", done_so_far(store)
+    work, so_far = f"{n - len(done):,} of {count(n, 'shard')} left", done_so_far(Look(store))
     if so_far.work > so_far.ended:
         work += f", {so_far.work / items:.1%} of the work done"
     busy = min(order.machines(store.job.spec.run).workers, n - len(done))

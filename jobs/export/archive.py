@@ -27,7 +27,8 @@ from jobs.gather.gather import gather_to_look
 from jobs.storage import objects
 from jobs.storage.addresses import SUFFIX
 from jobs.storage.lease import describe, drivers
-from jobs.store.card import Card, current_card
+from jobs.store.card import Card, write_card
+from jobs.store.look import Look
 from jobs.store.store import Store, links_of, title_of
 
 CRATE = "ro-crate-metadata.json"
@@ -78,7 +79,7 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
         raise JobError(
             f"{store.address}: {wrong[0].key} is {wrong[0].what}; {advised('ctd', 'check', store.address, '--repair')}, then archive it"
         )
-    card = current_card(store)
+    card = write_card(Look(store))
     named = sorted(k for k in objects.list_keys(store.objects, "") if not k.startswith(LEFT_OUT))
     with writing(path), replacing(path, typed=True) as new, zipfile.ZipFile(new, "w") as archive:
         described = describe_store(store, card, about)

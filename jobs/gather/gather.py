@@ -40,8 +40,8 @@ from jobs.storage.checksums import digest_of, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.card import write_card
 from jobs.store.creation import renew_description
+from jobs.store.look import Look
 from jobs.store.manifest import Job
-from jobs.store.marker import Marker
 from jobs.store.store import Store, change_job, known_kernel, refuse_links
 
 GATHERED = ("gathered", "items", "reduced", "shards")
@@ -122,7 +122,7 @@ def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
             if _gathered(store) != before:
                 continue
             errors = _make(store, now, before, executor, lease)
-            write_card(store, now.markers, now.stamp)
+            write_card(now.look)
         if errors:
             raise JobError(_told(store, errors))
         break
@@ -130,34 +130,29 @@ def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
 
 
 class _Now:
-    """The state of a store: its markers, committed rows, and the groups whose reduction is out of date."""
+    """A look at a store, its committed rows, and the groups whose reduction is out of date."""
 
     def __init__(self, store: Store, before: Mapping[str, object], to_look: bool) -> None:
         kernel = None
         if store.description.reduces:
             kernel = known_kernel(store) if to_look else store.kernel
-        sizes = store.job.plan.group_sizes
+        self.look = Look(store)
+        stamp = self.look.stamp  # before the markers are read
         self.reductions = reductions_of(store.job.spec, store.description)
-        self.stamp = store.committed.stamp()
-        """Taken before the markers are read, so that it covers no marker that was not read."""
-        self.markers = store.committed.markers()
-        self.by_group = by_group = [list[Marker]() for _ in sizes]
-        """The markers of each group."""
-        for marker in self.markers:
-            by_group[marker.shard.group].append(marker)
-        self.rows = [committed_rows(n, here) for n, here in zip(sizes, by_group, strict=True)]
-        self.n_items = int(sum(here.sum() for here in self.rows))
+        by_group, sizes = self.look.by_group, store.job.plan.group_sizes
+        self.rows = [committed_rows(n, ours) for n, ours in zip(sizes, by_group, strict=True)]
+        self.n_items = int(sum(rows.sum() for rows in self.rows))
         digests: dict[str, str] = {}
         if kernel is not None and kernel.reduce is not None:
-            digests = {str(g): made_from(store, here) for g, here in enumerate(by_group) if here}
+            digests = {str(g): made_from(store, ours) for g, ours in enumerate(by_group) if ours}
         self.behind = [int(g) for g, d in digests.items() if not is_reduced(store, int(g), d)]
         # The table `shards` shows seconds and host, so that a shard that was computed again counts as new.
-        ran = [[m.shard.number, m.sha256, m.seconds, m.host] for m in self.markers]
+        ran = [[m.shard.number, m.sha256, m.seconds, m.host] for m in self.look.markers]
         self.about: dict[str, Any] = {
             "made_from": digest_of(ran),
             "groups": digests,
             "reductions": [one.model_dump(mode="json") for one in self.reductions],
-            "stamp": self.stamp,
+            "stamp": stamp,
         }
         if store.description.reduces and kernel is None:
             same = before.get("made_from") == self.about["made_from"]
@@ -189,7 +184,7 @@ def _make(
         for group in now.behind:
             try:
                 # Of the same shards as `items`, however many a job that runs has committed since.
-                reduce_group(store, group, lease.check, now.by_group[group])
+                reduce_group(store, group, lease.check, now.look.by_group[group])
             except FunctionFailed as error:
                 errors[str(group)] = str(error)
     lease.check()
@@ -197,7 +192,7 @@ def _make(
     about = now.about | {"groups": reduced} | ({FAILED: errors} if errors else {})
     if is_new:
         write_items(store, now.rows)
-        write_shards(store, now.markers)
+        write_shards(store, now.look.markers)
     write_reductions(store, now.reductions)
     if reduced:
         store.root.require_group("gathered")

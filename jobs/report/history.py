@@ -11,9 +11,10 @@ from typing import Any
 import ctd
 from jobs.errors import JobError, count, duration
 from jobs.inputs.items import place_of, row_params
-from jobs.storage.lease import drivers, holder
+from jobs.storage.lease import holder
 from jobs.store.arrays import DROPPED
-from jobs.store.events import WARNING, Event, read_events, unended
+from jobs.store.events import WARNING, Event
+from jobs.store.look import Look
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
@@ -32,20 +33,20 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
     if item is not None:
         group, row = place_of(store, item)
         shard = plan.shard_of(group, row)
+    look = Look(store)
     if shard is None:
-        return _with_killed(store)
+        return _with_killed(look)
     if shard >= plan.n_shards:
         raise JobError(
             f"--shard {shard}: there is no such shard; the store has the shards 0 to {plan.n_shards - 1}"
         )
-    failing = store.failed.items().get(shard, [])
-    failed = {shard: [one for one in failing if item in (None, one.item)]}
-    found = by_shard(store.committed.markers(), read_events(store), failed).get(shard, [])
+    failing = [entry for entry in look.failed.get(shard, []) if item in (None, entry.item)]
+    events = by_shard(look.markers, look.events, {shard: failing}).get(shard, [])
     if item is None:
-        return found
+        return events
     # An event without rows may concern any row.
     has_row = lambda rows: len(rows) != 2 or rows[0] <= row < rows[1]
-    return [event for event in found if has_row(event.rows or ())]
+    return [event for event in events if has_row(event.rows or ())]
 
 
 def by_shard(
@@ -74,29 +75,27 @@ def _committed(marker: Marker) -> Event:
     return Event(time=marker.ended, kind="committed", shard=marker.shard.number, **said)
 
 
-def _with_killed(store: Store) -> list[Event]:
+def _with_killed(look: Look) -> list[Event]:
     """All events, and events of two further kinds: "committed" for a shard without a "done" event, whose driver died or has
     not written it yet; "killed" at the last sign of life of a driver that died."""
-    found = read_events(store)
-    dead = {event.process: event.time for event in found if event.kind == "killed"}
-    events = [event for event in found if event.kind != "killed"]
+    dead = {event.process: event.time for event in look.events if event.kind == "killed"}
+    events = [event for event in look.events if event.kind != "killed"]
     noted = {event.shard for event in events if event.kind == "done"}
-    markers = store.committed.markers()
     events += [
         _committed(marker)
-        for marker in markers
+        for marker in look.markers
         if marker.shard.number not in noted and marker.copied_from is None
     ]
-    held = holder(store.objects)
-    living = {(lease.host, lease.pid) for lease in drivers(store.objects, store.address)}
-    for run in unended(events, complete=len(markers) == store.job.plan.n_shards):
+    lease = holder(look.store.objects)
+    living = {(driver.host, driver.pid) for driver in look.drivers}
+    for run in look.unended:
         if run.process in living:
             continue
         runs = [e.time for e in events if e.time > run.time and e.kind == "run"]
         signs = [e.time for e in events if run.time <= e.time < min(runs, default=math.inf)]
         signs.append(dead.get(run.process, run.time))
-        if held and run.process == (held.host, held.pid):
-            signs.append(held.renewed)
+        if lease and run.process == (lease.host, lease.pid):
+            signs.append(lease.renewed)
         events.append(Event(time=max(signs), kind="killed", host=run.host, pid=run.pid))
     return sorted(events, key=lambda event: event.time)
 

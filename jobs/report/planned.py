@@ -1,6 +1,5 @@
 """The plan of a job, as numbers: what a run would do, before anything is written."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ctd.kernel import inputs_of
@@ -9,10 +8,10 @@ from jobs.report.warnings import nan_results, unreturned
 from jobs.run.prepare import Prepared, another_job
 from jobs.spec.description import Description
 from jobs.spec.search import Search
-from jobs.store.card import n_dropped
 from jobs.store.checkpoint import Left, left
-from jobs.store.marker import Marker
+from jobs.store.look import Look
 from jobs.store.store import Store
+from jobs.store.tally import Tally
 
 
 def plan_rows(
@@ -25,9 +24,9 @@ def plan_rows(
     """
     store = Store.open(address) if Store.exists(address) else None
     other = another_job(store, ready.spec, ready.kernel) if store else ""
-    own = None if other else store
-    markers = own.committed.markers() if own else []
-    plan, done = own.job.plan if own else ready.plan, done_so_far(own) if own else Left()
+    look = Look(store) if store and not other else None
+    plan = look.store.job.plan if look else ready.plan
+    done = done_so_far(look) if look else Left()
     # Where a search chooses the group of each item, any may get all of them.
     items = "items" if plan.ways == 1 else "items_at_most"
     rows: list[dict[str, Any]] = [
@@ -45,7 +44,7 @@ def plan_rows(
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     total: dict[str, Any] = {
         "items": ready.items.n,
-        **({"left": ready.items.n - done.ended} if own else {}),
+        **({"left": ready.items.n - done.ended} if look else {}),
         "groups": len(rows),
         "shards": plan.n_shards,
         "memory_MB": round(max(columns["memory_MB"]), 2),
@@ -56,27 +55,27 @@ def plan_rows(
         total["data"] = "; ".join(ready.data)
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
-    warnings = [other] * bool(other) + _warnings(ready, markers)
+    warnings = [other] * bool(other) + _warnings(ready, look.tally if look else Tally())
     if warnings:
         total["warnings"] = "; ".join(warnings)
     return columns, total
 
 
-def done_so_far(store: Store) -> Left:
+def done_so_far(look: Look) -> Left:
     """Return the items of committed shards; with the work in checkpoints, unless a search decides what goes on; its seconds."""
-    markers = store.committed.markers()
-    kept = Left() if store.job.spec.search else left(store, {m.shard.number for m in markers})
-    n, seconds = sum(m.n_items for m in markers), sum(m.seconds for m in markers)
-    return Left(n, n + kept.work, seconds + kept.seconds)
+    store, n = look.store, look.tally.ended
+    in_checkpoints = Left() if store.job.spec.search else left(store, look.committed)
+    seconds = sum(marker.seconds for marker in look.markers)
+    return Left(n, n + in_checkpoints.work, seconds + in_checkpoints.seconds)
 
 
-def _warnings(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
+def _warnings(ready: Prepared, tally: Tally) -> list[str]:
     """What planning found, and results of the shards that are committed already."""
     spec, dims = ready.spec, ready.kernel.dims
     returned = {name for one in ready.outputs for name in one.shapes}
     metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
     missing = unreturned(spec.kernel, dims, returned)
-    nans = nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
+    nans = nan_results(tally, spec.kernel, metric, dims)
     return ready.warnings + missing + nans
 
 

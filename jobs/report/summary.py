@@ -11,118 +11,94 @@ import numpy as np
 from jobs import keys
 from jobs.errors import count
 from jobs.plan.layout import Plan
-from jobs.report.warnings import ended, warnings_of
+from jobs.report.warnings import warnings_of
 from jobs.run.progress import LONGEST_LEFT_S
 from jobs.storage import objects
-from jobs.storage.lease import LeaseRecord, describe, drivers
+from jobs.storage.lease import LeaseRecord, describe
 from jobs.store import checkpoint
-from jobs.store.card import n_dropped, read_note, state_text
-from jobs.store.events import Event, planned_warnings, read_events, unended
-from jobs.store.marker import FailedItem, Marker
-from jobs.store.store import Store
+from jobs.store.card import read_note
+from jobs.store.events import Event, planned_warnings
+from jobs.store.look import Look
+from jobs.store.marker import Marker
+from jobs.store.tally import Tally
 
-ENDS = ("done", "dropped", "failed")
-"""How an item ends."""
 MAX_TEXT, MAX_ERRORS = 500, 10
 """Characters of a driver's text that are shown; most attempts, the latest, and most items, the first, whose errors are."""
 
 
-def state(
-    store: Store,
-    markers: Sequence[Marker] | None = None,
-    events: Sequence[Event] | None = None,
-    failed: Mapping[int, Sequence[FailedItem]] | None = None,
-) -> dict[str, Any]:
+def state(look: Look) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and unresolved errors.
 
-    markers, events, failed: those of the store, if read before. Items that are not done, dropped by a search or failed are left.
+    Items that are neither done, dropped by a search nor failed are left.
 
     >>> from jobs.store.store import Store
-    >>> state(Store.open("points.zarr"))["complete"]
+    >>> state(Look(Store.open("points.zarr")))["complete"]
     True
     """
-    plan = store.job.plan
-    markers = store.committed.markers() if markers is None else markers
-    events = read_events(store) if events is None else events
-    failed = store.failed.items() if failed is None else failed
-    holders = drivers(store.objects, store.address)
-    living = [one for one in holders if not one.is_silent]
-    complete = len(markers) == plan.n_shards
-    stopped = None if living or complete else _why_stopped(events, holders)
-    counts = _counts(store, markers)
+    store, markers, tally = look.store, look.markers, look.tally
+    living = [driver for driver in look.drivers if not driver.is_silent]
+    stopped = None if living or tally.is_complete else _why_stopped(look)
     return {
         "store": store.address,
         "kernel": store.job.spec.kernel,
         **read_note(store.objects).model_dump(mode="json"),
-        **counts,
-        "state": state_text(plan.n_items, n_left(counts), counts["items_failed"]),
-        "shards": plan.n_shards,
-        "shards_done": len(markers),
-        "complete": complete,
-        "outcomes": dict(ended(markers)),
+        "items": tally.items,
+        "items_done": tally.done,
+        "items_dropped": tally.dropped,
+        "items_failed": tally.failed,
+        "state": tally.state,
+        "shards": tally.shards,
+        "shards_done": tally.shards_done,
+        "complete": tally.is_complete,
+        "outcomes": dict(tally.outcomes),
         "hosts": sorted({m.host for m in markers}),
         "devices": sorted({m.device_kind for m in markers}),
         "shard_s": round(float(np.median([m.seconds for m in markers])), 3) if markers else None,
         "running": "; ".join(map(describe, living[:3])) or None,
-        "progress": _reported(living, plan.n_items, sum(m.n_items for m in markers)),
-        "runs": len([e for e in events if e.kind == "run"]),
+        "progress": _reported(living, tally),
+        "runs": len([e for e in look.events if e.kind == "run"]),
         **_origin(markers),
         "stopped": stopped,
-        "unfinished": _unfinished(store, markers, events) if stopped else None,
-        "attempts_failed": sum(event.kind == "error" for event in events),
-        "items_with_errors": sum(map(len, failed.values())),
-        "warnings": _warnings(store, markers, events),
-        "learned": _learned(markers, events)[-5:],
-        "errors": _errors(plan, markers, events, failed),
+        "unfinished": _unfinished(look) if stopped else None,
+        "attempts_failed": sum(event.kind == "error" for event in look.events),
+        "items_with_errors": sum(map(len, look.failed.values())),
+        "warnings": _warnings(look),
+        "learned": _learned(look)[-5:],
+        "errors": _errors(look),
     }
 
 
-def n_left(found: Mapping[str, Any]) -> int:
-    """The number of items that are not computed. found: from `state`."""
-    return int(found["items"] - sum(found[f"items_{word}"] for word in ENDS))
-
-
-def _counts(store: Store, markers: Sequence[Marker]) -> dict[str, int]:
-    """Numbers of items: all, and those that are done, dropped by a search, failed."""
-    failed, dropped = sum(m.n_failed for m in markers), n_dropped(store.job.spec, markers)
-    return {
-        "items": store.job.plan.n_items,
-        "items_done": sum(m.n_items for m in markers) - failed - dropped,
-        "items_dropped": dropped,
-        "items_failed": failed,
-    }
-
-
-def _warnings(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -> list[str]:
+def _warnings(look: Look) -> list[str]:
     """Warnings of the plan, of results and of tables; those of a kernel's `load` are with both the plan and the tables."""
-    planned = planned_warnings(events)
-    of_results = warnings_of(store, markers)
-    return planned + [text for text in of_results if not text.endswith(tuple(planned))]
+    planned = planned_warnings(look.events)
+    return planned + [text for text in warnings_of(look) if not text.endswith(tuple(planned))]
 
 
-def _errors(
-    plan: Plan,
-    markers: Sequence[Marker],
-    events: Sequence[Event],
-    failed: Mapping[int, Sequence[FailedItem]],
-) -> list[dict[str, Any]]:
+def _errors(look: Look) -> list[dict[str, Any]]:
     """Attempts whose shards are still open, and items that failed, each with its error."""
-    done = {m.shard.number for m in markers}
-    about = lambda one, what: {what: getattr(one, what), "attempt": one.attempt, "error": one.error}
-    still = [event for event in events if event.kind == "error" and is_open(event, plan, done)]
-    errors = [about(event, "group" if event.shard is None else "shard") for event in still]
-    failing = sorted(itertools.chain(*failed.values()), key=lambda item: item.item)
-    return errors[-MAX_ERRORS:] + [about(item, "item") for item in failing[:MAX_ERRORS]]
+    plan = look.store.job.plan
+    about = lambda failure, what: {
+        what: getattr(failure, what),
+        "attempt": failure.attempt,
+        "error": failure.error,
+    }
+    attempts = [
+        about(event, "group" if event.shard is None else "shard")
+        for event in look.events
+        if event.kind == "error" and is_open(event, plan, look.committed)
+    ]
+    failing = sorted(itertools.chain(*look.failed.values()), key=lambda item: item.item)
+    return attempts[-MAX_ERRORS:] + [about(item, "item") for item in failing[:MAX_ERRORS]]
 
 
-def _learned(markers: Sequence[Marker], events: Sequence[Event]) -> list[str]:
-    """What was decided, but for shards whose first attempt since then was committed: it says nothing of their results."""
-    anew = {m.shard.number: m.started for m in markers if m.attempt == 1}
+def _learned(look: Look) -> list[str]:
+    """Decisions, except those before the first attempt of a committed shard: they say nothing of its results."""
+    anew = {m.shard.number: m.started for m in look.markers if m.attempt == 1}
     is_past = lambda event: event.shard is not None and event.time < anew.get(event.shard, 0)
-    return [e.text or "" for e in events if e.kind == "decision" and not is_past(e)]
+    return [e.text or "" for e in look.events if e.kind == "decision" and not is_past(e)]
 
 
-def is_open(event: Event, plan: Plan, done: set[int]) -> bool:
+def is_open(event: Event, plan: Plan, done: frozenset[int]) -> bool:
     """Whether the shard of an attempt is not committed, or any of the group where it was at a round. done: the committed ones."""
     if event.shard is None and event.group is not None:
         return event.group >= len(plan.counts) or not done.issuperset(plan.numbers(event.group))
@@ -138,11 +114,8 @@ def _origin(markers: Sequence[Marker]) -> dict[str, Any]:
     return {"forked_from": dict(forked)}
 
 
-def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict[str, Any] | None:
-    """The progress that the drivers last reported: share of all work, items a second, seconds left, texts; None without a report.
-
-    committed: items of the committed shards.
-    """
+def _reported(living: Sequence[LeaseRecord], tally: Tally) -> dict[str, Any] | None:
+    """The progress that the drivers last reported: share of all work, items a second, seconds left, texts; None without a report."""
     reports = [held.said for held in living if isinstance(held.said.get("text"), str)]
     if not reports:
         return None
@@ -150,13 +123,13 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
     # Each driver of a part knows of its own work alone.
     work = sum(number(one.get("work")) for one in reports)
     rate = sum(number(one.get("rate")) for one in reports)
-    done = committed + work
+    done = tally.ended + work
     if len(reports) == 1 and "done" in reports[0]:
         # A shard that was committed since then is in the work that was told.
-        done = max(committed, number(reports[0]["done"]) + work)
-    left = max(0.0, items - done)
+        done = max(tally.ended, number(reports[0]["done"]) + work)
+    left = max(0.0, tally.items - done)
     return {
-        "share": min(1.0, done / items),
+        "share": min(1.0, done / tally.items),
         "rate": float(f"{rate:.3g}") if rate else None,
         "left_s": round(left / rate) if 0 < left < rate * LONGEST_LEFT_S else None,
         "texts": [str(one["text"])[:MAX_TEXT] for one in reports if one["text"]],
@@ -164,29 +137,26 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
     }
 
 
-def _why_stopped(events: Sequence[Event], silent: Sequence[LeaseRecord]) -> str | None:
-    """The reason why the last run ended early, or None. Call it only while no driver runs and shards are left.
-
-    silent: drivers of other machines that hold the store, and give no sign of life.
-    """
-    if silent:
-        return f"{describe(silent[0])}; it seems to be dead"
-    runs = [e for e in events if e.kind == "run"]
-    if (lost := unended(events)) and lost[-1] == runs[-1]:
-        return f"its driver, process {lost[-1].pid} on {lost[-1].host}, was killed"
-    ends = [e for e in events if e.kind == "end"]
+def _why_stopped(look: Look) -> str | None:
+    """The reason why the last run ended early, or None. Call it only while no driver runs and shards are left."""
+    if look.drivers:  # of other machines, and silent
+        return f"{describe(look.drivers[0])}; it seems to be dead"
+    runs = [e for e in look.events if e.kind == "run"]
+    if (killed := look.unended) and killed[-1] == runs[-1]:
+        return f"its driver, process {killed[-1].pid} on {killed[-1].host}, was killed"
+    ends = [e for e in look.events if e.kind == "end"]
     return ends[-1].stopped if ends else None
 
 
-def _unfinished(store: Store, markers: Sequence[Marker], events: Sequence[Event]) -> dict[str, Any]:
-    """What there is of unfinished shards: `items` that ended and `work` in items, of a search both 0 if its driver was killed;
+def _unfinished(look: Look) -> dict[str, Any]:
+    """The state of unfinished shards: `items` that ended and `work` in items, of a search both 0 if its driver was killed;
     `checkpoints`, with rounds of a search; the search's `decisions`.
     """
-    runs = [e for e in events if e.kind in ("run", "end")]
+    store, runs = look.store, [e for e in look.events if e.kind in ("run", "end")]
     if store.job.spec.search:
         ended, work = (runs[-1].ended or 0, runs[-1].work or 0.0) if runs else (0, 0.0)
     else:
-        ended, work, _ = checkpoint.left(store, {m.shard.number for m in markers})
+        ended, work, _ = checkpoint.left(store, look.committed)
     of_shard = lambda key: key.rpartition("/")[0]
     kept = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
     kept |= set(objects.list_keys(store.objects, keys.ROUNDS))
@@ -197,8 +167,10 @@ def _unfinished(store: Store, markers: Sequence[Marker], events: Sequence[Event]
 # --- as texts --------------------------------------------------------------------------------------
 
 
-def facts(found: Mapping[str, Any], submitted: str = "", resumes: str = "") -> dict[str, str]:
-    """What there is to say of a job, by name; "" where there is nothing.
+def facts(
+    tally: Tally, found: Mapping[str, Any], submitted: str = "", resumes: str = ""
+) -> dict[str, str]:
+    """The texts on a job, by name; "" where there is nothing to say.
 
     found: from `state`. submitted: says where the job was sent. resumes: says what continues it.
     """
@@ -215,7 +187,7 @@ def facts(found: Mapping[str, Any], submitted: str = "", resumes: str = "") -> d
         "tags": ", ".join(found["tags"]),
         "submitted": submitted,
         "state": found["state"],
-        "items": counted(found),
+        "items": tally.text,
         "shards": shards,
         "outcomes": ", ".join(f"{n:,} {name}" for name, n in found["outcomes"].items() if n),
         "running": found["running"] or "",
@@ -229,19 +201,6 @@ def facts(found: Mapping[str, Any], submitted: str = "", resumes: str = "") -> d
         "runs": runs,
         "decided": joined(found["learned"]),
     }
-
-
-def counted(found: Mapping[str, Any]) -> str:
-    """How many items are done, dropped, failed and left, as text. found: from `state`.
-
-    >>> counted({"items": 20, "items_done": 7, "items_dropped": 12, "items_failed": 1})
-    'done 7, dropped 12, failed 1'
-    """
-    counts = {word: found[f"items_{word}"] for word in ENDS}
-    parts = [f"{word} {k:,}" for word, k in counts.items() if k or word == "done"]
-    if left := n_left(found):
-        parts.append(f"{left:,} of {count(found['items'], 'item')} left")
-    return ", ".join(parts)
 
 
 def forked_from(found: Mapping[str, Any]) -> str:

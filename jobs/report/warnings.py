@@ -2,7 +2,6 @@
 kernel's `reduce` warns of."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,10 @@ from ctd.kernel import Outcome, Var
 from jobs.errors import count
 from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
-from jobs.store.card import n_dropped
+from jobs.store.look import Look
 from jobs.store.marker import Marker
 from jobs.store.store import Store, metric_of
+from jobs.store.tally import Tally
 
 MANY = 0.1
 """Share of the items that must end in a failing outcome for a warning; likewise of the done items, for a NaN in a result of ctd's
@@ -24,28 +24,30 @@ MAX_GROUPS = 64
 """Most groups whose warnings are shown."""
 
 
-def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
+def warnings_of(look: Look) -> list[str]:
     """The warnings of a store, from its markers and the metadata of its groups and tables; imports no Zarr."""
+    store, tally = look.store, look.tally
     spec, described, metric = store.job.spec, store.description, metric_of(store)
-    found = on_cpu(markers) + failing_outcomes(markers, described.outcomes)
-    name, dropped = metric.name if metric else "", n_dropped(spec, markers)
-    found += nan_results(markers, spec.kernel, name, dropped, described.dims)
-    if dropped == store.job.plan.n_items:  # asha lets no NaN go on
-        n = count(dropped, "item")
-        found.append(f"no item is done: the search dropped all {n}, because {name} was NaN")
+    warnings = on_cpu(look.markers) + failing_outcomes(tally, described.outcomes)
+    name = metric.name if metric else ""
+    warnings += nan_results(tally, spec.kernel, name, described.dims)
+    if tally.dropped == tally.items:  # asha lets no NaN go on
+        n = count(tally.dropped, "item")
+        warnings.append(f"no item is done: the search dropped all {n}, because {name} was NaN")
     own = not is_ctds_kernel(spec.kernel)
     nodes = _attributes(store) if own or described.reduces else {}
     groups = range(len(store.job.plan.group_sizes))
     returned = [nodes.get(f"results/{group}", {}).get("results") for group in groups]
     if all(isinstance(names, list) for names in returned):
-        found += unreturned(
+        warnings += unreturned(
             spec.kernel, described.dims, {str(n) for names in returned for n in names}
         )
     for group in groups[:MAX_GROUPS]:
-        told = nodes.get(f"gathered/{group}", {}).get("warnings")
-        of = f"group {group}: " if len(groups) > 1 else ""
-        found += [f"{of}{text}" for text in (told if isinstance(told, list) else ())]
-    return found
+        of_reduce = nodes.get(f"gathered/{group}", {}).get("warnings")
+        prefix = f"group {group}: " if len(groups) > 1 else ""
+        texts = of_reduce if isinstance(of_reduce, list) else ()
+        warnings += [f"{prefix}{text}" for text in texts]
+    return warnings
 
 
 def _attributes(store: Store) -> dict[str, Any]:
@@ -70,64 +72,53 @@ def on_cpu(markers: Iterable[Marker]) -> list[str]:
     ]
 
 
-def ended(markers: Iterable[Marker]) -> Counter[str]:
-    """The kernel's word for how items ended -> how many items of these shards did."""
-    found = Counter[str]()
-    for marker in markers:
-        found.update(marker.outcomes)
-    return found
+def is_warned_of(outcome: Outcome, tally: Tally) -> bool:
+    """Whether a warning names an outcome: a failure, in which many items ended."""
+    return outcome.failed and tally.outcomes[outcome.name] > MANY * tally.ended
 
 
-def is_told(one: Outcome, found: Counter[str], n: int) -> bool:
-    """Whether a warning tells of an outcome: a failure, in which many of n items ended. found: from `ended`."""
-    return one.failed and found[one.name] > MANY * n
-
-
-def failing_outcomes(markers: Sequence[Marker], outcomes: Sequence[Outcome]) -> list[str]:
+def failing_outcomes(tally: Tally, outcomes: Sequence[Outcome]) -> list[str]:
     """Warn of each outcome that is a failure and in which many items ended, and of each that the kernel does not have.
 
     >>> from jobs.plan.layout import Shard
-    >>> failing_outcomes([Marker(shard=Shard(0, 0, 0, 9), outcomes={"diverged": 3})], [Outcome("diverged", "not finite", True)])
+    >>> failing_outcomes(Tally(done=9, outcomes=Counter(diverged=3)), [Outcome("diverged", "not finite", True)])
     ['3 of 9 items ended as diverged: not finite']
     """
-    n, found = sum(marker.n_items for marker in markers), ended(markers)
-    unknown = found.keys() - {one.name for one in outcomes} - {"dropped"} if outcomes else ()
+    n, ended_as = tally.ended, tally.outcomes
+    names = {outcome.name for outcome in outcomes}
+    unknown = ended_as.keys() - names - {"dropped"} if outcomes else ()
     strange = [
-        f"{count(found[name], 'item')} ended as {name}, but the kernel has the outcomes 0 to {len(outcomes) - 1}"
+        f"{count(ended_as[name], 'item')} ended as {name}, but the kernel has the outcomes 0 to {len(outcomes) - 1}"
         for name in sorted(unknown)
     ]
     return strange + [
-        f"{found[one.name]:,} of {count(n, 'item')} ended as {one.name}"
-        + f": {one.reason}" * bool(one.reason)
-        for one in outcomes
-        if is_told(one, found, n)
+        f"{ended_as[outcome.name]:,} of {count(n, 'item')} ended as {outcome.name}"
+        + f": {outcome.reason}" * bool(outcome.reason)
+        for outcome in outcomes
+        if is_warned_of(outcome, tally)
     ]
 
 
 def nan_results(
-    markers: Sequence[Marker],
+    tally: Tally,
     kernel: str,
     metric: str,
-    dropped: int = 0,
     dims: Mapping[str, Var] | None = None,
 ) -> list[str]:
     """Warn of each result that is NaN or infinite in done items: in any of them for the metric and for results of a user's own
     kernel, in many of them for other results of ctd's kernels; not of results that may be NaN by design.
 
     Args:
-        markers: of the committed shards.
+        tally: of the committed shards.
         kernel: its name.
         metric: the result that says how well an item did; "" without one.
-        dropped: items that a search took out, see `n_dropped`.
         dims: the results of the kernel.
     """
     by_design = {name for name, var in (dims or {}).items() if var.may_be_nan} - {metric}
-    done = sum(marker.n_items - marker.n_failed for marker in markers) - dropped
-    nan = sum((Counter(marker.nan or {}) for marker in markers), Counter[str]())
-    least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0
+    least = lambda name: MANY * tally.done if is_ctds_kernel(kernel) and name != metric else 0
     return [
-        f"{name} is NaN or infinite in {n:,} of {count(done, 'done item')}"
-        for name, n in nan.items()
+        f"{name} is NaN or infinite in {n:,} of {count(tally.done, 'done item')}"
+        for name, n in tally.not_finite.items()
         if n > least(name) and name not in by_design
     ]
 

@@ -5,7 +5,6 @@ jobs.run.retry decides what to do about a failure; the ledger carries it out and
 
 import heapq
 import time
-from collections.abc import Sequence
 
 from jobs.errors import count
 from jobs.run.limits import Durations, Pause, Peers, storage_trouble
@@ -16,9 +15,9 @@ from jobs.run.task import Report, Task, error_text
 from jobs.search import Told
 from jobs.storage import objects
 from jobs.store.events import Events
+from jobs.store.look import Look
 from jobs.store.marker import Marker
 from jobs.store.rounds import Cost
-from jobs.store.store import Store
 
 COMPACT_EVERY = 64
 """Compact after this many new records; until then a reader fetches each of them with a request of its own."""
@@ -56,21 +55,22 @@ class Queue:
 class Ledger:
     """The state of every shard in one run. The driver records each report here, and takes the next task from here.
 
-    markers: the markers of shards that are committed before the run.
+    look: at the store before the run.
     """
 
-    def __init__(self, store: Store, failures: Failures, markers: Sequence[Marker]) -> None:
-        self.store, self.failures = store, failures
+    def __init__(self, look: Look) -> None:
+        store, markers = look.store, look.markers
+        self.store, self.failures = store, Failures(look)
         self.shards = {shard.number: shard for shard in store.job.plan.shards()}
         """Number -> the shard: the planned ones, and the rounds of this run."""
         self.queue = Queue()
-        self.done = {marker.shard.number for marker in markers}
+        self.done = set(look.committed)
         """The numbers of the committed shards."""
-        self.progress = progress_of(store, markers, failures.failed)
+        self.progress = progress_of(look)
         self._loose = 0
         """Markers and failing items since records were last moved into a segment."""
         self.events, self.storage = Events(store), Pause()
-        self.searches = Searches(store, failures, self.done, self.progress, self.events)
+        self.searches = Searches(store, self.failures, self.done, self.progress, self.events)
         run = store.job.spec.run
         self.durations = Durations(run.time_limit_s, run.straggler_factor)
         for marker in markers:

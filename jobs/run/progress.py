@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,8 @@ from jobs.plan.layout import Shard
 from jobs.run.task import ShardProgress
 from jobs.store.checkpoint import Left
 from jobs.store.live import Value
+from jobs.store.look import Look
 from jobs.store.marker import FailedItem, Marker
-from jobs.store.store import Store
 
 ROUNDING = 1e-6
 """Items below which a difference of work is none: a round of a search counts its work in another order once it is past."""
@@ -256,15 +256,13 @@ class Progress:
 Listener = Callable[[Progress], None]
 
 
-def progress_of(
-    store: Store, markers: Sequence[Marker], failed: Mapping[int, Sequence[FailedItem]]
-) -> Progress:
-    """Return the progress of a store before a run, from its markers and failing items."""
-    plan = store.job.plan
+def progress_of(look: Look) -> Progress:
+    """Return the progress of a store before a run."""
+    plan = look.store.job.plan
     progress = Progress(plan.n_items, plan.n_shards, ways=plan.ways)
-    for marker in markers:
+    for marker in look.markers:
         progress.add(marker)
-    for items in failed.values():
+    for items in look.failed.values():
         progress.blame(items)
     progress.begin()
     return progress

@@ -31,8 +31,8 @@ from jobs.run.task import Begin, Report, Step, Task, rows_of
 from jobs.spec.run import RunSettings
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
+from jobs.store.look import Look
 from jobs.store.marker import FailedItem
-from jobs.store.store import Store
 
 MAX_FOUND = 32
 """A shard in which this many items fail while the search still goes on is given up as a whole."""
@@ -131,8 +131,8 @@ class ShardHistory:
 class Failures:
     """What has failed in this run, and what follows from it: see the module's docstring."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, look: Look) -> None:
+        self._store = store = look.store
         self._settings: RunSettings = store.job.spec.run
         self._histories: dict[int, ShardHistory] = {}
         """Shard -> its failures."""
@@ -140,7 +140,7 @@ class Failures:
         known = {keys.number_of(key): read_verified(store.objects, key) for key in listed}
         self.slots = {group: int(found["slots"]) for group, found in known.items() if found}
         """Group -> items that a device holds at a time, where memory allows fewer than planned."""
-        self.failed = store.failed.items()
+        self.failed = {number: [*items] for number, items in look.failed.items()}
         """Shard -> its failing items."""
         self._fine: set[int] = set()
         """Groups with an item that did not fail with an error."""

@@ -21,7 +21,6 @@ from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
 from jobs.run.ledger import Ledger
 from jobs.run.progress import Listener, Progress, progress_of
-from jobs.run.retry import Failures
 from jobs.run.rounds import forget_search
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
@@ -44,6 +43,7 @@ from jobs.storage.lease import (
 )
 from jobs.store.checkpoint import left
 from jobs.store.events import Events
+from jobs.store.look import Look
 from jobs.store.store import Store, change_job
 
 YIELD_S = 5.0
@@ -80,7 +80,7 @@ def run_shards(
     refuse_changed(store)
     # Nothing to do needs no lease, and so no right to write.
     if len(store.committed.numbers()) == store.job.plan.n_shards:
-        return progress_of(store, store.committed.markers(), store.failed.items())
+        return progress_of(Look(store))
     with claim(store, part).held(stop) as lease:
         # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)
@@ -115,15 +115,15 @@ def run_parts(
     # A stop may have come because of a storage that fails: nothing more is asked of it.
     if done and done[-1].stopped:
         return replace(done[-1], failed=failed)
-    markers = store.committed.markers()
-    for marker in markers:  # another driver may have committed them since
-        failed.pop(marker.shard.number, None)
-    return replace(progress_of(store, markers, store.failed.items()), failed=failed)
+    look = Look(store)
+    for number in look.committed:  # another driver may have committed them since
+        failed.pop(number, None)
+    return replace(progress_of(look), failed=failed)
 
 
 def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     """Return the ledger of a store, with the uncommitted shards of a part (None: of the whole store) queued."""
-    ledger = Ledger(store, Failures(store), store.committed.markers())
+    ledger = Ledger(Look(store))
     mine = sorted(open_shards(store, ledger.done, part))
     if store.job.spec.search is not None:
         first = lambda number: store.job.plan.together(ledger.shards[number].group)[0]

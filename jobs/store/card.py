@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs import keys
 from jobs.errors import JobError, advised
-from jobs.spec.job import JobSpec
 from jobs.storage import addresses, objects
 from jobs.storage.checksums import checksummed, verified_as
 from jobs.store.arrays import DONE
 from jobs.store.finding import Read, is_store
-from jobs.store.marker import Marker
+from jobs.store.look import Look
 from jobs.store.store import Store, metric_of, refuse_links, swept_bases
+from jobs.store.tally import Tally
 
 Whole = Annotated[int, Field(ge=0, lt=2**53)]
 """A count: a card may be a stranger's."""
@@ -64,24 +64,9 @@ class Card(Note):
     versions: dict[str, str]
 
     @property
-    def left(self) -> int:
-        """The number of items that are not computed."""
-        return self.items - self.done - self.failed - self.dropped
-
-    @property
-    def state(self) -> str:
-        """How far the store is, as `ctd ls` says it."""
-        return state_text(self.items, self.left, self.failed)
-
-
-def state_text(items: int, left: int, failed: int) -> str:
-    """The state of a store with these numbers of items, of which some are not computed and some failed.
-
-    >>> state_text(12, left=0, failed=6), state_text(12, left=8, failed=0)
-    ('complete, 6 of 12 failed', 'incomplete')
-    """
-    word = "incomplete" if left else "complete"
-    return f"{word}, {failed:,} of {items:,} failed" if failed else word
+    def tally(self) -> Tally:
+        """The numbers of items."""
+        return Tally(self.items, self.done, self.dropped, self.failed)
 
 
 def read_card(address: str, read: Read) -> Card | None:
@@ -92,17 +77,11 @@ def read_card(address: str, read: Read) -> Card | None:
     Raises JobError if the store is damaged or out of reach.
     """
     found = verified_as(Card.model_validate, read(keys.CARD))
-    found = found or (current_card(Store.open(address)) if is_store(read) else None)
+    found = found or (write_card(Look(Store.open(address))) if is_store(read) else None)
     path = addresses.local_path(address)
     if found and path and addresses.is_zip(path):  # its card has the size of the store
         return found.model_copy(update={"size": path.stat().st_size})
     return found
-
-
-def current_card(store: Store) -> Card:
-    """Make the card of a store from its markers as they are now; see `write_card`."""
-    stamp = store.committed.stamp()
-    return write_card(store, store.committed.markers(), stamp)
 
 
 def searched(store: Store) -> Sequence[str]:
@@ -115,19 +94,13 @@ def all_swept(store: Store) -> list[str]:
     return list(dict.fromkeys([*searched(store), *store.swept]))
 
 
-def n_dropped(spec: JobSpec, markers: Sequence[Marker]) -> int:
-    """The number of items that a search took out; without a search the outcome of this name is the kernel's own."""
-    return sum(marker.outcomes.get("dropped", 0) for marker in markers) if spec.search else 0
-
-
-def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
+def write_card(look: Look) -> Card:
     """Make the card of a store, and write it if all its items are computed and the process may write to it.
 
-    stamp: `Committed.stamp` from before the markers were read. A card is taken back if it has changed meanwhile.
+    A card is taken back if shards were committed or taken back since the look.
     """
+    store, stamp, tally = look.store, look.stamp, look.tally
     spec, about = store.job.spec, store.job.provenance
-    failed = sum(marker.n_failed for marker in markers)
-    dropped = n_dropped(spec, markers)
     metric = metric_of(store)
     best, item = _best(store)
     versions = about.get("versions")
@@ -137,16 +110,16 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
             kernel=spec.kernel,
             name=spec.name or "",
             swept=tuple(all_swept(store)),
-            items=store.job.plan.n_items,
-            done=sum(marker.n_items for marker in markers) - failed - dropped,
-            failed=failed,
-            dropped=dropped,
+            items=tally.items,
+            done=tally.done,
+            failed=tally.failed,
+            dropped=tally.dropped,
             metric=metric.name if metric else "",
             best=best,
             best_item=item,
             size=objects.size_of(store.objects),
             created=str(about.get("created", "")),
-            ended=max((m.ended for m in markers if m.copied_from is None), default=0.0),
+            ended=max((m.ended for m in look.markers if m.copied_from is None), default=0.0),
             versions={str(k): str(v) for k, v in versions.items()},
             **read_note(store.objects).model_dump(),
         )
@@ -154,7 +127,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
         names = f"{advised('ctd', 'check', store.address)} names them"
         raise JobError(f"{store.address}: its markers are damaged; {names}") from None
     # The card of an unfinished store would be out of date with the next shard. A reader who may not write makes it at each look.
-    if not card.left:
+    if not tally.left:
         with objects.may_fail():
             _put(store, card, stamp)
     return card

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,12 @@ import yaml
 from ctd.kernel import Outcome
 from ctd.plots import Axis, Lines, Plot, Spans, spread
 from jobs.errors import count, duration
-from jobs.plan.layout import Plan
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
-from jobs.report.summary import counted, forked_from, is_open, state
+from jobs.report.summary import forked_from, is_open, state
 from jobs.report.warnings import failing_outcomes
-from jobs.store.events import Event, read_events
+from jobs.store.events import Event
+from jobs.store.look import Look
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store, going_on, title_of
 
@@ -43,15 +43,13 @@ UNITS = (2 * 86_400, 86_400, "days"), (2 * 3600, 3600, "h"), (300, 60, "min"), (
 
 def facts(store: Store) -> dict[str, Any]:
     """Collect everything on the page that needs no results."""
-    markers, events = store.committed.markers(), read_events(store)
-    failed = store.failed.items()
-    found = state(store, markers, events, failed)
-    made = dict(store.job.provenance)
+    look = Look(store)
+    markers, found, made = look.markers, state(look), dict(store.job.provenance)
     hosts = by_worker(
         {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 1, "items": m.n_items, "seconds": m.seconds}
         for m in markers
     )  # fmt: skip
-    failures = failures_of(failed, events, store.job.plan, {m.shard.number for m in markers})
+    failures = failures_of(look)
     described = store.description
     outcomes = [
         {**one._asdict(), "n": found["outcomes"].get(one.name, 0)} for one in described.outcomes
@@ -63,15 +61,15 @@ def facts(store: Store) -> dict[str, Any]:
         "swept": store.swept,
         "note": found["note"],
         "tags": ", ".join(found["tags"]),
-        "status": status(store, found, failures, outcomes, failing_outcomes(markers, described.outcomes)),
-        "progress": progress(found, markers, events),
+        "status": status(store, found, failures, outcomes, failing_outcomes(look.tally, described.outcomes)),
+        "progress": progress(found, look),
         "facts": _listed(store, found, markers, made),
         "outcomes": outcomes,
         "failures": failures[:MAX_FAILURES],
         "failures_left_out": max(0, len(failures) - MAX_FAILURES),
         "hosts": hosts[:MAX_HOSTS],
         "n_workers": len(hosts),
-        "logs": shard_logs(markers, events, failed),
+        "logs": shard_logs(look),
         "learned": found["learned"],
         "warnings": found["warnings"],
         "spec": yaml.safe_dump(
@@ -128,13 +126,13 @@ def _failed(found: dict[str, Any], outcomes: Sequence[dict[str, Any]]) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in ended.items())
 
 
-def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) -> dict[str, Any]:
+def progress(found: dict[str, Any], look: Look) -> dict[str, Any]:
     """Items and shards done; while a driver runs, also the share of the work, the seconds left, and its texts."""
     out = {name: found[name] for name in COUNTS}
-    out["counted"] = counted(found)
+    out["counted"] = look.tally.text
     # A store that was resumed has markers of earlier runs, too.
-    since = max((e.time for e in events if e.kind == "run"), default=0.0)
-    mine = [m for m in markers if m.ended > since and m.copied_from is None]
+    since = max((e.time for e in look.events if e.kind == "run"), default=0.0)
+    mine = [m for m in look.markers if m.ended > since and m.copied_from is None]
     if mine:
         out["worker_time"] = duration(sum(m.seconds for m in mine))
     if reported := found["progress"]:
@@ -171,23 +169,22 @@ def _listed(
     return [[name, text] for name, text in out.items() if text]
 
 
-def failures_of(
-    failed: Mapping[int, Sequence[FailedItem]], events: list[Event], plan: Plan, done: set[int]
-) -> list[dict[str, Any]]:
+def failures_of(look: Look) -> list[dict[str, Any]]:
     """Errors of single items, of shards and of rounds of a search, grouped by text, unresolved ones first.
 
-    failed: shard -> its items that fail by themselves. done: numbers of the committed shards. An entry is `open` if items, or
+    An entry is `open` if items, or
     shards that are not yet committed, have its error, and `in_part` if all but such items of a shard, or of a group, succeeded later.
     """
     grouped = defaultdict[tuple[str, str], list[tuple[int, FailedItem | Event]]](list)
+    plan, failed = look.store.job.plan, look.failed
     for item in (item for items in failed.values() for item in items):
         grouped["item", item.error].append((item.item, item))
-    for event in (event for event in events if event.kind == "error" and not event.probe):
+    for event in (event for event in look.events if event.kind == "error" and not event.probe):
         if event.shard is not None:
             grouped["shard", str(event.error)].append((event.shard, event))
         elif event.group is not None:
             grouped["round of group", str(event.error)].append((event.group, event))
-    unresolved = lambda one: isinstance(one, FailedItem) or is_open(one, plan, done)
+    unresolved = lambda one: isinstance(one, FailedItem) or is_open(one, plan, look.committed)
     groups = {shard.group for number in failed if (shard := plan.shard(number))}
     lacking = {"shard": {*failed}, "round of group": groups}
     out = []
@@ -218,14 +215,13 @@ def by_worker(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return summed.to_dict("records")
 
 
-def shard_logs(
-    markers: Sequence[Marker], events: Sequence[Event], failed: Mapping[int, Sequence[FailedItem]]
-) -> list[dict[str, Any]]:
+def shard_logs(look: Look) -> list[dict[str, Any]]:
     """The logs of shards: `group`, `start`, `stop` (rows), and the `lines` of `ctd logs` (UTC)."""
+    markers, failed = look.markers, look.failed
     some = [markers[k] for k in spread(len(markers), MAX_LOGS)]
     numbers = {m.shard.number for m in some}
     # `ctd watch` asks every second: skip the events of other shards before lines are made of them.
-    own = [event for event in events if event.shard in numbers]
+    own = [event for event in look.events if event.shard in numbers]
     found = by_shard(some, own, {n: failed[n] for n in numbers & failed.keys()})
     return [
         {

@@ -19,11 +19,10 @@ from jobs.report.page.encode import is_curves, join_plots, plot_json, table_json
 from jobs.report.page.pictures import read_pictures, write_pictures
 from jobs.report.search_plots import search_plots
 from jobs.report.sweep import axis_of
-from jobs.report.warnings import ended
 from jobs.storage.lease import drivers
 from jobs.store.arrays import Rows, attributes
 from jobs.store.live import Growing, read_live
-from jobs.store.marker import Marker
+from jobs.store.look import Look
 from jobs.store.store import Store, known_kernel
 
 MAX_BYTES = 3_500_000
@@ -34,21 +33,19 @@ MAX_LIVE = 6
 
 def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
     """(label and plots of each group, up to MAX_BYTES, those of all together first; number of groups left out)."""
-    by_group: list[list[Marker]] = [[] for _ in store.job.plan.group_sizes]
-    # Markers are read after the tables, so that they cover every gathered item.
-    for marker in store.committed.markers():
-        by_group[marker.shard.group].append(marker)
+    # A new look, after the tables were read, so that it covers every gathered item.
+    look = Look(store)
     made: list[dict[str, Any]] = []
     size = 0
     failing = [k for k, outcome in enumerate(store.description.outcomes) if outcome.failed]
-    for group, markers in enumerate(by_group):
+    for group, markers in enumerate(look.by_group):
         if not markers:
             continue
         if size > MAX_BYTES:
-            return _with_all(made), sum(bool(some) for some in by_group[group:])
-        n, done = store.job.plan.group_sizes[group], sum(m.n_items for m in markers)
-        failed = sum(m.n_failed for m in markers)
-        items = f"{done:,} of {count(n, 'item')}" + f", {failed:,} failed" * bool(failed)
+            return _with_all(made), sum(map(bool, look.by_group[group:]))
+        n, tally = store.job.plan.group_sizes[group], look.count(markers)
+        failed = f", {tally.failed:,} failed" * bool(tally.failed)
+        items = f"{tally.ended:,} of {count(n, 'item')}{failed}"
         found: dict[str, Any] = {"label": _label(store, group), "items": items}
         columns, results = data_of(store, group, markers)
         if len(columns["item"]):
@@ -60,7 +57,7 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
         else:
             found |= {"plots": [], "error": "every item of this group failed with an error"}
         if not found["plots"]:  # nothing else says why
-            told = ", ".join(f"{n:,} {name}" for name, n in ended(markers).most_common() if n)
+            told = ", ".join(f"{n:,} {name}" for name, n in tally.outcomes.most_common() if n)
             found["items"] += f": {told}" * bool(told)
         size += len(json.dumps(found))
         made.append(found)

@@ -35,7 +35,8 @@ from jobs.report.sweep import overview
 from jobs.report.sweep import sweep as sweep_of
 from jobs.spec.description import Description
 from jobs.spec.job import parse_job
-from jobs.store.card import current_card
+from jobs.store.card import write_card
+from jobs.store.look import Look
 from jobs.store.store import Metric
 
 
@@ -278,7 +279,7 @@ def test_best_for_each_data(scaled):
         StoreTree.of(both).best()
     assert "data" in str(refused.value)
     assert StoreTree.of(both).bests() == found
-    assert current_card(both).best is None
+    assert write_card(Look(both)).best is None
     answers = Content(both).all()["answers"]
     assert [answer["lead"].split(",")[0] for answer in answers] == ["Item 1", "Item 3"]
 
@@ -296,7 +297,7 @@ def test_best_of_stores_by_data(scaled):
         ("other", 15.0), ("both", 15.0), ("both", 1.5), ("one", 1.5),
     ]  # fmt: skip
     assert differing_bases(rows) == {"loss": ["data"]}
-    assert current_card(one).best == 1.5
+    assert write_card(Look(one)).best == 1.5
     page = several([Content(store).all() for store in (other, one)], Shelf([other, one]))
     assert [answer["lead"].split(":")[0] for answer in page["answers"]] == ["other", "one"]
 

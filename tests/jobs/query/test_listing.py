@@ -19,8 +19,9 @@ from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
-from jobs.store.card import Note, current_card, read_card, read_note, write_note
+from jobs.store.card import Note, read_card, read_note, write_card, write_note
 from jobs.store.finding import walk
+from jobs.store.look import Look
 from jobs.store.store import Store
 
 
@@ -67,7 +68,7 @@ def test_a_search_lists_what_it_proposes(tmp_path):
     laws = {"rate": {"uniform": [0.01, 0.3]}}
     search = {"method": "optuna", "metric": "loss", "trials": 3, "params": laws}
     store = make(tmp_path / "o.zarr", {**HALVING, "sweep": {}, "search": search})
-    assert current_card(store).swept == ("rate", "seed")
+    assert write_card(Look(store)).swept == ("rate", "seed")
 
 
 def test_list_says_what_each_store_says(lab):
@@ -145,11 +146,11 @@ def test_card_is_there_only_while_all_items_are(computed, tmp_path):
     assert there()
     store.committed.forget([next(iter(store.job.plan.shards()))])
     assert not there()
-    assert card_of(store).left == 6
+    assert card_of(store).tally.left == 6
     assert not there()
     run(tmp_path / "a.zarr", JOB)
     gather(Store.open(store.address))
-    assert card_of(store).left == 0
+    assert card_of(store).tally.left == 0
 
 
 @pytest.mark.parametrize("at", ["before the write", "after the write"])
@@ -170,10 +171,10 @@ def test_card_that_is_written_as_shards_are_taken_back_does_not_stay(
             step()
 
     monkeypatch.setattr(objects, "write", beside)
-    assert card_of(store).left == 0
+    assert card_of(store).tally.left == 0
     assert objects.read(store.objects, keys.CARD) is None
     monkeypatch.undo()
-    assert card_of(store).left == 6
+    assert card_of(store).tally.left == 6
 
 
 def test_note_is_kept_over_a_gather_and_damage_is_found(computed, tmp_path):
@@ -193,7 +194,7 @@ def test_note_is_kept_over_a_gather_and_damage_is_found(computed, tmp_path):
         whole = objects.read(store.objects, key)
         objects.write(store.objects, key, whole.replace(b"paper", b"pager"))
         assert [finding.key for finding in check(store.address)] == [key]
-        assert card_of(store).left == 0, "made from the markers"
+        assert card_of(store).tally.left == 0, "made from the markers"
         objects.write(store.objects, key, whole)
 
 
@@ -239,7 +240,7 @@ def test_note_brings_no_card_back_that_was_taken_back(lab, tmp_path, monkeypatch
     monkeypatch.setattr(objects, "write", beside)
     write_note(store, Note(tags=("paper",)))
     monkeypatch.undo()
-    assert (card_of(store).left, card_of(store).tags) == (6, ("paper",))
+    assert (card_of(store).tally.left, card_of(store).tags) == (6, ("paper",))
 
 
 def test_list_beside_a_gather_has_no_best(lab, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from jobs.plan.layout import Plan, Shard
 from jobs.query.query import table
 from jobs.report.page.facts import facts as page_facts
 from jobs.report.planned import plan_rows
-from jobs.report.summary import _left, counted, facts, state
+from jobs.report.summary import _left, facts, state
 from jobs.report.warnings import failing_outcomes, nan_results, unreturned
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.shards import run_shards
@@ -25,8 +26,10 @@ from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor, nan_counts, outcome_counts
 from jobs.spec.job import parse_job
 from jobs.store.events import read_events
+from jobs.store.look import Look
 from jobs.store.marker import Marker
 from jobs.store.store import Store
+from jobs.store.tally import Tally
 
 HOLED = """
 import warnings
@@ -125,7 +128,7 @@ def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric
     """Further results of ctd's kernels may have no value for some items."""
     marked = lambda n, nan: Marker(shard=Shard(0, 0, 0, n), nan=nan)
     markers = [marked(10, {"a": 1}), marked(10, {"b": 3}), marked(0, None)]
-    found = nan_results(markers, kernel, metric)
+    found = nan_results(Tally.of(markers), kernel, metric)
     of = {
         "a": "a is NaN or infinite in 1 of 20 done items",
         "b": "b is NaN or infinite in 3 of 20 done items",
@@ -135,14 +138,10 @@ def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric
 
 def test_nan_by_design_is_not_told():
     """Half of the rows of a matrix of distances, cycles where there is none; but of the metric it is."""
-    markers = [Marker(shard=Shard(0, 0, 0, 4), nan={"period": 2, "size": 3})]
+    tally = Tally(done=4, not_finite=Counter(period=2, size=3))
     dims = {"period": Var(may_be_nan=True), "size": Var()}
-    assert nan_results(markers, "esn", "", dims=dims) == [
-        "size is NaN or infinite in 3 of 4 done items"
-    ]
-    assert nan_results(markers, "esn", "period", dims=dims)[0].startswith(
-        "period is NaN or infinite in 2"
-    )
+    assert nan_results(tally, "esn", "", dims) == ["size is NaN or infinite in 3 of 4 done items"]
+    assert nan_results(tally, "esn", "period", dims)[0].startswith("period is NaN or infinite in 2")
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -150,7 +149,7 @@ def test_many_items_that_failed_are_told(n):
     """Above a tenth, over all shards; outcomes that are no failures never."""
     halves = [Marker(shard=Shard(k, 0, 0, 5), outcomes={"bad": k * n, "slow": 4}) for k in (0, 1)]
     found = failing_outcomes(
-        halves, [Outcome("slow"), Outcome("bad", "left all bounds", failed=True)]
+        Tally.of(halves), [Outcome("slow"), Outcome("bad", "left all bounds", failed=True)]
     )
     assert found == ["2 of 10 items ended as bad: left all bounds"] * (n == 2)
 
@@ -159,15 +158,14 @@ def test_an_outcome_that_the_kernel_does_not_have_is_told():
     values = {"outcome": np.array([0, 3, 3, 1]), "status": np.ones(4, np.int8)}
     counts = outcome_counts(toy.kernel, values)
     assert counts == {"stopped": 1, "diverged": 1, "outcome 3": 2}
-    found = failing_outcomes(
-        [Marker(shard=Shard(0, 0, 0, 99), outcomes=counts)], toy.kernel.outcomes
-    )
+    found = failing_outcomes(Tally(done=99, outcomes=Counter(counts)), toy.kernel.outcomes)
     assert found == ["2 items ended as outcome 3, but the kernel has the outcomes 0 to 1"]
 
 
 def test_nan_is_counted_of_items_that_a_search_has_not_dropped():
     marker = Marker(shard=Shard(0, 0, 0, 24), nan={"loss": 2}, outcomes={"dropped": 22})
-    assert nan_results([marker], "esn", "", 22) == ["loss is NaN or infinite in 2 of 2 done items"]
+    tally = Tally.of([marker], is_searched=True)
+    assert nan_results(tally, "esn", "") == ["loss is NaN or infinite in 2 of 2 done items"]
 
 
 def test_dropped_items_of_a_kernel_without_outcomes_are_not_done(tmp_path):
@@ -184,7 +182,7 @@ def test_dropped_items_of_a_kernel_without_outcomes_are_not_done(tmp_path):
     run_shards(store, SerialExecutor(1))
     gather(store)
     dropped = (table(store, "items")["status"] == "dropped").sum()
-    found = state(store)
+    found = state(Look(store))
     assert found["items_dropped"] == dropped > 0
     assert found["items_done"] == 9 - dropped
     ends = {one["name"]: one["n"] for one in page_facts(store)["outcomes"]}
@@ -229,8 +227,15 @@ def test_ctds_own_kernels_declare_more_than_they_return():
     ],
 )
 def test_status_counts_dropped_and_failed_items_apart(n, done, dropped, failed, text):
-    found = {"items": n, "items_done": done, "items_dropped": dropped, "items_failed": failed}
-    assert counted(found) == text
+    assert Tally(n, done, dropped, failed).text == text
+
+
+def test_tallies_add_up():
+    first = Tally(4, 2, 1, 0, 2, 1, Counter(stopped=2, dropped=1))
+    both = first + Tally(3, 2, 0, 1, 1, 1, Counter(stopped=3))
+    assert both == Tally(7, 4, 1, 1, 3, 2, Counter(stopped=5, dropped=1))
+    assert (both.ended, both.left, both.is_complete) == (6, 1, False)
+    assert both.state == "incomplete, 1 of 7 failed"
 
 
 @pytest.mark.parametrize(
@@ -261,13 +266,13 @@ def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatc
         2,
         1 / 3,
     )  # after its shard has left a checkpoint, too
-    found = state(store)
+    found = state(Look(store))
     assert (found["items_done"], found["stopped"]) == (0, "test")
     assert found["unfinished"] == {"items": 2, "work": 2.0, "checkpoints": 1, "decisions": 0}
-    told = facts(found)["unfinished"]
+    told = facts(Tally(), found)["unfinished"]
     assert told == "2 items ended, 33.3% of the work; a run goes on from there"
     three = {"shards": 3, "shards_done": 3, "shard_s": 84.66}
-    assert facts(found | three)["shards"] == "3 of 3 shards, median 84.7 s"
+    assert facts(Tally(), found | three)["shards"] == "3 of 3 shards, median 84.7 s"
     early, heard = Stop(), []
     listen = lambda p: (heard.append(p.waiting), p.waiting[:9] == "compiling" and early.ask("test"))
     run_shards(store, SerialExecutor(1), listen, early)
@@ -278,5 +283,5 @@ def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatc
     waits += ["reading the checkpoint", "compiling for the first advance", ""]
     assert [wait for k, (_, wait) in enumerate(heard) if k == 0 or wait != heard[k - 1][1]] == waits
     assert min(share for share, _ in heard) == heard[0][0] == 1 / 3
-    found = state(store)
+    found = state(Look(store))
     assert (found["items_done"], found["unfinished"]) == (6, None)

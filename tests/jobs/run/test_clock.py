@@ -15,6 +15,7 @@ from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.storage import lease
 from jobs.storage.lease import Held, Lease
+from jobs.store.look import Look
 from jobs.store.store import Store
 
 DAY = 86_400.0
@@ -46,7 +47,7 @@ def test_run_whose_clock_jumps(tmp_path, monkeypatch, clock, ctd):
             with pytest.raises(Held, match="is being run by"):
                 Lease.acquire(store.objects, store.address)
             opened = Store.open(store.address)
-            assert state(opened)["items"] == 44
+            assert state(Look(opened))["items"] == 44
             history_lines(history(opened))
             facts(opened)
             return found

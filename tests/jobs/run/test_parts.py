@@ -26,6 +26,7 @@ from jobs.storage import objects
 from jobs.storage.lease import Held, Lease, LeaseRecord, holder, part_place, running
 from jobs.storage.process import machine
 from jobs.store.events import Events, read_events
+from jobs.store.look import Look
 
 JOB = {
     "kernel": "toy",
@@ -106,11 +107,11 @@ def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
     events.note("run", host=socket.gethostname(), pid=os.getpid())
     events.flush()
     with Lease.acquire(part_place(store.address, "0001"), store.address).held(Stop()):
-        found = state(store)
+        found = state(Look(store))
         assert f"process {os.getpid()} of " in found["running"]
         assert found["stopped"] is None
         assert [event.kind for event in history(store)] == ["run"]
-    assert "was killed" in state(store)["stopped"]
+    assert "was killed" in state(Look(store))["stopped"]
     assert [event.kind for event in history(store)] == ["run", "killed"]
 
 
@@ -198,7 +199,7 @@ def test_stop_ends_all_parts(store):
 
 def test_a_stop_asks_the_storage_for_nothing_more(store, monkeypatch):
     """It may be away, and the run has ended by the stop all the same; what failed before is not forgotten."""
-    stop, made = Stop(), iter([progress_of(store, (), {}), progress_of(store, (), {})])
+    stop, made = Stop(), iter([progress_of(Look(store)), progress_of(Look(store))])
 
     def run_one(*given):
         progress = next(made)

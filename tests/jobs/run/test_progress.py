@@ -22,7 +22,9 @@ from jobs.run.worker import SerialExecutor
 from jobs.storage import lease, objects
 from jobs.storage.lease import LeaseRecord
 from jobs.store.live import Value
+from jobs.store.look import Look
 from jobs.store.store import Store
+from jobs.store.tally import Tally
 
 
 @pytest.mark.parametrize(
@@ -133,14 +135,14 @@ def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch, tick_s):
     run_shards(store, Interrupted(stop, 3), lambda p: works.append((p.work, p.stopping)), stop)
     assert [work for work, _ in works] == sorted(work for work, _ in works)
     assert works[-1] == (7.5, True)
-    assert state(store)["unfinished"]["work"] == 7.5
-    so_far = done_so_far(store)
+    assert state(Look(store))["unfinished"]["work"] == 7.5
+    so_far = done_so_far(Look(store))
     assert (so_far.ended, so_far.work) == (0, 7.5)
     assert so_far.s_left(10) == pytest.approx(so_far.seconds / 3)
     # A worker that dies with its node leaves less than it told.
     (kept,) = objects.list_keys(store.objects, keys.CHECKPOINTS)
     objects.delete(store.objects, kept)
-    assert state(store)["unfinished"]["work"] == 0.0
+    assert state(Look(store))["unfinished"]["work"] == 0.0
 
 
 def test_a_shard_that_was_committed_since_a_report_counts_once():
@@ -170,14 +172,14 @@ def test_work_moves_with_advances_and_is_told_to_other_processes(tmp_path, monke
     def listen(p):
         works.append(p.work)
         if p.advances == (1,):
-            reader = lambda: state(Store.open(store.address))["progress"]
+            reader = lambda: state(Look(Store.open(store.address)))["progress"]
             until(lambda: (found := reader()) and found["share"] == 0.25, "the lease says it")
             told.append(reader())
 
     progress = run_shards(store, SerialExecutor(1), listen)
     assert [work for k, work in enumerate(works) if work not in works[:k]] == [0, 2.5, 5, 7.5, 10]
     assert progress.share == 1
-    assert state(store)["progress"] is None
-    said = lambda told: facts(state(store) | {"progress": told})["progress"]
+    assert state(Look(store))["progress"] is None
+    said = lambda told: facts(Tally(), state(Look(store)) | {"progress": told})["progress"]
     assert said(told[0] | {"texts": ["advance 1"]}).startswith("25%, advance 1 (told ")
     assert said(told[0] | {"texts": [], "age_s": 3}) == "25% (told 3 s ago)"

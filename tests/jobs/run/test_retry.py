@@ -15,6 +15,7 @@ from jobs.run.shards import open_ledger, run_shards
 from jobs.run.task import Report
 from jobs.run.worker import fault_of
 from jobs.storage import objects
+from jobs.store.look import Look
 from jobs.store.store import Store
 
 
@@ -217,7 +218,7 @@ def test_memory_halves_the_slots_of_the_group_then_the_microbatch(tmp_path, whol
         m.shard.group: (m.layout.slots, m.layout.microbatch) for m in store.committed.markers()
     }
     assert layouts == {0: layout, 1: (4, 2)}
-    assert Failures(store).task(next(store.job.plan.shards()), 1, "fresh").slots == fits
+    assert Failures(Look(store)).task(next(store.job.plan.shards()), 1, "fresh").slots == fits
     if fits == 2:  # the microbatch is what was planned: no bit has changed
         assert tree_bytes(store.address) == tree_bytes(whole.address)
 

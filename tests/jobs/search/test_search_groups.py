@@ -32,7 +32,8 @@ from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
-from jobs.store.card import current_card
+from jobs.store.card import write_card
+from jobs.store.look import Look
 from jobs.store.store import Store
 
 PLAIN = HALVING | {
@@ -112,14 +113,14 @@ def test_kernels_see_what_was_proposed_as_if_it_were_swept(whole):
 def test_a_page_of_several_stores_lists_what_was_searched_as_ls_does(whole):
     found = several([Content(whole).all()] * 2, Shelf([whole, whole]))
     (told,) = (column["values"] for column in found["differing"] if column["name"] == "swept")
-    assert told == [", ".join(current_card(whole).swept)] * 2
+    assert told == [", ".join(write_card(Look(whole)).swept)] * 2
     assert told[0].startswith("rate, ")
 
 
 def test_readers_count_and_show_the_items_alone(whole):
     """18 items and not 54, wherever they are counted."""
     items = by_item(whole)
-    found = state(whole)
+    found = state(Look(whole))
     assert (
         found["items_done"] + found["items_dropped"] + found["items_failed"] == found["items"] == 18
     )
@@ -161,7 +162,7 @@ def test_items_that_failed_are_tried_again_in_their_group(tmp_path, whole):
     store = make(tmp_path / "f.zarr", JOBS["prune"])
     progress = run_shards(store, Failing(in_lap(1, row)))
     assert (list(progress.failed_items), progress.items_done) == ([row], 18)
-    found = state(store)
+    found = state(Look(store))
     assert (found["items_done"] + found["items_dropped"], found["items_failed"]) == (17, 1)
     assert check(store.address) == []
     before = by_item(store)

@@ -22,6 +22,7 @@ from jobs.report.summary import state
 from jobs.run.shards import open_ledger, run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
+from jobs.store.look import Look
 from jobs.store.segments import live
 from jobs.store.store import Store
 
@@ -281,7 +282,7 @@ def asked(monkeypatch, call):
 def test_what_is_asked_of_a_store_hardly_grows_with_its_shards(tmp_path, monkeypatch):
     monkeypatch.setattr("jobs.run.ledger.COMPACT_EVERY", 8)
     asks = {
-        "status": lambda store: state(store),
+        "status": lambda store: state(Look(store)),
         "a driver's start": lambda store: open_ledger(store),
         "query": lambda store: require_rows(store),
         "gather": lambda store: gather(store),

@@ -11,6 +11,7 @@ from jobs.report.history import history
 from jobs.report.summary import state
 from jobs.storage import objects
 from jobs.store.events import Event, Events, read_events, unended
+from jobs.store.look import Look
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ def test_a_run_whose_end_a_full_disk_kept_from_the_log_was_not_killed(tmp_path):
     lines = objects.read(store.objects, key).splitlines(keepends=True)
     objects.write(store.objects, key, b"".join(lines[:-1]))
     assert [event.kind for event in unended(read_events(store))] == ["run"]
-    assert state(store)["stopped"] is None
+    assert state(Look(store))["stopped"] is None
     assert {event.kind for event in history(store)} == {"run", "done"}
     store.committed.forget([next(iter(store.job.plan.shards()))])
-    assert "was killed" in state(store)["stopped"]
+    assert "was killed" in state(Look(store))["stopped"]
     assert history(store)[-1].kind == "killed"

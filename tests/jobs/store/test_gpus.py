@@ -5,6 +5,7 @@ import pytest
 from stores import JOB, run
 
 from jobs.report.summary import state
+from jobs.store.look import Look
 from jobs.store.manifest import GPUS, idle_gpus
 
 
@@ -40,6 +41,6 @@ def test_the_status_tells_of_them(given, tmp_path, monkeypatch):
     given(CUDA_VISIBLE_DEVICES="0")
     monkeypatch.setattr("socket.gethostname", lambda: "n1")
     store, _ = run(tmp_path / "a.zarr", {**JOB, "sweep": {"seeds": 2}})
-    (told,) = state(store)["warnings"]
+    (told,) = state(Look(store))["warnings"]
     assert told.startswith("1 shard ran on the CPU of n1, although the workers had GPUs: JAX sees")
     assert "jax[cuda13]" in told
