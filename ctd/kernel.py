@@ -244,6 +244,9 @@ class Kernel:
     coords: Callable[[Any, PyTree], Mapping[str, np.ndarray | Coordinate]] | None = None
     """(inputs, shared) -> axis -> its coordinate, or its values alone, for axes that have one."""
     reduce: Callable[..., dict[str, np.ndarray]] | None = None
+    """It gets the items that are done: those that failed, by an error or an outcome, or that a search dropped are left out."""
+    reduces_failed: bool = False
+    """True if `reduce` gets the items of failing outcomes and dropped ones, too, and tells them by `results["outcome"]`."""
     reduced: Mapping[str, Var] = field(default_factory=dict)
     """Every name that `reduce` returns -> all of its axes, units and long name."""
     Options: type[BaseModel] = NoOptions

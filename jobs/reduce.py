@@ -30,7 +30,7 @@ from jobs.inputs.versions import changed_files
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
 from jobs.storage.checksums import digest, digest_of, read_verified, write_sums
-from jobs.store.arrays import Lazy, attributes, put_array
+from jobs.store.arrays import DONE, Lazy, attributes, put_array
 from jobs.store.marker import Marker
 from jobs.store.store import (
     Store,
@@ -112,6 +112,20 @@ def rows_with_results(n: int, markers: Sequence[Marker]) -> np.ndarray:
     return rows
 
 
+def _leaves_out(store: Store, markers: Sequence[Marker]) -> bool:
+    """Whether the kernel's `reduce` gets fewer items of these shards than have results."""
+    lost = lambda m: m.n_failed > len(m.without) or m.outcomes.get("dropped")
+    return not store.kernel.reduces_failed and any(map(lost, markers))
+
+
+def _rows_to_reduce(store: Store, group: int, markers: Sequence[Marker]) -> np.ndarray:
+    """Mark the rows of a group that the kernel's `reduce` gets: (rows of the group,) bool."""
+    rows = rows_with_results(store.job.plan.group_sizes[group], markers)
+    if _leaves_out(store, markers):
+        rows[rows] = GroupResults(store, group, rows, ["status"])["status"] == DONE
+    return rows
+
+
 def group_params(store: Store, group: int) -> Params:
     """`given_params`, with file names resolved."""
     return with_files(given_params(store, group), store.job.base)
@@ -172,7 +186,8 @@ def made_from(store: Store, markers: Sequence[Marker]) -> str:
     options = options_of(store.job.spec, store.kernel).model_dump(mode="json")
     shards = [[m.shard.number, m.without, m.sha256] for m in markers]
     content = {"shards": shards, "options": options, "program": program_of(store.kernel)}
-    return digest_of(content)
+    # Earlier versions reduced all items with results.
+    return digest_of(content | ({"status": "done"} if _leaves_out(store, markers) else {}))
 
 
 def program_of(kernel: Kernel) -> str:
@@ -200,7 +215,7 @@ def reduce_group(
     check: Callable[[], None] = lambda: None,
     markers: Sequence[Marker] | None = None,
 ) -> None:
-    """Write gathered/G from the committed shards of the group; leave only its checksums, of nothing, if no row has results.
+    """Write gathered/G from the committed shards of the group; leave only its checksums, of nothing, if there is no row to reduce.
 
     check: called before anything is written, and again when the values are there; raises if nothing may be written.
     markers: of the group's shards, if other tables are made from the same.
@@ -212,7 +227,7 @@ def reduce_group(
     assert kernel.reduce is not None
     _refuse_replaced(store, group)
     markers = store.committed.markers(group) if markers is None else markers
-    rows = rows_with_results(store.job.plan.group_sizes[group], markers)
+    rows = _rows_to_reduce(store, group, markers)
     sums, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"
     check()
     objects.delete(store.objects, sums)

@@ -187,6 +187,7 @@ kernel = Kernel(
     ),
     coords=coords,
     reduce=reduce,
+    reduces_failed=True,
     reduced=REDUCED,
     Options=Best,
     summary=("item", "pvar"),

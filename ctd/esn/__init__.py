@@ -260,6 +260,7 @@ kernel = Kernel(
     outcomes=OUTCOMES,
     coords=coords,
     reduce=reduce,
+    reduces_failed=True,
     reduced=reduced_of(EchoState) | MEMORY,
     Options=Options,
     summary=(*SWEPT, *SUMMARISED, *MEMORY),

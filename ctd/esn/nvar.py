@@ -292,7 +292,7 @@ def coords(inputs: View[Polynomial], shared: Series) -> dict[str, Coordinate]:
 # The reduction of networks serves here too: it groups by ridge and noise, and `segment`, which is not among its
 # fields, takes the place of the seed.
 kernel = one_shot(
-    "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce,
+    "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce, reduces_failed=True,
     reduced=reduced_of(Polynomial), Options=Options, summary=("ridge", "noise", *SUMMARISED),
     metric="replay_nrmse", chosen_by="validation_nrmse", replicates=("segment",), measured_on=("target", "dt", "m", "test"), plots=plots, png_plots=3, microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

@@ -335,6 +335,7 @@ kernel = Kernel(
     result=result,
     outcomes=OUTCOMES,
     reduce=reduce,
+    reduces_failed=True,
     reduced=REDUCED,
     summary=("connection_from", "connection_to", "departures", "fewest_steps"),
     plots=plots,

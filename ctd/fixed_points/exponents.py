@@ -298,6 +298,7 @@ kernel = Kernel(
     result=result,
     outcomes=OUTCOMES,
     reduce=reduce,
+    reduces_failed=True,
     summary=("largest", "largest_error", "dimension"),
     plots=plots,
     microbatches=(64, 1),

@@ -208,6 +208,7 @@ kernel = Kernel(
     ),
     coords=coords,
     reduce=reduce,
+    reduces_failed=True,
     reduced=REDUCED,
     Options=Best,
     summary=("item", "test_error"),

@@ -180,6 +180,7 @@ kernel = Kernel(
     ),
     coords=coords,
     reduce=reduce,
+    reduces_failed=True,
     reduced=REDUCED,
     Options=Best,
     summary=("item", "nmse"),

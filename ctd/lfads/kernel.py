@@ -256,6 +256,7 @@ kernel = Kernel(
     outcomes=OUTCOMES,
     coords=coords,
     reduce=reduce,
+    reduces_failed=True,
     reduced=REDUCED,
     Options=Best,
     summary=("item", "eval_loss", "co_bps_rank", *METRICS),

@@ -109,6 +109,7 @@ kernel = one_shot(
     outcomes=OUTCOMES,
     coords=coords,
     reduce=reduce,
+    reduces_failed=True,
     reduced=REDUCED,
     Options=Options,
     summary=(

@@ -299,6 +299,7 @@ kernel = Kernel(
     ),
     coords=coords,
     reduce=reduce,
+    reduces_failed=True,
     reduced=REDUCED,
     Options=Best,
     summary=("item", "eval_loss", "train_loss"),

@@ -272,6 +272,7 @@ kernel = Kernel(
     result=result,
     outcomes=OUTCOMES,
     reduce=reduce,
+    reduces_failed=True,
     reduced=REDUCED,
     summary=SUMMARY,
     plots=plots,

@@ -137,6 +137,7 @@ kernel = Kernel(
     result=result,
     outcomes=OUTCOMES,
     reduce=reduce,
+    reduces_failed=True,
     reduced=REDUCED,
     Options=Options,
     summary=SUMMARY,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import toy
 import zarr
-from stores import copied_run, files, run, tree_bytes
+from stores import JOB, copied_run, files, run, tree_bytes
 
 import jobs.reduce
 from ctd.rows import blocks
@@ -283,6 +283,20 @@ def test_gather_leaves_out_items_that_failed(copied):
     tree = open_store(copied.address)
     assert tree["gathered/0"].attrs["items"] == 21
     assert int((tree["items"].status == 2).sum()) == 1
+
+
+def test_reduce_of_done_items(tmp_path, monkeypatch):
+    """An item that diverged has an infinite norm, the largest; a kernel gets it if it asks."""
+    rates = {"rate": [0.1, 1e30, 0.2], "push": [[0, 0]] * 3}
+    job = {**JOB, "params": {"n": 3, "n_steps": 7}, "sweep": {"zip": rates}}
+    store, _ = run(tmp_path / "d.zarr", job)
+    best = lambda: open_store(store.address)["gathered/0"].best_item.to_numpy().tolist()
+    gather(store)
+    assert sorted(best()) == [0, 2]
+    monkeypatch.setattr(toy, "kernel", replace(toy.kernel, reduces_failed=True))
+    store = Store.open(store.address)
+    gather(store)
+    assert (best()[0], sorted(best())) == (1, [0, 1, 2])
 
 
 def test_a_group_without_results_has_no_tables_and_is_not_reduced_again(copied, reduced):
