@@ -54,6 +54,12 @@ def export(
     results: Annotated[
         bool, typer.Option("--results", help="write all results except the trained model")
     ] = False,
+    job: Annotated[
+        str | None,
+        typer.Option(
+            help="write the job file of a next step, by the name that `ctd best` gives it"
+        ),
+    ] = None,
     to: To = None,
     folder: Annotated[
         Path | None, typer.Option(help="where runs go; by default STORE-TRACKER beside the store")
@@ -72,9 +78,9 @@ def export(
     study = {"metric": metric, "mode": mode}
     if to is None:
         refuse("needs --to, which says what to write items for", folder=folder, **asked, **study)
-        _one(store, item, path, results)
+        _one(store, item, path, results, job)
     elif to == "optuna":
-        refuse("not with --to optuna", folder=folder, results=results or None)
+        refuse("not with --to optuna", folder=folder, results=results or None, job=job)
         if item is None or path is not None:
             raise JobError(
                 "--to optuna: give one storage after it: sqlite:///study.db, or the path of a journal"
@@ -84,6 +90,7 @@ def export(
         raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
     else:
         refuse(f"not with --to {to}, only with --to optuna", **study)
+        refuse(f"not with --to {to}", job=job)
         place = beside(store)
         folder = folder or place.with_name(f"{place.name}-{to}")
         _runs(store, to, folder, "all" if results else "model", **asked)
@@ -126,7 +133,7 @@ def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **asked: A
     out.print(f"wrote {count(n, 'run')}{told}; {look}")
 
 
-def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
+def _one(store: str, item: str | None, path: str | None, results: bool, job: str | None) -> None:
     if item is None or path is None:
         raise JobError("give an item and a file, or --to mlflow, tensorboard, wandb or optuna")
     if not item.isdecimal():
@@ -136,6 +143,13 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
 
     refuse_taken(path)
     opened = Store.open(store)
+    if job is not None:
+        refuse("not with --job; leave one out", results=results or None)
+        from jobs.query.next import write_job
+
+        write_job(opened, int(item), job, path)
+        out.print(f"wrote {path}")
+        return
     told = write(opened, int(item), path, "results" if results else "weights")
     warn(filter(None, [told]))
     warn(f"item {item} failed ({how})" for how in how_failed(opened, [int(item)]).values())

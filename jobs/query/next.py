@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
+from functools import partial
 from typing import Any
 
+import yaml
+
 from ctd.kernel import JobFields, Kind, changed, field_kinds
+from ctd.replacing import replacing
+from jobs.errors import JobError, nearest
 from jobs.inputs.items import WEIGHTS, item_params, place_of
 from jobs.query.tables import SEED
 from jobs.spec.search import Optuna, Population
 from jobs.spec.trust import modules_of
-from jobs.storage.addresses import beside, join
+from jobs.storage import objects
+from jobs.storage.addresses import absolute, beside, join
 from jobs.store.store import Store, known_kernel, words_sent
 
+MAX_ECHO = 200
+"""Most characters of a job that a command writes by `echo`; a longer one `ctd export` writes. A command is at most three lines
+of 80 characters, but for long paths."""
 SEEDS = 10
 """Seeds of the job that repeats the best setting."""
 
@@ -33,16 +42,33 @@ def commands(store: Store, item: int, by: str = "") -> dict[str, str]:
         found["its generations, each from the state of its parent"] = (
             f"ctd query {where} --table search --where 'item == {item}'"
         )
-    for what, content in _proposed(store, item).items():
+    for what, content in _proposed(store, item, store.address).items():
         if isinstance(content, str):
             found |= {} if by and content.endswith(f" --by {by}") else {what: content}
             continue
         # With store and item: another best item in this folder has jobs of its own.
         job = shlex.quote(f"{own}-{what.removeprefix('its ').replace(' ', '-')}.yaml")
         # JSON is YAML on one line, with quotes that a shell leaves alone.
-        text = json.dumps(content)
-        found[what] = f"echo {shlex.quote(text)} > {job} && {_computes(store, job)}"
+        text = shlex.quote(json.dumps(content))
+        write = f"echo {text} > {job}"
+        if len(text) > MAX_ECHO:
+            write = f"ctd export {where} {item} {job} --job {shlex.quote(what)}"
+        found[what] = f"{write} && {_computes(store, job)}"
     return found
+
+
+def write_job(store: Store, item: int, step: str, path: str) -> None:
+    """Write the job file of a next step of an item; its names of files hold in any folder.
+
+    Raises JobError if there is no such step, or the file cannot be written.
+    """
+    proposed = _proposed(store, item, absolute(store.address))
+    jobs = {what: content for what, content in proposed.items() if not isinstance(content, str)}
+    if step not in jobs:
+        raise JobError(f"--job {step}: item {item} has no such next step{nearest(step, jobs)}")
+    with objects.writing(path), replacing(path, typed=True) as new:
+        # As plain values: a kernel may have named tuples in it.
+        new.write_text(yaml.safe_dump(json.loads(json.dumps(jobs[step])), sort_keys=False))
 
 
 def _computes(store: Store, job: str) -> str:
@@ -53,8 +79,8 @@ def _computes(store: Store, job: str) -> str:
     return f"ctd submit {job} --cluster {shlex.quote(words[words.index('--cluster') + 1])}"
 
 
-def _proposed(store: Store, item: int) -> dict[str, JobFields | str]:
-    """What an item's kernel proposes to do with it, and its setting with other seeds."""
+def _proposed(store: Store, item: int, address: str) -> dict[str, JobFields | str]:
+    """What an item's kernel proposes to do with it, and its setting with other seeds. address: what jobs call the store."""
     spec, kernel, once = store.job.spec, known_kernel(store), computes_once(store)
     if kernel is None or not (kernel.next_jobs or once):
         return {}
@@ -63,14 +89,17 @@ def _proposed(store: Store, item: int) -> dict[str, JobFields | str]:
     if modules_of(spec.kernel, given) - spec.modules():
         return {}
     for name, kind in field_kinds(kernel.Params).items():
-        if kind is Kind.FILE and isinstance(given[name], str):
-            given[name] = join(store.job.base, given[name])
+        if kind is Kind.FILE and given[name]:
+            at = partial(join, store.job.base)
+            given[name] = (
+                at(given[name]) if isinstance(given[name], str) else [*map(at, given[name])]
+            )
     group = place_of(store, item)[0]
     shapes = {name: store.array(group, name).shape[1:] for name in store.names(group)}
     params = kernel.Params.model_validate(given)
     jobs = dict[str, JobFields | str]()
     if kernel.next_jobs:
-        jobs |= kernel.next_jobs(params, f"{store.address}::{item}", shapes)
+        jobs |= kernel.next_jobs(params, f"{address}::{item}", shapes)
     if isinstance(spec.search, Population):
         # A job of the same kernel would have the last values from its beginning.
         jobs = {what: job for what, job in jobs.items() if isinstance(job, str) or job["kernel"] != spec.kernel}  # fmt: skip

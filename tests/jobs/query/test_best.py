@@ -382,6 +382,51 @@ def test_commands_write_jobs_that_are_valid(trained, tmp_path):
     assert content["params"]["learning_rate"] == found.params["learning_rate"]
 
 
+LISTED = """
+from ctd.kernel import File, Params, Static, Traced, Var, one_shot
+
+
+class Item(Params):
+    tables: File[tuple[str, ...]] = ()
+    names: Static[tuple[str, ...]] = ()
+    one: File[str] = ""
+    seed: Static[int] = 0
+    x: Traced[float] = 0.0
+
+
+def loss(static, shared, traced, key):
+    return {"loss": traced.x}
+
+
+kernel = one_shot("listed", Item, {"loss": Var()}, loss, metric="loss")
+"""
+
+
+@pytest.mark.parametrize("names", [[], ["a long name" * 3] * 9])
+def test_next_job_holds_anywhere(tmp_path, monkeypatch, ctd, names):
+    """The job names its files in any folder; a long one is no wall of JSON in the terminal."""
+    (tmp_path / "listed_kernel.py").write_text(LISTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    params = {"tables": ["toy.py", "stores.py"], "names": names}
+    job = {"kernel": "listed_kernel", "params": params, "sweep": {"grid": {"x": [0.0, 1.0]}}}
+    store, _ = stores.run(tmp_path / "l.zarr", job)
+    (elsewhere := tmp_path / "else").mkdir()
+    step = "its setting with 10 seeds"
+    write, _, run = commands(store, 1)[step].partition(" && ")
+    monkeypatch.chdir(elsewhere)
+    if names:
+        assert ctd(*shlex.split(write)[1:])[0] == 0
+    else:
+        subprocess.run(["bash", "-c", write], check=True)
+    assert (len(write) < 3 * 80 + len(store.address), run) == (
+        True,
+        "ctd run l-1-setting-with-10-seeds.yaml",
+    )
+    given = yaml.safe_load((elsewhere / run.split()[-1]).read_text())["params"]
+    assert given["tables"] == [f"{stores.BASE}/toy.py", f"{stores.BASE}/stores.py"]
+    assert (given.get("names", []), "one" in given) == (names, False)
+
+
 def test_ctd_best(trained, ctd):
     code, out, err = ctd("best", trained.address)
     assert (code, err) == (0, "")
