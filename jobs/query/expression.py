@@ -4,7 +4,7 @@ comparison    < <= > >= == !=, chained; `x in [a, b]`, `x not in [a, b]`
 logic         and, or, not
 arithmetic    + - * / ** and unary -
 values        numbers, 'text', true/false, nan, inf
-columns       q; a field of a mapping task.name; an element of a list push[0]
+columns       q; a field of a mapping task.name; an element of a list push[0]; any name at all column('true')
 functions     abs, log, log10, exp, sqrt, isnan
 """
 
@@ -178,6 +178,9 @@ class Expression:
                 return self._applied(_OPERATORS[type(op)], inner)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 return self._applied(_OPERATORS[type(op)], left, right)
+            case ast.Call(func=ast.Name(id="column"), args=[ast.Constant(value=str(name))]):
+                self._named.add(name)
+                return lambda columns: as_column(columns[name])
             case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in FUNCTIONS:
                 return self._applied(FUNCTIONS[name], inner)
             case ast.BoolOp(op=op, values=parts):
@@ -259,6 +262,12 @@ class Expression:
             text, name = (a, left) if isinstance(a, str | Text) else (b, node)
             is_list = isinstance(text, Text) and any(label[:1] == "[" for label in text.labels)
             what = f"a list, whose first number is {ast.unparse(name)}[0]," if is_list else "text"
+            number = ast.unparse(node if name is left else left)
+            if number.lower() in _CONSTANTS:
+                raise self._fault(
+                    node,
+                    f"{what} compared with {number}; a column of that name is column({number!r})",
+                )
             raise self._fault(node, f"{what} compared with a number")
         test = _COMPARE[op]
         for text, value in ((a, b), (b, a)):

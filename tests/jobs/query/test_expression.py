@@ -18,6 +18,7 @@ COLUMNS = {
     "kind": np.array(["gru", "gru", "é", ""], object),
     "task.n_steps": np.array([5, 6, 7, 8]),
     "push": labelled(np.array([0, 0, 1, 1]), ["[1, -1]", "[0.5, 1]"]),
+    "true": labelled(np.array([1, 0, 1, 0]), ["gru", "lstm"]),
     "push[1]": np.array([-1.0, 0.0, 1.0, 2.0]),
 }
 TERMS = st.sampled_from(["a", "b", "2", "a + b * 2", "-a", "abs(b)", "a ** 2", "(a - b) / 4"])
@@ -54,6 +55,8 @@ def test_expression_equals_python(left, op, right, join, last):
         ("cell != 'lstm'", [0, 1, 0, 1]),
         ("cell in ['gru', '']", [0, 1, 0, 1]),
         ("cell > 'h'", [1, 0, 1, 0]),
+        ("column('true') == 'gru' and true", [0, 1, 0, 1]),
+        ("cell == column('kind')", [0, 1, 0, 1]),
         ("cell == kind", [0, 1, 0, 1]),
         ("kind == 'é' and ok", [0, 0, 1, 0]),
         ("task.n_steps >= 7", [0, 0, 1, 1]),
@@ -110,6 +113,8 @@ def test_expression_refuses_when_read(text, said, column):
     [
         ("a > 'x'", "text compared with a number", 5),
         ("cell > 1", "text compared with a number", 8),
+        ("true == 'gru'", "text compared with true; a column of that name is column('true')", 9),
+        ("cell == nan", "text compared with nan; a column of that name is column('nan')", 9),
         ("0.05 == push", "a list, whose first number is push[0], compared with a number", 9),
         ("cell in ['gru', 1]", "text compared with a number", 17),
         ("a < 1 and cell", "text where true or false is expected", 11),
