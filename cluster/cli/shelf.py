@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from cluster.cli import options
-from cluster.cli.display import err, n_rows, out, records, show_json, show_table, write_table
+from cluster.cli.display import cell, err, n_rows, out, records, show_json, show_table, write_table
 from jobs.errors import advised, count
 from jobs.storage.connect import refuse_taken
 from jobs.store.store import Store
@@ -59,7 +59,7 @@ def ls(
 
 def _show(found: dict[str, np.ndarray]) -> None:
     """Print a line a store, then the notes, and versions that all share; --to and --json have all columns."""
-    from jobs.query.shelf import VERSIONS
+    from jobs.query.shelf import COLUMNS, VERSIONS
 
     metrics, this_year = set(found["metric"]) - {""}, time.strftime("%Y-")
     of_metric = metrics.pop() if len(metrics) == 1 else ""
@@ -68,6 +68,11 @@ def _show(found: dict[str, np.ndarray]) -> None:
         for metric, value in zip(found["metric"], found["best"], strict=True)
     ]
     shared = [name for name in VERSIONS if len(set(found[name])) == 1]
+    texts = {
+        name: ["" if value != value else cell(value) for value in found[name].tolist()]
+        for name in found
+        if name not in COLUMNS
+    }
     names = ["kernel", "swept", "state", "done", "dropped", "left"]
     columns: dict[str, Any] = {
         "store": found["address"],  # which the next command takes
@@ -76,6 +81,8 @@ def _show(found: dict[str, np.ndarray]) -> None:
         "size": [f"{size:,.3g} MB" for size in found["size_mb"]],
         "when": [when.removeprefix(this_year) for when in found["when"]],
         **{name: found[name] for name in ("ctd", "jax") if name not in shared},
+        # Last, since there may be many: what does not fit is a further table.
+        **{name: values for name, values in texts.items() if len(set(values)) > 1},
     }
     for name in ("swept", "dropped", "left", of_metric or "best"):
         if not any(columns[name]):

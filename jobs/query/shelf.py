@@ -22,12 +22,12 @@ from jobs.query import query as questions
 from jobs.query.columns import as_array, as_column, as_text, brief, labelled
 from jobs.query.expression import Expression
 from jobs.query.table import Read, Table, end_to_end
-from jobs.query.tables import JOB_SEED, Source, Tables, ask, ended_with, tables_of
+from jobs.query.tables import Source, Tables, ask, ended_with, tables_of
 from jobs.spec.job import leaves
 from jobs.storage import objects
 from jobs.storage.addresses import without_ending
 from jobs.store.arrays import attributes
-from jobs.store.card import Card, read_card, searched
+from jobs.store.card import JOB_SEED, Card, read_card, searched
 from jobs.store.finding import Read as ReadObject
 from jobs.store.finding import find_stores, walk
 from jobs.store.store import Store
@@ -208,6 +208,12 @@ COUNTS = ("items", "done", "dropped", "failed", "left")
 VERSIONS = ("ctd", "jax", "python")
 """Packages whose versions have a column."""
 
+COLUMNS = (
+    *("store", "kernel", "swept", *COUNTS, "state", "metric", "best", "best_item", "size_mb"),
+    *("when", *VERSIONS, "name", "tags", "note", "address"),
+)
+"""The columns of every list; further ones are fields of jobs in which stores differ."""
+
 
 def list_stores(
     given: Iterable[str],
@@ -219,7 +225,7 @@ def list_stores(
     """List the stores that addresses stand for (jobs.store.finding): (columns, a line for each store that cannot be read).
 
     where: a condition over the columns (jobs.query.expression). tags: only stores that have all of these. sort, limit: as of a
-    query. A metric of a store is a column, too, for `where` and `sort`: its best value.
+    query. A field of the job in which stores of one kernel differ is a column, and a metric is one for `where` and `sort`: its best value.
 
     >>> found, _ = list_stores(["points.zarr"], where="failed == 0")
     >>> found["store"].tolist(), found["left"].tolist()
@@ -259,6 +265,29 @@ def list_stores(
     return {**columns, "best_item": np.asarray(ids, object)}, wrong
 
 
+def _differing(cards: Sequence[Card]) -> dict[str, list[Any]]:
+    """Field of a job -> its value for each store, if stores of one kernel differ in it; None where a job leaves it out, and for the
+    stores of other kernels, whose field of this name means something else."""
+    found = {}
+    for name in dict.fromkeys(name for card in cards for name in card.fields or ()):
+        values = [_given(card, name) for card in cards]
+        texts: dict[str, set[str]] = {}
+        for card, value in zip(cards, values, strict=True):
+            texts.setdefault(card.kernel, set()).add(str(value))
+        differ = [len(texts[card.kernel]) > 1 for card in cards]
+        if any(differ):
+            found[name] = [v if is_one else None for v, is_one in zip(values, differ, strict=True)]
+    return found
+
+
+def _given(card: Card, name: str) -> int | float | str | None:
+    """The value that a job gives a field; None if it leaves it out."""
+    if any(name == field or name.startswith(f"{field}.") for field in card.swept):
+        return "swept"
+    value = (card.fields or {}).get(name)
+    return value if value is None or isinstance(value, int | float) else as_text(value)
+
+
 def _table(found: dict[str, Card]) -> Table:
     cards = list(found.values())
     numbers = lambda values: np.asarray([np.nan if v is None else v for v in values], float)
@@ -280,7 +309,9 @@ def _table(found: dict[str, Card]) -> Table:
         "note": [card.note for card in cards],
         "address": list(found),
     }
-    table = Table.of(columns)
+    # A field that is called as a column of every list has none.
+    table = Table.of(_differing(cards) | columns)
+    table.listed = list(dict.fromkeys([*columns, *table.names]))
     of_metric = {
         metric: numbers(card.best if card.metric == metric else None for card in cards)
         for metric in dict.fromkeys(card.metric for card in cards if card.metric)

@@ -31,14 +31,12 @@ from jobs.storage.hierarchy import zarr_store
 from jobs.storage.lease import drivers
 from jobs.storage.objects import is_storage_error, list_keys
 from jobs.store.arrays import attributes
-from jobs.store.card import searched
+from jobs.store.card import JOB_SEED, searched
 from jobs.store.events import read_events
 from jobs.store.store import Store, going_on
 
 SEED = "seed"
 """The swept field that repeats an item of any kernel."""
-JOB_SEED = "job_seed"
-"""The column of the jobs' seeds, where they differ between stores."""
 
 
 def replicates(store: Store) -> tuple[str, ...]:

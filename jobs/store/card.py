@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs import keys
 from jobs.errors import JobError, advised
+from jobs.spec.job import leaves
 from jobs.storage import addresses, objects
 from jobs.storage.checksums import checksummed, verified_as
 from jobs.store.arrays import DONE
@@ -26,6 +27,8 @@ from jobs.store.look import Look
 from jobs.store.store import Store, metric_of, refuse_links, swept_bases
 from jobs.store.tally import Tally
 
+JOB_SEED = "job_seed"
+"""The column of the jobs' seeds, where they differ between stores."""
 Whole = Annotated[int, Field(ge=0, lt=2**53)]
 """A count: a card may be a stranger's."""
 
@@ -62,6 +65,8 @@ class Card(Note):
     ended: Annotated[float, Field(ge=0, lt=1e11)]
     """When the last shard was committed that was computed in this store and not copied (seconds since 1970); 0 without one."""
     versions: dict[str, str]
+    fields: dict[str, Any] | None = None
+    """The fields that the job gives, by dotted path, and its `job_seed`; None in cards of earlier versions, which are made again."""
 
     @property
     def tally(self) -> Tally:
@@ -77,6 +82,8 @@ def read_card(address: str, read: Read) -> Card | None:
     Raises JobError if the store is damaged or out of reach.
     """
     found = verified_as(Card.model_validate, read(keys.CARD))
+    if found and found.fields is None:
+        found = None
     found = found or (write_card(Look(Store.open(address))) if is_store(read) else None)
     path = addresses.local_path(address)
     if found and path and addresses.is_zip(path):  # its card has the size of the store
@@ -120,6 +127,7 @@ def write_card(look: Look) -> Card:
             size=objects.size_of(store.objects),
             created=str(about.get("created", "")),
             ended=max((m.ended for m in look.markers if m.copied_from is None), default=0.0),
+            fields={JOB_SEED: spec.seed, **leaves(spec.params)},
             versions={str(k): str(v) for k, v in versions.items()},
             **read_note(store.objects).model_dump(),
         )

@@ -28,7 +28,8 @@ def test_ls_shows_a_line_a_store(ctd, tmp_path):
     code, out, err = ctd("ls")
     assert (code, err) == (0, "")
     head, *lines, versions = (line.split() for line in out.splitlines())
-    assert head == ["store", "kernel", "swept", "state", "done", "left", "size", "when"]
+    assert {line[-1] for line in lines} == {"5", "6"}
+    assert head == ["store", "kernel", "swept", "state", "done", "left", "size", "when", "job_seed"]
     assert versions[:3] == ["made", "with", "ctd"]
     assert {line[0] for line in lines} == {"whole.zarr", "deep/empty.zarr"}, "as commands take them"
     assert json.loads(ctd("ls", "--where", "left == 0", "--json")[1])[0]["store"] == "whole"

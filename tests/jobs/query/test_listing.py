@@ -14,7 +14,7 @@ from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.query.query import query
-from jobs.query.shelf import list_stores
+from jobs.query.shelf import COLUMNS, list_stores
 from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
@@ -135,6 +135,22 @@ def test_list_is_sorted_by_time_and_filtered(command_line, tmp_path):
         found("bets < 1")
     with pytest.raises(JobError, match="no store lies there"):
         list_stores([str(tmp_path / "none")])
+
+
+def test_list_says_what_differs(tmp_path):
+    """Two jobs of one kernel, and one of another, whose only job differs from no other."""
+    make(tmp_path / "a.zarr")
+    make(tmp_path / "b.zarr", {**JOB, "seed": 6, "params": {"n_steps": 9, "offset": 1.0}})
+    make(tmp_path / "c.zarr", {**JOB, "params": {}, "sweep": {"grid": {"n_steps": [1, 2]}}})
+    other = {"kernel": "hill", "seed": 7}
+    make(tmp_path / "d.zarr", other)
+    found, _ = list_stores([str(tmp_path)], sort="store")
+    fields = {name: found[name].astype(str).tolist() for name in found if name not in COLUMNS}
+    assert fields == {
+        "job_seed": ["5.0", "6.0", "5.0", "nan"], "n_steps": ["7", "9", "swept", ""],
+        "offset": ["nan", "1.0", "nan", "nan"],
+    }  # fmt: skip
+    assert list_stores([str(tmp_path)], "job_seed == 6")[0]["store"].tolist() == ["b"]
 
 
 def test_card_is_there_only_while_all_items_are(computed, tmp_path):
