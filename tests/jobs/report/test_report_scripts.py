@@ -150,6 +150,22 @@ return [...frames, plot.at];
 """
 
 
+FAR = """
+const values = [3, 1, 2, 4, 5, 6, 7, -9e5], x = column("x", [0, 0, 0, 0, 1, 1, 1, 1]), y = column("y", [0, 1, 2, 3, 0, 1, 2, 3]);
+const drawn = (isWhole) => map({ columns: [x, y, column("v", values)] }, "x", "y", "v", isWhole), plot = new Parallel();
+const second = (isWhole) => { plot.update([x, column("v", values)], "v", "", isWhole); const { low, high, isCut, hasFar, t } = plot.axes[1]; return [low, high, isCut, hasFar, t[7]]; };
+const { scale, note } = drawn(false);
+return [scale.low, scale.high, note, drawn(true).scale.low ?? null, second(false), plot.note.textContent.length > 9, second(true), plot.axes[0].hasFar];
+"""
+"""A map and parallel coordinates of values of which one is far beyond the others."""
+
+
+def test_far_values(evaluate):
+    cut, whole = [1, 7, True, True, 0], [-9e5, 7, False, True, 0]
+    note = "1 square lies far beyond the scale."
+    assert evaluate(FAR) == [1, 7, note, None, cut, True, whole, False]
+
+
 @pytest.mark.parametrize(
     ("script", "expected"),
     [

@@ -67,6 +67,21 @@ function isWide(column) {
   return n > 0 && sorted[0] > 0 && sorted[Math.ceil(0.9 * (n - 1))] > 20 * sorted[Math.floor(0.1 * (n - 1))];
 }
 
+// The ends of numbers. Values more than three interquartile ranges beyond the quartiles (far out, Tukey 1977) lie outside if they would
+// take most of an axis: isCut says so.
+function span(values) {
+  const sorted = values.filter((v) => Number.isFinite(v)).sort((a, b) => a - b), n = sorted.length, low = sorted[0], high = sorted[n - 1];
+  const at = (p) => sorted[Math.round(p * (n - 1))], reach = 3 * (at(0.75) - at(0.25)), inside = sorted.filter((v) => v >= at(0.25) - reach && v <= at(0.75) + reach);
+  const isCut = reach > 0 && high - low > 3 * (inside.at(-1) - inside[0]);
+  return isCut ? { low: inside[0], high: inside.at(-1), isCut } : { low, high, isCut };
+}
+
+// A box by which the reader asks for the values outside of `span`, too; hidden while there are none.
+function wholeRange(action) {
+  const box = el("input", { type: "checkbox", onchange: action }), node = el("label", { hidden: true }, box, "whole range");
+  return { node, box, offer(isCut) { node.hidden = !isCut && !box.checked; } };
+}
+
 // The context of a canvas that fills w by h pixels of the page.
 function fitted(canvas, w, h) {
   const dpr = window.devicePixelRatio || 1, [width, height] = [Math.round(w * dpr), Math.round(h * dpr)], c = canvas.getContext("2d");

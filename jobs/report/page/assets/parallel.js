@@ -16,26 +16,28 @@ class Parallel {
     this.listen();
   }
 
-  // columns: those of a table; colour: the name of one of them; note: what is said below.
-  update(columns, colour, note) {
-    this.note.textContent = ` ${note}`;
+  // columns: those of a table; colour: the name of one of them; note: what is said below; isWhole: whether axes reach to their farthest
+  // values.
+  update(columns, colour, note, isWhole) {
     const before = new Map((this.axes || []).map((axis) => [axis.column.name, axis]));
     this.axes = columns.map((column) => {
-      const finite = column.values.filter((v) => Number.isFinite(v));
-      let [low, high] = [finite.reduce((a, b) => Math.min(a, b), Infinity), finite.reduce((a, b) => Math.max(a, b), -Infinity)];
-      const log = isWide(column);
+      const finite = column.values.filter((v) => Number.isFinite(v)), log = isWide(column);
       const isText = column.kind === "text", map = log ? Math.log10 : isText ? (v) => column.labels.indexOf(v) : (v) => v;
+      const placed = log ? finite.map(map) : finite, every = [finite.reduce((a, b) => Math.min(a, b), Infinity), finite.reduce((a, b) => Math.max(a, b), -Infinity)];
+      const inner = span(isText ? [] : placed), isCut = inner.isCut && !isWhole;
+      let [low, high] = isCut ? [inner.low, inner.high] : log ? every.map(map) : every;
       if (!finite.length) [low, high] = [0, 1];
-      else if (log) [low, high] = [map(low), map(high)];
       if (low === high) [low, high] = [low - 0.5, high + 0.5];
-      const place = (v) => (v - low) / (high - low), at = (t) => low + t * (high - low);
+      const place = (v) => Math.max(0, Math.min(1, (v - low) / (high - low))), at = (t) => low + t * (high - low);
       return {
-        column, low, high, t: column.values.map((v) => (Number.isFinite(v) && !(log && v <= 0) ? place(log ? map(v) : v) : NaN)),
+        column, low, high, isCut, hasFar: inner.isCut, t: column.values.map((v) => (Number.isFinite(v) && !(log && v <= 0) ? place(log ? map(v) : v) : NaN)),
         // The place of a value, and the value at a place: of texts the first from there, or the last up to there.
         place: (value) => place(map(value)),
         value: (t, isLast) => (isText ? column.labels[isLast ? Math.floor(at(t) + 1e-9) : Math.ceil(at(t) - 1e-9)] : log ? 10 ** at(t) : at(t)),
       };
     });
+    const far = this.axes.some((axis) => axis.isCut) && "Values far beyond the rest lie at the ends of their axes.";
+    this.note.textContent = [" ", far, note].filter(Boolean).join(" ");
     this.at = Math.min(this.at, this.axes.length - 1);
     this.colour = this.axes.findIndex((axis) => axis.column.name === colour);
     this.n = columns.length ? columns[0].values.length : 0;
@@ -93,8 +95,9 @@ class Parallel {
     const both = [axis.value(0, false), axis.value(1, true)], [low, high] = axis.column.kind === "number" ? ends(...both) : both.map((text) => text ?? "");
     const write = (s, y, base, fill) => { c.textBaseline = base; c.fillStyle = fill; c.fillText(clip(c, s, Math.max(30, room)), x, y); };
     write(axis.column.name, 2, "top", THEME.ink);
-    write(high, this.y(1) - 3, "bottom", THEME.muted);
-    write(low, this.y(0) + 5, "top", THEME.muted);
+    const far = (sign) => (axis.isCut ? `${sign} ` : "");
+    write(far("≥") + high, this.y(1) - 3, "bottom", THEME.muted);
+    write(far("≤") + low, this.y(0) + 5, "top", THEME.muted);
     this.nameOthers(c, axis, x, room);
     const range = this.ranges.get(axis.column.name);
     if (!range) return;

@@ -79,11 +79,12 @@ function showParallel(node, sweep, items) {
     const plot = new Parallel(), varies = (name) => nValues(columnOf(items, name)) > 1;
     const chosen = new Set([...sweep.parameters.slice(0, 6), ...sweep.results.filter(varies).slice(0, 3)]);
     const colour = select("colour", names, sweep.results[0], () => draw());
-    const boxes = el("div", { className: "controls" });
-    node.append(card(el("h3", {}, "Parallel coordinates"), el("div", { className: "controls", style: { marginTop: "8px" } }, colour.node), boxes, plot.node));
+    const boxes = el("div", { className: "controls" }), whole = wholeRange(() => draw());
+    node.append(card(el("h3", {}, "Parallel coordinates"), el("div", { className: "controls", style: { marginTop: "8px" } }, colour.node, whole.node), boxes, plot.node));
     const draw = () => {
       const columns = fineItems().columns.filter((c) => chosen.has(c.name) || c.name === colour.value);
-      plot.update(columns, colour.value, leftOut(sweptItems(), [], () => false));
+      plot.update(columns, colour.value, leftOut(sweptItems(), [], () => false), whole.box.checked);
+      whole.offer(plot.axes.some((axis) => axis.hasFar));
     };
     const offer = (all) => {
       if (!isNew("parallel names", all)) return;
@@ -187,9 +188,13 @@ function showMap(node, sweep, items) {
   const box = part("map", () => {
     const pairs = usable.flatMap((x, k) => usable.slice(k + 1).map((y) => [x, y])), first = pairs.find(([x, y]) => comparesCells(map(items, x, y, sweep.results[0])));
     if (!first) return null;
-    const x = select("x", usable, first[0], () => draw()), y = select("y", usable, first[1], () => draw()), value = select("median of", sweep.results, sweep.results[0], () => draw());
-    const controls = el("div", { className: "controls" }, value.node, x.node, y.node);
-    const draw = chosenFigure(node, controls, () => map(sweptItems(), x.value, y.value, value.value));
+    const x = select("x", usable, first[0], () => draw()), y = select("y", usable, first[1], () => draw()), value = select("median of", sweep.results, sweep.results[0], () => draw()), whole = wholeRange(() => draw());
+    const controls = el("div", { className: "controls" }, value.node, x.node, y.node, whole.node);
+    const draw = chosenFigure(node, controls, () => {
+      const plot = map(sweptItems(), x.value, y.value, value.value, whole.box.checked);
+      whole.offer(plot.scale.low !== undefined);
+      return plot;
+    });
     ITEMS.listeners.add(draw);
     return { update(names, results) { x.set(names); y.set(names); value.set(results); draw(); } };
   });
@@ -220,7 +225,8 @@ function categories(column) {
   return { ticks: Array.from({ length: 10 }, (_, k) => `${end(k)}–${end(k + 1)}`), of: (v) => (v === null || (log && v <= 0) ? undefined : Math.min(9, Math.floor((f(v) - low) / step))) };
 }
 
-function map(table, xName, yName, valueName) {
+// isWhole: whether the colours reach to the farthest values.
+function map(table, xName, yName, valueName, isWhole) {
   const find = (name) => columnOf(table, name), [x, y, v] = [xName, yName, valueName].map(find), ids = idsOf(table), done = isOther(table, "failed", "dropped"), X = categories(x), Y = categories(y);
   const cells = Y.ticks.map(() => X.ticks.map(() => []));
   v.values.forEach((value, row) => {
@@ -230,6 +236,7 @@ function map(table, xName, yName, valueName) {
   let z = cells.map((row) => row.map((some) => (some.length ? median(some.map((value) => [value]))[0] : null)));
   const log = isWide({ kind: "number", values: z.flat() }), counts = cells.flat().map((some) => some.length).filter(Boolean);
   if (log) z = z.map((row) => row.map((value) => (value === null ? null : Math.log10(value))));
+  const inner = span(z.flat()), isCut = inner.isCut && !isWhole, beyond = z.flat().filter((value) => value !== null && (value < inner.low || value > inner.high)).length;
   const [few, many] = [Math.min(...counts), Math.max(...counts)];
-  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${many > 1 ? "median " : ""}${valueName}`, log }, note: [many > 1 && `Medians over ${few === many ? few : `${few} to ${many}`} done items a square${table.note ? `, of those that the page has` : ""}.`, leftOut(table, [x, y, v], done)].filter(Boolean).join(" ") };
+  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${many > 1 ? "median " : ""}${valueName}`, log, ...(isCut && { low: inner.low, high: inner.high }) }, note: [isCut && `${beyond} square${beyond > 1 ? "s lie" : " lies"} far beyond the scale.`, many > 1 && `Medians over ${few === many ? few : `${few} to ${many}`} done items a square${table.note ? `, of those that the page has` : ""}.`, leftOut(table, [x, y, v], done)].filter(Boolean).join(" ") };
 }
