@@ -45,7 +45,7 @@ def figure(store: "StoreTree | str | os.PathLike[str]", group: int | None = None
     """The picture that `ctd run` saves as a PNG, as a figure of matplotlib: the kernel's, else its results as they are.
 
     store: an opened store, or its address. group: of items with one program (`group` in the table `items`); by default
-    of all items. A notebook shows the figure after `%matplotlib inline`; `figure(store).savefig("points.pdf")` writes it.
+    of all items. A notebook shows the figure; `figure(store).savefig("points.pdf")` writes it.
     """
     from jobs.query.tree import StoreTree
     from jobs.report.figures import figure as draw

@@ -5,9 +5,11 @@ Marks and the order of colours are those of the page of `ctd report`.
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +64,8 @@ def draw(plots: Sequence[Plot], title: str = "") -> Canvas:
     columns = max(math.ceil(n / rows), 1)
     canvas = Canvas(figsize=(WIDTH * columns, height * rows), layout="constrained")
     FigureCanvasAgg(canvas)
+    # Notebooks ask for it. Only pyplot, once imported, would have them show a Figure otherwise.
+    canvas._repr_png_ = partial(_png, canvas)  # type: ignore[attr-defined]
     if n == 0:
         return canvas
     if title:
@@ -81,6 +85,12 @@ def draw(plots: Sequence[Plot], title: str = "") -> Canvas:
                 bar.ax.locator_params(axis="y", integer=is_whole(plot, "z", "colour"))
             scales.append(plot.scale)
     return canvas
+
+
+def _png(canvas: Canvas) -> bytes:
+    image = io.BytesIO()
+    canvas.savefig(image, format="png")
+    return image.getvalue()
 
 
 def draw_plot(ax: Axes, plot: Plot, shades: Any) -> None:

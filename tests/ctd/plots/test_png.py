@@ -1,5 +1,6 @@
 """ctd.plots.png: what is drawn is what the plot says, read back from matplotlib's artists."""
 
+import io
 import itertools
 
 import numpy as np
@@ -10,7 +11,7 @@ from ctd.plots import Axis, Band, Bars, Image, Lines, Plot, Points, Scale, Spans
 from ctd.plots.labels import MAX_TICKS
 from ctd.plots.png import draw
 
-colors = Late("matplotlib.colors")
+colors, image = Late("matplotlib.colors"), Late("matplotlib.image")
 X = np.arange(4.0)
 
 
@@ -34,6 +35,13 @@ def test_axes_say_what_the_plot_says():
     assert (left.get_xscale(), left.get_yscale()) == ("linear", "log")
     assert made.get_suptitle() == "both"
     assert [text.get_text() for text in right.texts] == ["what to look for"]
+
+
+def test_figure_in_a_notebook():
+    """Notebooks show what `_repr_png_` returns."""
+    figure = draw([Plot("title", [Lines(X, X)])])
+    height, width, _ = image.imread(io.BytesIO(figure._repr_png_())).shape
+    assert (width, height) == figure.canvas.get_width_height()
 
 
 def test_equal_colours_are_told_as_one_value_and_others_are_grey():
