@@ -155,13 +155,16 @@ class Best:
             found["not counted"] = ", ".join(f"{n:,} {how}" for how, n in lost.items() if n)
         return found
 
-    def __str__(self) -> str:
-        """The lines that `ctd best` shows."""
+    def __repr__(self) -> str:
+        """The lines that `ctd best` shows, without the commands below them."""
         facts = self.facts()
         width = max(map(len, facts)) + 2
-        told = [f"{name.ljust(width)}{text}" for name, text in facts.items()]
+        return "\n".join(f"{name.ljust(width)}{text}" for name, text in facts.items())
+
+    def __str__(self) -> str:
+        """All that `ctd best` shows."""
         steps = [f"# {what}\n{command}" for what, command in self.next.items()]
-        return "\n".join([*told, *[""] * bool(steps), *steps])
+        return "\n".join([repr(self), *[""] * bool(steps), *steps])
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""

@@ -435,7 +435,9 @@ def test_ctd_best(trained, ctd):
         f"item           {found['item']}, the best of 6 by eval_loss (less is better)"
     )
     assert "3 seeds        mean" in out
-    assert f"{best(trained, Metric('eval_loss'))}\n" == out, "in Python, too"
+    in_python = best(trained, Metric("eval_loss"))
+    assert f"{in_python}\n" == out
+    assert f"{in_python!r}\n\n#" == out[: out.index("#") + 1], "without the commands"
     assert f"ctd export {trained.address} {found['item']} nets-{found['item']}.h5" in out
     code, out, err = ctd("best", trained.address, finished("toy").address)
     head, row = (line.split() for line in out.splitlines())
