@@ -112,8 +112,8 @@ def meant(word: object, vocabulary: Iterable[str]) -> str:
 
 
 def nearest(word: str, vocabulary: Iterable[str], command: str = "") -> str:
-    """Return "; did you mean 'X'?" of words that begin with this one, are close to it, or whose descriptions have it; else
-    "; known: ...".
+    """Return "; did you mean 'X'?" of words that begin with this one, have it as initials, are close to it, or whose
+    descriptions have it; else "; known: ...".
 
     Args:
         vocabulary: the words; as a mapping such as pydantic's `model_fields`, each may have a `description`.
@@ -124,6 +124,8 @@ def nearest(word: str, vocabulary: Iterable[str], command: str = "") -> str:
     "; did you mean 'tau' (time constant, in the units of dt)?"
     >>> nearest("eval", ["train_loss", "eval_loss"]), nearest("N", ["n", "topology"])
     ("; did you mean 'eval_loss'?", "; did you mean 'n'?")
+    >>> nearest("lr", ["learning_rate", "decay"])
+    "; did you mean 'learning_rate'?"
     """
     words = sorted(vocabulary)
     about = vocabulary.items() if isinstance(vocabulary, Mapping) else ()
@@ -131,11 +133,14 @@ def nearest(word: str, vocabulary: Iterable[str], command: str = "") -> str:
     spoken = re.escape(word.replace("_", " ")) + r"\b"
     same = [name for name in words if name.lower() == word.lower()]
     begun = [name for name in list(texts) or words if name.startswith(f"{word}_")]
-    # A text that is the word says more than a name that begins with it or looks like it, and these more than a text that has it.
+    initials = [n for n in words if "_" in n and word == "".join(p[:1] for p in n.split("_"))]
+    # A text that is the word says more than a name that begins with it, abbreviates to it or looks like it, and these more than a
+    # text that has it.
     near = (
         _any_of(same, texts)
         or _any_described(f"{spoken}$", texts)
         or _any_of(begun, texts)
+        or _any_of(initials, texts)
         or meant(word, words)
     )
     if near := near or _any_described(spoken, texts) or _any_described(rf".*\b{spoken}", texts):

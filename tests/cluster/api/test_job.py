@@ -127,6 +127,7 @@ def test_a_job_that_was_stopped_says_what_goes_on(tmp_path, monkeypatch):
         (lambda: Job("toy", params={"n": np.longdouble(1)}), "params.n: .* given; expected"),
         (lambda: Job(3), "kernel: 3 given; expected a name, a module or a Kernel"),
         (lambda: Job("toy", base=str(SUPPORT), params={"m": 1}).plan(), "job toy: params: m"),
+        (lambda: Job("train_rnn", sweep={"grid": {"lr": [1]}}).plan(), "mean 'learning_rate' "),
         (lambda: Job("fixed_point").plan(), "did you mean 'fixed_points'"),
         (
             lambda: Job.read(EXAMPLES / "decision_pipeline.yaml"),
