@@ -88,9 +88,21 @@ def opened_hdf5(path: str | Path, inside: IO[bytes] | None = None) -> Iterator[h
 
     Raises ValueError, naming the file, where it cannot be opened, and for what is raised in the block.
     """
-    matlab = " (MATLAB writes one with save(..., '-v7.3'))" * str(path).endswith(".mat")
-    with explained(path, f"an HDF5 file{matlab}"), h5py.File(inside or path, "r") as file:
-        yield file
+    with explained(path, "an HDF5 file"):
+        if Path(path).suffix == ".mat":
+            _check_matlab(Path(path))
+        with h5py.File(inside or path, "r") as file:
+            yield file
+
+
+def _check_matlab(path: Path) -> None:
+    """Raise ValueError, with the lines that convert it, if a .mat file exists and is no HDF5, as MATLAB's were before version 7.3."""
+    if path.is_file() and not h5py.is_hdf5(path):
+        raise ValueError(
+            f"{path}: not an HDF5 file, but one of MATLAB's version 7 or older; convert it in Python, and give the .npz: "
+            f"import numpy, scipy.io; arrays = scipy.io.loadmat({str(path)!r}); numpy.savez({str(path.with_suffix('.npz'))!r}, "
+            '**{name: array for name, array in arrays.items() if name[0] != "_"})'
+        )
 
 
 def checked_dataset(where: str | Path, file: h5py.File, name: str | bytes) -> h5py.Dataset:

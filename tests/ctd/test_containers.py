@@ -6,6 +6,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from ctd import containers
 from ctd.containers import check_hdf5, opened_hdf5, opened_zip, read_array
@@ -65,12 +66,19 @@ def test_dataset_that_claims_more_than_the_file_holds_is_refused(tmp_path, optio
             read(tmp_path / "x.h5")
 
 
-def test_files_of_matlab_before_hdf5_are_told(tmp_path):
-    (tmp_path / "x.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(200))
-    with pytest.raises(
-        ValueError, match=r"x.mat: not an HDF5 file \(MATLAB writes one with save\("
-    ):
+@pytest.mark.parametrize("version", ["4", "5"])
+def test_matlab_before_hdf5(tmp_path, version):
+    """The error shows the lines that convert the file."""
+    counts = np.arange(6.0).reshape(2, 3)
+    scipy.io.savemat(tmp_path / "x.mat", {"counts": counts}, format=version)
+    with pytest.raises(ValueError, match=r"x.mat: not an HDF5 file, but one of MATLAB's") as caught:
         read_hdf5(tmp_path / "x.mat")
+    exec(str(caught.value).partition("give the .npz: ")[2])
+    found = read_arrays(tmp_path / "x.npz", "")
+    assert list(found) == ["counts"]
+    np.testing.assert_array_equal(found["counts"], counts)
+    with pytest.raises(ValueError, match=r"none.mat: does not exist"):
+        read_hdf5(tmp_path / "none.mat")
 
 
 @pytest.mark.parametrize("read", [read_hdf5, check_hdf5])
