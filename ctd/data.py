@@ -197,8 +197,9 @@ def unsplit(path: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     if whole:
         others = ", ".join(name for name in arrays if name != whole[0])
         raise ValueError(
-            f"data: {path}: has {others} beside {whole[0]}, (trial, time, unit); the conditions of all trials must be called "
-            f"{CONDITION!r}; leave other arrays out, or say by names which trials are for what: numpy.savez(path, train=..., eval=..., eval_condition=...)"
+            f"data: {path}: has {others} beside {whole[0]}, (trial, time, unit), where only {CONDITION!r} may be, the conditions of all "
+            "trials; leave other arrays out, or split all by name, behaviour too: numpy.savez(path, train=..., eval=..., "
+            "train_behavior=..., eval_behavior=...)"
         )
     for name, trial in listed:
         if trial.ndim != 2 or trial.shape[1] != listed[0][1].shape[-1]:

@@ -112,7 +112,7 @@ def _warn_of_omitted(path: str, omitted: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, list[np.ndarray]]:
+def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, Any]:
     """Lists of recordings (time, ...) by name: two parts of each interval in which every unit was observed."""
     assert inputs.bin_s is not None
     assert inputs.chop is not None  # Model refuses an NWB file without it or `window`
@@ -122,14 +122,15 @@ def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, list[
         series = _series(path, session, inputs.behavior_series)
         common = _shared(common, np.array([[series[0][0], series[0][-1]]]))
     recordings: dict[str, list[np.ndarray]] = {"train": [], "eval": []}
-    short = 0
+    splits: list[int] = []
     for begin, end in common:
         n = int(np.floor((end - begin) / inputs.bin_s + 1e-6))  # 1e-6: an end on an edge counts
         # Evaluation is the end of each interval: neighbouring bins are alike, so a mix would leak.
         n_train = n - n // inputs.eval_every
-        for role, first, last in (("train", 0, n_train), ("eval", n_train, n)):
-            if last - first < inputs.chop.window:
-                short += 1
+        for split, (role, first, last) in enumerate((("train", 0, n_train), ("eval", n_train, n))):
+            is_short = last - first < inputs.chop.window
+            splits.append(-1 if is_short else split)
+            if is_short:
                 continue
             edges = (begin + inputs.bin_s * np.arange(first, last + 1))[None]
             recordings[role] += list(count_spikes(session.units["spike_times"], edges))
@@ -140,8 +141,8 @@ def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, list[
                         f"{edges[0, -1]:g} s; fill them, or cut trials by `window`"
                     )
                 recordings.setdefault(f"{role}_behavior", []).extend(_sample(*series, edges))
-    _check_intervals(path, recordings, short, len(common), inputs.chop.window)
-    return recordings
+    _check_intervals(path, recordings, splits.count(-1), len(common), inputs.chop.window)
+    return {SPLIT: np.array(splits, np.int8), **recordings}
 
 
 def _check_intervals(

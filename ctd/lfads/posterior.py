@@ -77,13 +77,14 @@ class Fit(NamedTuple):
     """The numbers of all trials in their splits, by chunk and minibatch; -1 where there is none."""
     split: Int[np.ndarray, "chunk"]
     """0 for chunks of training trials, 1 for those of evaluation."""
+    recorded: Int[np.ndarray, "recorded_trial"]
+    """Of each trial of the file 0 (training), 1 (evaluation) or -1 (left out), in the file's order; where it names its splits, those for
+    training come first."""
     weights: Tree
     key: np.ndarray
     """The words of the key of the training item: keys themselves cannot be host arrays."""
     windows: tuple[Windows, Windows] | None = None
     """The places of the trials in recordings, if these were chopped."""
-    recorded: Int[np.ndarray, "recorded_trial"] | None = None
-    """Of each trial of the file 0 (training), 1 (evaluation) or -1 (left out); None if the file names its splits."""
 
     @property
     def n_chunks(self) -> int:
@@ -122,8 +123,9 @@ def load(inputs: View[Posterior]) -> Fit:
     key = jax.random.fold_in(jax.random.key(inputs.of_seed), inputs.of_item)
     key_data = np.asarray(jax.random.key_data(key))
     joined, number = _joined(dataset), np.concatenate(numbers)
-    recorded = np.asarray(arrays[SPLIT]) if SPLIT in arrays else None
-    return Fit(joined, n, number, split, weights, key_data, dataset.windows, recorded)
+    parts = n if dataset.windows is None else [len(each.lengths) for each in dataset.windows]
+    recorded = np.asarray(arrays.get(SPLIT, np.repeat(np.arange(2, dtype=np.int8), parts)))
+    return Fit(joined, n, number, split, recorded, weights, key_data, dataset.windows)
 
 
 def _chunks(n: int, batch_size: int, batches: int) -> np.ndarray:

@@ -11,8 +11,8 @@ Standard deviations of other quantities are NAME_sd, draws NAME_samples. The gen
 itself, so gen_init is ic_mean. co_stds is the standard deviation of the input; lfads-torch writes the mean over draws of the
 standard deviation given a draw.
 
-SPLIT_trial has the number of each trial in the .npy, .npz or NWB file of the data, from 0, unless that names its splits; the attribute
-recorded_trials is the number of trials of that file, left out or not.
+SPLIT_trial has the number of each trial in the file of the data, from 0; where that names its splits, trials for training come first. The
+attribute recorded_trials is the number of trials of that file, left out or not.
 
 Windows of chopped recordings are merged to (time, ...), or (trial, time, ...) if trials were chopped; SPLIT_recording_bins
 (recording,) has the length of each. Initial conditions stay those of windows, whose places are SPLIT_window_recording and
@@ -69,18 +69,17 @@ def write(
     chunks: Iterable[Mapping[str, np.ndarray]],
     n: Sequence[int],
     attributes: Mapping[str, object],
+    recorded: np.ndarray,
     windows: Sequence[Windows] | None = None,
-    recorded: np.ndarray | None = None,
 ) -> None:
     """Write the results of all chunks to an open file, one by one, so that memory holds one chunk.
 
-    n: trials for training, and for evaluation. windows: the places of these trials in recordings, if they are windows, which
-    are then merged; standard deviations are merged as means are. recorded: the split of each trial of the data's file, 0, 1, or
-    -1 if it was left out.
+    n: trials for training, and for evaluation. recorded: the split of each trial of the data's file, 0, 1, or -1 if it was left
+    out. windows: the places of these trials in recordings, if they are windows, which are then merged; standard deviations are
+    merged as means are.
     """
     file.attrs.update(attributes)
-    if recorded is not None:
-        file.attrs["recorded_trials"] = len(recorded)
+    file.attrs["recorded_trials"] = len(recorded)
     for chunk in chunks:
         for name in DECODER.keys() & chunk.keys():
             if DECODER[name] not in file:
@@ -100,8 +99,7 @@ def write(
     for split, word in enumerate(SPLITS):
         if f"{word}_ic_mean" in file:
             file[f"{word}_gen_init"] = file[f"{word}_ic_mean"]  # another name, no copy
-        if recorded is not None:
-            file[f"{word}_trial"] = np.flatnonzero(recorded == split)
+        file[f"{word}_trial"] = np.flatnonzero(recorded == split)
         if windows is not None:
             file[f"{word}_window_recording"] = windows[split].recording
             file[f"{word}_window_start"] = windows[split].start
@@ -127,7 +125,8 @@ def _write_trials(
 def read_trials(
     path: str | Path, name: str = "output_params", eval_every: int | None = None
 ) -> list[np.ndarray]:
-    """Read one quantity of every trial, (time, ...) each, in the order of the .npy, .npz or NWB file that the rates are of.
+    """Read one quantity of every trial, (time, ...) each, in the order of the file that the rates are of. Where that names its splits,
+    trials for training come first.
 
     name: the quantity, without the split; `output_params` are rates (counts a bin). eval_every: as in the job, for .npy and .npz
     files whose rates an earlier ctd wrote; later ones say which trial is which. Trials that were left out are missing, which a
@@ -177,7 +176,7 @@ def _by_number(path: str | Path, name: str, n: list[int], eval_every: int | None
             stored = file.attrs.get("eval_every")
         if stored is None:
             raise ValueError(
-                f"{path}: does not say which trial of a recording each is, since the data named their splits or an earlier ctd wrote it; "
+                f"{path}: does not say which trial of a recording each is, since an earlier ctd wrote it; "
                 f"read it by its names, train_{name} and valid_{name}, or write it anew by `ctd posterior`"
             )
         eval_every = int(stored)

@@ -35,7 +35,7 @@ class Posterior(NamedTuple):
     """Trials for training and for evaluation, of the last model."""
     windows: Sequence[Windows] | None
     """Their places in chopped recordings; None for data that were not chopped."""
-    recorded: np.ndarray | None
+    recorded: np.ndarray
     """The split of each trial of the file, see `ctd.lfads.posterior.Fit`."""
     n_chunk: int
     """Trials of a chunk, which is an item."""
@@ -134,6 +134,6 @@ def write_posterior(
     chunks = map(chunk, range(store.job.plan.group_sizes[0]))
     try:
         with new_hdf5(to, typed=typed) as file:
-            write(file, chunks, job.n, attributes, job.windows, job.recorded)
+            write(file, chunks, job.n, attributes, job.recorded, job.windows)
     except (ValueError, OSError) as error:
         raise JobError(f"--to: {error}") from None

@@ -103,7 +103,7 @@ def test_chopped_trials_of_one_length_stay_trials(tmp_path):
         (
             [np.ones((9, 4, 6)), np.arange(9)],
             {},
-            r"has arr_1 beside arr_0, \(trial, time, unit\); the conditions .* called 'condition'; leave",
+            r"has arr_1 beside arr_0, \(trial, time, unit\), where only 'condition' .*train_behavior=",
         ),
         (
             [*UNEQUAL[:5], UNEQUAL[5] * np.nan],

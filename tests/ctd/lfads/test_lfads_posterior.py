@@ -10,8 +10,9 @@ from small import FOUR, small
 from ctd.batch import run_items
 from ctd.data import new_hdf5, read_hdf5, write_hdf5
 from ctd.kernel import inputs_of
+from ctd.lfads.chop import Chop
 from ctd.lfads.posterior import kernel, load
-from ctd.lfads.torch_file import SPLITS, name_of, write
+from ctd.lfads.torch_file import SPLITS, name_of, read_trials, write
 
 N_TRAIN, N_EVAL = 5, 3
 
@@ -43,7 +44,13 @@ def test_trials_of_a_file_without_splits_keep_their_numbers(some, tmp_path):
     np.save(tmp_path / "spikes.npy", counts)
     changed = params.model_copy(update={"data": str(tmp_path / "spikes.npy")})
     assert load(inputs_of(changed)).recorded.tolist() == [0, 0, 0, 0, 1] * 2
-    assert load(inputs_of(params)).recorded is None, "its names say which trial is which"
+    named = load(inputs_of(params)).recorded.tolist()
+    assert named == [0] * N_TRAIN + [1] * N_EVAL, "training trials first"
+    counts = np.ones((4, 25, counts.shape[2]), int)  # two windows each
+    np.savez(tmp_path / "long.npz", train=counts[:3], eval=counts[3:])
+    chopped = {"data": str(tmp_path / "long.npz"), "chop": Chop(window=20, overlap=5)}
+    fit = load(inputs_of(params.model_copy(update=chopped)))
+    assert (fit.n.tolist(), fit.recorded.tolist()) == ([6, 2], [0, 0, 0, 1])
 
 
 def test_moments_are_those_of_the_draws(some):
@@ -92,11 +99,15 @@ def test_pictures_show_the_first_evaluation_trial(some):
 
 
 def test_file_has_the_names_of_lfads_torch(some, tmp_path):
-    _, results = some
+    params, results = some
     rows = ({name: value[k] for name, value in results.items()} for k in range(3))
     with new_hdf5(tmp_path / "out.h5") as file:
-        write(file, rows, (N_TRAIN, N_EVAL), {})
+        write(file, rows, (N_TRAIN, N_EVAL), {}, load(inputs_of(params)).recorded)
     found = read_hdf5(tmp_path / "out.h5")
+    numbers = np.concatenate([found.pop(f"{split}_trial") for split in SPLITS])
+    assert numbers.tolist() == [*range(N_TRAIN + N_EVAL)]
+    rates = np.concatenate([found[f"{split}_output_params"] for split in SPLITS])
+    np.testing.assert_array_equal(read_trials(tmp_path / "out.h5"), rates)
     names = {name_of(name) for name in results.keys() - {"split", "trial_number"}} | {"gen_init"}
     assert {"output_params", "factors", "ic_mean", "ic_std", "co_means", "co_stds"} < names
     assert set(found) == {f"{split}_{name}" for split in SPLITS for name in names}
