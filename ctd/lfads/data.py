@@ -37,7 +37,7 @@ from ctd.lfads.chop import Found, Recordings, Windows, chop_found
 from ctd.lfads.distributions import COUNTS, first_outputs
 from ctd.lfads.numpy_file import SPLIT, read_numpy
 from ctd.lfads.nwb import read_nwb
-from ctd.lfads.params import Model
+from ctd.lfads.params import Model, by_file
 from ctd.words import count, meant, some
 
 
@@ -279,7 +279,7 @@ def _seen(
         raise ValueError(
             f"data: {where} has {n_units} units, but the model was trained on {fits}; give a file with {fits}"
         )
-    held_units, held_bins = inputs.held_out_units, inputs.held_out_bins
+    (held_units,), held_bins = by_file(inputs.held_out_units, 1), inputs.held_out_bins
     # The file says what is held out; a second answer by parameters could contradict it.
     if train.encoded is not None:
         if held_units or held_bins:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
+from ctd.words import count
 
 
 class Chop(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -31,6 +32,27 @@ class Chop(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True
 def files_of(data: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """The files of a model's trials, one for each session."""
     return (data,) if isinstance(data, str) else data or ()
+
+
+type Units = tuple[int, ...]
+
+
+def by_file(held_out: Units | tuple[Units, ...], n_files: int) -> tuple[Units, ...]:
+    """The held-out units of each file. Raises ValueError unless there is a list for each; a single one needs no list around it.
+
+    >>> by_file((3, 8), 1), by_file(((3,), ()), 2), by_file((), 2)
+    (((3, 8),), ((3,), ()), ((), ()))
+    """
+    if not held_out:
+        return ((),) * n_files
+    units = tuple(unit for unit in held_out if isinstance(unit, int))
+    lists = tuple(each for each in held_out if isinstance(each, tuple)) or (units,)
+    if len(lists) != n_files:
+        raise ValueError(
+            f"held_out_units: {count(len(lists), 'list')} given for {count(n_files, 'file')} of data; a list for each expected, such as "
+            "[[3, 8], []] of two, since sessions have units of their own"
+        )
+    return lists
 
 
 class Model(Params):
@@ -80,8 +102,8 @@ class Model(Params):
         description="cuts continuous recordings (time, unit), and trials longer than a window, into windows; lengths in bins: {window: "
         "100, overlap: 20}. An NWB file without the field `window` is a continuous recording",
     )
-    held_out_units: Data[tuple[int, ...]] = ()
-    """units that the encoder does not see; rates are inferred for them too"""
+    held_out_units: Data[Units | tuple[Units, ...]] = ()
+    """units that the encoder does not see; rates are inferred for them too. Of several files, a list for each: [[3, 8], []]"""
     held_out_bins: Data[int] = Field(0, ge=0)
     """last bins that the encoder does not see"""
 
@@ -231,11 +253,11 @@ class Model(Params):
     def _of_sessions(self) -> "Model":
         if self.core_model is not None and self.core is None:
             raise ValueError("core_model: goes with core, STORE::ITEM of the same model")
-        if self.held_out_units and (isinstance(self.data, tuple) or self.core_model is not None):
-            raise ValueError(
-                "held_out_units: sessions have units of their own; hold out by train_encod_data of each file, which has "
-                "fewer units than its train_recon_data"
-            )
+        for units in by_file(self.held_out_units, len(files_of(self.data)) or 1):
+            if len(set(units)) < len(units) or any(u < 0 for u in units):
+                raise ValueError(
+                    f"held_out_units: {list(units)}: give each unit once, by its number 0, 1, 2, ..."
+                )
         return self
 
     @model_validator(mode="after")
@@ -259,10 +281,5 @@ class Model(Params):
         if self.readout == "states" and (self.controller or self.n_factors != self.generator):
             raise ValueError(
                 f"readout: states: the generator's states are the factors; give controller: 0, n_factors: {self.generator}"
-            )
-        repeated = sorted({u for u in self.held_out_units if self.held_out_units.count(u) > 1})
-        if repeated or any(u < 0 for u in self.held_out_units):
-            raise ValueError(
-                f"held_out_units: {list(self.held_out_units)}: give each unit once, by its number 0, 1, 2, ..."
             )
         return self

@@ -16,7 +16,7 @@ from ctd.kernel import View
 from ctd.lfads.alignment import align
 from ctd.lfads.chop import Recordings
 from ctd.lfads.data import Dataset, Stitched, Trials, make_dataset, read
-from ctd.lfads.params import Model, files_of
+from ctd.lfads.params import Model, by_file, files_of
 from ctd.lfads.trained import read_core
 
 PADDING = 1
@@ -50,7 +50,10 @@ def load(inputs: View[Model]) -> Dataset:
 def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
     """Join the sessions of these files to one dataset, in the order of the files. Raises ValueError, naming file and dataset."""
     arrays = [read(file, inputs) for file in files]
-    sessions = [make_dataset(a, inputs, f) for f, a in zip(files, arrays, strict=True)]
+    held_out = by_file(inputs.held_out_units, len(files))
+    of_session = lambda held: inputs._replace(held_out_units=held)  # type: ignore[attr-defined]
+    parts = zip(arrays, map(of_session, held_out), files, strict=True)
+    sessions = [make_dataset(*part) for part in parts]
     _check_alike(files, arrays, sessions)
     n_units = np.array([s.train.data.shape[2] for s in sessions], np.int32)
     widest = int(n_units.max())

@@ -145,9 +145,14 @@ def by_session(
     files = params["data"]
     if isinstance(files, str):
         return [{**params, "data": data or files}]
+    held_out = params.get("held_out_units") or [()] * len(files)
+
+    def of_session(k: int, file: str) -> dict[str, Any]:
+        return {**params, "data": file, "session": k, "held_out_units": held_out[k]}
+
     if data is None:
-        return [{**params, "data": file, "session": k} for k, file in enumerate(files)]
+        return [of_session(k, file) for k, file in enumerate(files)]
     trained_on = [os.path.realpath(place(file)) for file in files]
     if os.path.realpath(data) in trained_on:
-        return [{**params, "data": data, "session": trained_on.index(os.path.realpath(data))}]
+        return [of_session(trained_on.index(os.path.realpath(data)), data)]
     return [{**params, "data": data}]

@@ -17,6 +17,7 @@ from ctd.lfads.model import Fitted
 from ctd.lfads.readins import init_stitched, of_session, of_trials, real_entries, with_core
 from ctd.lfads.sessions import load
 from ctd.lfads.train import Position, train_step
+from ctd.lfads.trained import by_session
 from ctd.lfads.weights import unflatten
 
 N_BINS = 8
@@ -274,6 +275,22 @@ def test_sessions_that_do_not_go_together(tmp_path, changes, said):
     assert "\n" not in str(found.value)
 
 
+def test_held_out_of_each(tmp_path):
+    """A list for each file, which its posterior is told alone."""
+    files = write(tmp_path, a=session(6, 20), b=session(4, 14, seed=1))
+    params = Model(data=files, held_out_units=((0, 2), ()), **SIZES)
+    found = load(inputs_of(params)).stitched
+    alone = load(inputs_of(Model(data=files[0], held_out_units=(0, 2), **SIZES)))
+    assert found.sessions[0].held_units.tolist() == alone.held_units.tolist() == [0, 2]
+    shown = [[0, 1, 0, 1, 1, 1], [1, 1, 1, 1, 0, 0]]
+    np.testing.assert_array_equal(found.shown, shown)
+    np.testing.assert_array_equal((found.alignment.read_in != 0).any(axis=1), shown)
+    each = by_session(params.model_dump(), None, str)
+    assert [one["held_out_units"] for one in each] == [(0, 2), ()]
+    (only,) = by_session(params.model_dump(), files[1], str)
+    assert only["held_out_units"] == ()
+
+
 def test_too_many_factors_for_the_conditions(tmp_path):
     files = write(tmp_path, a=session(6, 20), b=session(4, 14, seed=1))
     with pytest.raises(ValueError, match="n_factors: 11 components of condition averages"):
@@ -284,7 +301,9 @@ def test_too_many_factors_for_the_conditions(tmp_path):
     ("params", "said"),
     [
         ({"data": []}, "data"),
-        ({"data": ["a.h5", "b.h5"], "held_out_units": (1,)}, "held_out_units: sessions have units of"),
+        ({"data": ["a.h5", "b.h5"], "held_out_units": (1,)}, "held_out_units: 1 list given for 2 files"),
+        ({"data": "a.h5", "held_out_units": ((1,), ())}, "held_out_units: 2 lists given for 1 file"),
+        ({"data": ["a.h5", "b.h5"], "held_out_units": ((), (2, 2))}, "give each unit once"),
         ({"data": ["a.nwb", "b.h5"], "bin_s": 0.1, "window": (0, 1)}, "but b.h5 holds trials"),
         ({"core_model": "model.h5"}, "core_model: goes with core"),
     ],
