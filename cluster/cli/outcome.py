@@ -13,13 +13,12 @@ from jobs.errors import JobError, advised, count
 from jobs.gather.gather import reduction_error
 from jobs.query.query import rows
 from jobs.query.readers import ITEM
-from jobs.query.tables import varied
 from jobs.report.warnings import is_warned_of, warnings_of
 from jobs.run.progress import Progress
 from jobs.spec.trust import is_ctds_kernel, own_code
 from jobs.storage.addresses import beside, local_path
 from jobs.store.look import Look
-from jobs.store.store import Store, metric_of, resume_command, swept_bases
+from jobs.store.store import Store, resume_command
 
 MOST_ITEMS = 10
 """Items that are shown of a search by another metric than the kernel's."""
@@ -99,7 +98,7 @@ def draw(store: Store, as_json: bool = False) -> list[Path]:
 
 def no_picture(store: Store) -> str:
     """Say why `save_figures` left no PNG of a store, and what shows its results."""
-    metric = metric_of(store)
+    metric = store.roles.metric
     over = f", and {metric.name} is not drawn over what was swept" if metric else ""
     shows = advised("ctd", "report", store.address)
     return f"no picture: the kernel's plots have nothing to show{over}; {shows} shows the results"
@@ -120,19 +119,19 @@ def keep_pictures(store: Store) -> str:
 
 def show_results(store: Store) -> None:
     """Print the kernel's summary and, of a search, the best item; a search by a metric of its own shows its best items instead."""
-    search, metric = store.job.spec.search, metric_of(store)
+    search, metric = store.job.spec.search, store.roles.metric
     if search is None or metric is None or not store.committed.numbers():
         show_summary(store)
         return
     name, sign = metric.name, "-" * metric.more_is_better
-    columns = ", ".join(["item", *varied(store), name])
+    columns = ", ".join(["item", *store.roles.varied, name])
     done = "status == 'done'"
     _, best = rows(store, done, table="items", columns=columns, sort=sign + name, limit=MOST_ITEMS)
     if name == store.description.metric:
         show_summary(store)
     else:
         show_table(best, title=f"items, the best by {name} first")
-    if swept_bases(store):
+    if store.roles.swept_bases:
         out.print(f"next    ctd best {shlex.quote(store.address)}")
     elif len(best["item"]) and np.isfinite(best[name][0]):
         out.print(f"best    item {best['item'][0]}, {name} {best[name][0]:.4g}")

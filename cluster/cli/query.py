@@ -24,8 +24,9 @@ from cluster.cli.outcome import no_rows, say_warnings
 from jobs.errors import JobError, advised, count
 from jobs.query.query import Asked, answer, described, sort_keys, summed_up
 from jobs.query.shelf import Shelf, open_all
-from jobs.query.tables import tables_of, varied
-from jobs.store.store import Mode, Store
+from jobs.query.tables import tables_of
+from jobs.store.roles import Mode
+from jobs.store.store import Store
 
 if TYPE_CHECKING:
     from cluster.cli.display import Columns
@@ -121,7 +122,7 @@ def _default_columns(
         n_first, differing, stores = 2, set(shelf.differing), shelf.stores
         there = {*shelf[table].names, *sorted_by}
         known = [name for name in found if name in there]
-    swept = differing.union(*([*one.swept, *varied(one)] for one in stores))
+    swept = differing.union(*([*one.swept, *one.roles.varied] for one in stores))
     kind = lambda name: name.partition(".")[0].partition("[")[0]
     is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
     first = [name for name in known if name in known[:n_first] or name == table]

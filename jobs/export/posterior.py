@@ -13,7 +13,7 @@ from jobs.query.query import rows
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
 from jobs.storage.addresses import absolute, join
 from jobs.store.arrays import plain
-from jobs.store.store import Store, metric_of
+from jobs.store.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ def choose_models(
 
     asked = sort or RANKED[store.job.spec.params.get("criterion", "loss")]
     names = [name.strip() for name in asked.split(",")]
-    falls = lambda name: (metric := metric_of(store, name)) and metric.more_is_better
+    falls = lambda name: (metric := store.roles.metric_by(name)) and metric.more_is_better
     ranked = ["-" + name if falls(name) else name for name in names]
     first = ranked[0].removeprefix("-")
     finite = where or "outcome != 'diverged'"

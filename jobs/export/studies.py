@@ -30,7 +30,8 @@ from jobs.redact import redact
 from jobs.search.optuna import distribution
 from jobs.spec.search import Optuna, Population
 from jobs.spec.sweep import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
-from jobs.store.store import Metric, Store
+from jobs.store.roles import Metric
+from jobs.store.store import Store
 
 
 def direction(metric: Metric) -> Literal["minimize", "maximize"]:

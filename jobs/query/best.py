@@ -13,12 +13,12 @@ from jobs.errors import JobError, count, nearest
 from jobs.query.columns import as_text, brief
 from jobs.query.next import commands, computes_once
 from jobs.query.query import rows
-from jobs.query.tables import SEED, ask, bases, replicates, shown_for, varied
+from jobs.query.tables import ask
 from jobs.spec.job import JobSpec
 from jobs.spec.search import Population, end_of
 from jobs.store.arrays import plain
-from jobs.store.card import searched
-from jobs.store.store import Metric, Mode, Store, metric_of
+from jobs.store.roles import SEED, Metric, Mode
+from jobs.store.store import Store
 
 if TYPE_CHECKING:
     from jobs.query.shelf import Shelf
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def require_metric(
     store: Store, option: str, by: str | None = None, mode: Mode | None = None
 ) -> Metric:
-    """The metric of a store (`metric_of`), which must be a stored result of one real number an item.
+    """The metric of a store (`Roles.metric_by`), which must be a stored result of one real number an item.
 
     option: the option that gives `by`, named in errors. Raises JobError if the metric is not such a result, and lists those
     that are; or if there is no such mode.
@@ -37,7 +37,7 @@ def require_metric(
     dims, stored = store.description.dims, store.names(0)
     real = lambda name: dims[name].axes == () and store.array(0, name).dtype.kind in "iuf"
     known = [name for name in stored if name != "outcome" and real(name)]
-    found = metric_of(store, by, mode)
+    found = store.roles.metric_by(by, mode)
     if found is None:
         what = f"kernel {store.job.spec.kernel} names no metric to judge items by; give one as {option}"
     elif found.name in known:
@@ -196,13 +196,15 @@ def bests(store: Store, metric: Metric) -> list[Best]:
     [{}]
     """
     names = ask(store, lambda tables: tables["items"].names)
-    wanted = [n for n in ("item", "status", "outcome", metric.name, *varied(store)) if n in names]
+    wanted = [
+        n for n in ("item", "status", "outcome", metric.name, *store.roles.varied) if n in names
+    ]
     return bests_of(store, rows(store, table="items", columns=wanted)[1], metric)
 
 
 def bests_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> list[Best]:
     """`bests`, from columns (n,) of the table `items`: item, status, outcome if it is there, the metric, and what was swept."""
-    n, basis = len(columns["item"]), bases(store, columns)
+    n, basis = len(columns["item"]), store.roles.bases(columns)
     numbers = _settings([columns[name] for name in basis], n)
     each = [np.flatnonzero(numbers == k) for k in range(numbers.max(initial=-1) + 1)]
     of_each = [{name: column[own] for name, column in columns.items()} for own in each]
@@ -214,21 +216,22 @@ def _best_on(
     store: Store, columns: Mapping[str, np.ndarray], metric: Metric, basis: list[str]
 ) -> Best | None:
     """The best item of rows that have one value of each column of `basis`; None without a done item of a finite metric."""
-    values, status = np.asarray(columns[metric.name], float), np.asarray(columns["status"])
+    roles, status = store.roles, np.asarray(columns["status"])
+    values = np.asarray(columns[metric.name], float)
     fine = np.flatnonzero((status == "done") & np.isfinite(values))
     if not len(fine):
         return None
     of_fine = values[fine]
     place = metric.rank(of_fine)[0]
     # The page's columns are those shown by default, which have the fields of a swept mapping, not the mapping.
-    names = [column for name in varied(store) for column in shown_for(name, columns)]
-    of_setting = [name for name in names if name not in replicates(store)]
+    names = roles.varied_in(columns)
+    of_setting = roles.settings(names)
     settings = _settings([columns[name][fine] for name in of_setting], len(fine))
     n_seeds = np.bincount(settings)
     means = np.where(n_seeds > 1, np.bincount(settings, of_fine) / n_seeds, np.nan)
     alike, most = (settings == k for k in (settings[place], metric.rank(means)[0]))
 
-    called = {f"final_{name}": name for name in searched(store)}
+    called = {f"final_{name}": name for name in roles.searched}
 
     def params_of(row: int, names: list[str]) -> dict[str, Any]:
         given = {called.get(name, name): plain(columns[name][row]) for name in names}
@@ -251,7 +254,7 @@ def _best_on(
         ends=ends(store.job.spec, params, int(columns["item"][first])),
         items=Spread.of(of_fine),
         outcome=_outcome(store, columns, first),
-        last=tuple(searched(store)) if isinstance(store.job.spec.search, Population) else (),
+        last=tuple(roles.searched) if isinstance(store.job.spec.search, Population) else (),
         replicates=tuple(name for name in names if name not in of_setting),
         next=commands(store, int(columns["item"][first]), metric.name),
         dropped=int((status == "dropped").sum()),

@@ -13,11 +13,11 @@ from ctd.kernel import JobFields, Kind, changed, field_kinds
 from ctd.replacing import replacing
 from jobs.errors import JobError, nearest
 from jobs.inputs.items import WEIGHTS, item_params, place_of
-from jobs.query.tables import SEED
 from jobs.spec.search import Optuna, Population
 from jobs.spec.trust import modules_of
 from jobs.storage import objects
 from jobs.storage.addresses import absolute, beside, join
+from jobs.store.roles import SEED
 from jobs.store.store import Store, known_kernel, words_sent
 
 MAX_ECHO = 200

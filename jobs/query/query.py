@@ -21,7 +21,6 @@ from jobs.query.table import Rows, Table
 from jobs.query.tables import Source, ask, nothing_yet
 from jobs.spec.job import inner
 from jobs.store.arrays import attributes
-from jobs.store.card import all_swept
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -236,7 +235,7 @@ def _hint(
         return f": it is an array ({', '.join(axes)}), not a column; read it as jobs.open_store(...)['{folder}/0']['{name}']"
     listed = "".join(f"\n  {table}: {', '.join(columns)}" for table, columns in tables.items())
     top = name.partition(".")[0]
-    if source and top in all_swept(store) and top not in known:
+    if source and top in store.roles.all_swept and top not in known:
         how = "sweeps" if top in store.swept else "searches"
         return f": the job {how} it, but table {source} has no such column; known:{listed}"
     value = inner(attributes(store.results(0))["params"], name)

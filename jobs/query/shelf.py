@@ -22,14 +22,15 @@ from jobs.query import query as questions
 from jobs.query.columns import as_array, as_column, as_text, brief, labelled
 from jobs.query.expression import Expression
 from jobs.query.table import Read, Table, end_to_end
-from jobs.query.tables import Source, Tables, ask, ended_with, tables_of
+from jobs.query.tables import Source, Tables, ask, tables_of
 from jobs.spec.job import leaves
 from jobs.storage import objects
 from jobs.storage.addresses import without_ending
 from jobs.store.arrays import attributes
-from jobs.store.card import JOB_SEED, Card, read_card, searched
+from jobs.store.card import Card, read_card
 from jobs.store.finding import Read as ReadObject
 from jobs.store.finding import find_stores, walk
+from jobs.store.roles import JOB_SEED
 from jobs.store.store import Store
 
 FEW = 4
@@ -66,7 +67,7 @@ class Shelf(Source):
     def swept(self) -> list[str]:
         """What any of the stores sweeps or searches."""
         swept = [name for store in self.stores for name in store.swept]
-        ended = [name for store in self.stores for name in ended_with(store).values()]
+        ended = [name for store in self.stores for name in store.roles.column_of_array.values()]
         return list(dict.fromkeys(swept + ended))
 
     @cached_property
@@ -164,7 +165,7 @@ def _constant(value: object, n: int) -> Read:
 def fixed(store: Store) -> dict[str, Any]:
     """The parameters that all items of a store share, by dotted path, defaults included; `kernel` and `job_seed`."""
     spec = store.job.spec
-    varied = [*spec.swept(), *searched(store)]
+    varied = [*spec.swept(), *store.roles.searched]
     is_varied = lambda path: any(path == name or path.startswith(f"{name}.") for name in varied)
     params = leaves(attributes(store.results(0))["params"])
     found = {path: value for path, value in params.items() if not is_varied(path)}

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import obstore
 
 from jobs import keys
@@ -31,50 +30,8 @@ from jobs.storage.hierarchy import zarr_store
 from jobs.storage.lease import drivers
 from jobs.storage.objects import is_storage_error, list_keys
 from jobs.store.arrays import attributes
-from jobs.store.card import JOB_SEED, searched
 from jobs.store.events import read_events
 from jobs.store.store import Store, going_on
-
-SEED = "seed"
-"""The swept field that repeats an item of any kernel."""
-
-
-def replicates(store: Store) -> tuple[str, ...]:
-    """The columns that only repeat an item: the seed, that of the job, and the fields that the kernel names."""
-    return SEED, JOB_SEED, *store.description.replicates
-
-
-def bases(store: Store, columns: Mapping[str, np.ndarray]) -> list[str]:
-    """The columns (n,) of swept fields that change what the kernel's metric is measured on, where items differ in them."""
-    names = [column for name in varied(store) for column in shown_for(name, columns)]
-    # As texts, of which NaN equals itself: a mapping may lack a field.
-    differs = lambda name: len({*columns[name].astype(str).tolist()}) > 1
-    return [name for name in names if store.description.is_basis(name) and differs(name)]
-
-
-def varied(store: Store) -> list[str]:
-    """The columns of swept and searched fields; a field that a population changes has its final values."""
-    ended, dims = ended_with(store), store.description.dims
-    final = [f"final_{name}" for name in searched(store) if f"final_{name}" in dims]
-    swept = [name for name in store.swept if f"final_{name}" not in final]
-    return [*(ended.get(name, name) for name in final), *swept]
-
-
-def ended_with(store: Store) -> dict[str, str]:
-    """The array `final_X` of a searched field -> X, its column of `items`, where the job has no other X, such as the start of a
-    population that it sweeps."""
-    dims, swept = store.description.dims, store.swept
-    found = {f"final_{name}": name for name in searched(store) if name not in (*dims, *swept)}
-    return {array: name for array, name in found.items() if array in dims}
-
-
-def shown_for(name: str, columns: Collection[str]) -> list[str]:
-    """The columns that stand for a swept field among those of a table: itself, or the fields of a mapping, which is not shown.
-
-    >>> shown_for("task", ["item", "task.name", "task.n_steps"]), shown_for("g", ["item", "g"])
-    (['task.name', 'task.n_steps'], ['g'])
-    """
-    return [name] if name in columns else [c for c in columns if c.startswith(f"{name}.")]
 
 
 class Source(ABC):
@@ -175,8 +132,9 @@ class Tables(Source):
     def _made(self, name: str) -> Table:
         described = self.store.description
         if name in ("items", "shards"):
-            known = [*varied(self.store), *described.dims, *described.reduced]
-            new = ended_with(self.store)
+            roles = self.store.roles
+            known = [*roles.varied, *described.dims, *described.reduced]
+            new = roles.column_of_array
             return stored(child(self.root, name), name.removesuffix("s"), known, new=new)
         if name in (further := reduction_tables(self.store)):
             return stored(child(self.root, further[name]), name)
@@ -189,7 +147,7 @@ class Tables(Source):
             found = reduced(groups, name, list(described.reduced), described.summary)
             if found.ids:
                 swept = attributes(child(self.root, "items")).get("coordinates", "")
-                join_items(found, self["items"], {*str(swept).split(), *varied(self.store)})
+                join_items(found, self["items"], {*str(swept).split(), *self.store.roles.varied})
             return found
         if name == SEARCH_TABLE:
             raise JobError(f"table {name!r}: only a job with a search has it (docs/search.md)")

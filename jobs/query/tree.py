@@ -24,7 +24,8 @@ from jobs.query.expression import Expression
 from jobs.query.query import Asked, find, query, table
 from jobs.query.tables import Source, ask
 from jobs.storage.hierarchy import zarr_store
-from jobs.store.store import Mode, Store
+from jobs.store.roles import Mode
+from jobs.store.store import Store
 
 
 class StoreTree(xr.DataTree):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.query.tables import replicates, shown_for, varied
+from jobs.store.roles import columns_of
 from jobs.store.store import Store
 
 MAX_KINDS = 8
@@ -20,7 +20,7 @@ def zipped(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     Empty without a `zip` of several fields, or if its combinations are too many to have a colour each.
     """
     first, *others = store.job.spec.sweeps()
-    fields = [c for name in first.zip for c in shown_for(name, columns)]
+    fields = [c for name in first.zip for c in columns_of(name, columns)]
     same = all(part.zip.keys() == first.zip.keys() for part in others)
     if not same or len(fields) < 2 or max(map(len, first.zip.values())) > MAX_KINDS:
         return {}
@@ -71,8 +71,8 @@ def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[
 
 def with_places(store: Store, fine: Mapping[str, np.ndarray], combined: Iterable[str]) -> list[str]:
     """The swept and searched parameters that can be an axis: each item has a value there. combined: factors of `zipped`."""
-    names = [name for name in varied(store) if name not in replicates(store)]
-    names = [c for name in names for c in shown_for(name, fine)]
+    roles = store.roles
+    names = [c for name in roles.settings(roles.varied) for c in columns_of(name, fine)]
     names = with_factors(names, combined)
     # Items of a mapping without such a field have none.
     missing = lambda values: values.dtype.kind == "f" and np.isnan(values).any()

@@ -23,7 +23,7 @@ from jobs.errors import JobError, left_out, within, writing
 from jobs.inputs.measure import load_group
 from jobs.query.columns import as_array, decode
 from jobs.query.readers import child
-from jobs.query.tables import ask, ended_with, replicates
+from jobs.query.tables import ask
 from jobs.reduce import (
     Columns,
     column_arrays,
@@ -36,9 +36,8 @@ from jobs.report.effects import Effect, by_importance, effects
 from jobs.report.sweep import axis_of, overview
 from jobs.storage.addresses import beside, local_path
 from jobs.store.arrays import Lazy, Rows, attributes
-from jobs.store.card import searched
 from jobs.store.marker import Marker
-from jobs.store.store import Store, metric_of
+from jobs.store.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -135,18 +134,18 @@ def _by_swept(
 ) -> Sequence[Plot]:
     """Group the lines of items in plots by the swept parameter that explains most of the metric; seeds are alike. A field that
     a search changes has its final values."""
-    final = {name: f"final_{name}" for name in searched(store) if f"final_{name}" in results}
-    ended = ended_with(store)
-    shown = {name: ended.get(array, array) for name, array in final.items()}
+    roles = store.roles
+    final = {name: f"final_{name}" for name in roles.searched if f"final_{name}" in results}
+    shown = {name: roles.column_of_array.get(array, array) for name, array in final.items()}
     read = lambda name: np.asarray(results[final[name]] if name in final else columns[name])
     swept = {
         shown.get(name, name): column
         for name in columns
-        if name not in ("item", *replicates(store)) and (column := read(name)).ndim == 1
+        if name not in ("item", *roles.replicates) and (column := read(name)).ndim == 1
     }
     if not swept:
         return plots
-    metric, found = metric_of(store), list[Effect]()
+    metric, found = roles.metric, list[Effect]()
     name = metric.name if metric else ""
     if name in results:
         judged = {name: np.asarray(results[name], float)}
@@ -170,7 +169,7 @@ def figure(store: Store, group: int | None = None) -> Canvas:
 
 def _telling(store: Store, group: int | None) -> Canvas | None:
     """`figure`, or None where only the results as they are could be drawn."""
-    metric = metric_of(store) if group is None else None
+    metric = store.roles.metric if group is None else None
     compared = metric is not None and len(store.job.plan.group_sizes) > 1
     if not compared and (made := figure_of(store, group or 0)) is not None:
         return made
@@ -195,7 +194,7 @@ def save_figures(store: Store, stem: Path) -> list[Path]:
 
     n, own = len(store.job.plan.group_sizes), _can_draw(store, 0)
     save("", _telling(store, None) if own else figure(store))
-    first = int(own and metric_of(store) is None)
+    first = int(own and store.roles.metric is None)
     for group in range(first, min(n, MAX_GROUPS) if n > 1 else 0):
         if not _of_another(stem.with_name(f"{stem.name}-{group}.png")):
             save(f"-{group}", figure_of(store, group))

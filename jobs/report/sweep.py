@@ -12,13 +12,14 @@ from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_
 from jobs.errors import count, left_out
 from jobs.query.columns import rows_of_items
 from jobs.query.query import rows
-from jobs.query.tables import ask, bases, replicates, shown_for, varied
+from jobs.query.tables import ask
 from jobs.report.effects import LEAST_ITEMS, by_importance, effects
 from jobs.report.factors import MAX_KINDS, is_replicate, with_factors, with_places, zipped
 from jobs.report.search_plots import best_so_far, ends
 from jobs.spec.search import SEARCH_TABLE
 from jobs.spec.sweep import Distribution, Loguniform
-from jobs.store.store import Store, metric_of
+from jobs.store.roles import columns_of
+from jobs.store.store import Store
 
 FEWEST_PARALLEL = 20
 """Fewest items that parallel coordinates show: of fewer, the table says more."""
@@ -182,13 +183,14 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     columns: (n,) each, of the table `items`, and the factors that `zipped` makes of them.
     """
-    dims, judged = store.description.dims, metric_of(store)
+    roles, dims = store.roles, store.description.dims
+    judged = roles.metric
     number = lambda name: name in columns and columns[name].dtype.kind in "iuf"
     # Searched parameters count by their final values.
     parameters = [
         column
-        for name in varied(store)
-        for column in shown_for(name, columns)
+        for name in roles.varied
+        for column in columns_of(name, columns)
         if name not in store.swept or not is_replicate(columns[column])
     ]
     parameters = with_factors(parameters, zipped(store, columns))
@@ -199,8 +201,8 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     failed = columns["status"] == "failed"
     compared, measured = _comparable(store, columns, results)
     # A seed numbers draws: what it explains is chance.
-    repeating = [name for name in parameters if name in replicates(store)]
-    judging = [name for name in parameters if name not in repeating]
+    judging = roles.settings(parameters)
+    repeating = [name for name in parameters if name not in judging]
     found = effects(compared, judging, measured)
     if failed.any() and not failed.all():
         found += effects({**columns, "failed": failed.astype(float)}, judging, ["failed"])
@@ -208,7 +210,7 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     best = None
     # On a grid, the order in which items end says nothing.
     drawn = store.job.spec.search or any(part.random for part in store.job.spec.sweeps())
-    if metric and judged and drawn and not bases(store, columns):
+    if metric and judged and drawn and not roles.bases(columns):
         ended = ends(store, columns["group"], columns["row"])
         best = best_so_far(metric, judged.more_is_better, columns, ended)
     return {

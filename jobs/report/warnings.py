@@ -12,7 +12,7 @@ from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
 from jobs.store.look import Look
 from jobs.store.marker import Marker
-from jobs.store.store import Store, metric_of
+from jobs.store.store import Store
 from jobs.store.tally import Tally
 
 MANY = 0.1
@@ -27,7 +27,7 @@ MAX_GROUPS = 64
 def warnings_of(look: Look) -> list[str]:
     """The warnings of a store, from its markers and the metadata of its groups and tables; imports no Zarr."""
     store, tally = look.store, look.tally
-    spec, described, metric = store.job.spec, store.description, metric_of(store)
+    spec, described, metric = store.job.spec, store.description, store.roles.metric
     warnings = on_cpu(look.markers) + failing_outcomes(tally, described.outcomes)
     name = metric.name if metric else ""
     warnings += nan_results(tally, spec.kernel, name, described.dims)

@@ -8,7 +8,6 @@ run/note.json holds what the user wrote about the store; the card repeats it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -24,11 +23,10 @@ from jobs.storage.checksums import checksummed, verified_as
 from jobs.store.arrays import DONE
 from jobs.store.finding import Read, is_store
 from jobs.store.look import Look
-from jobs.store.store import Store, metric_of, refuse_links, swept_bases
+from jobs.store.roles import JOB_SEED
+from jobs.store.store import Store, refuse_links
 from jobs.store.tally import Tally
 
-JOB_SEED = "job_seed"
-"""The column of the jobs' seeds, where they differ between stores."""
 Whole = Annotated[int, Field(ge=0, lt=2**53)]
 """A count: a card may be a stranger's."""
 
@@ -91,16 +89,6 @@ def read_card(address: str, read: Read) -> Card | None:
     return found
 
 
-def searched(store: Store) -> Sequence[str]:
-    """The fields that the search of a store proposes or changes."""
-    return [*getattr(store.job.spec.search, "params", ())]
-
-
-def all_swept(store: Store) -> list[str]:
-    """What was swept, after what the search proposes or changes."""
-    return list(dict.fromkeys([*searched(store), *store.swept]))
-
-
 def write_card(look: Look) -> Card:
     """Make the card of a store, and write it if all its items are computed and the process may write to it.
 
@@ -108,7 +96,7 @@ def write_card(look: Look) -> Card:
     """
     store, stamp, tally = look.store, look.stamp, look.tally
     spec, about = store.job.spec, store.job.provenance
-    metric = metric_of(store)
+    metric = store.roles.metric
     best, item = _best(store)
     versions = about.get("versions")
     versions = versions if isinstance(versions, dict) else {}
@@ -116,7 +104,7 @@ def write_card(look: Look) -> Card:
         card = Card(
             kernel=spec.kernel,
             name=spec.name or "",
-            swept=tuple(all_swept(store)),
+            swept=tuple(store.roles.all_swept),
             items=tally.items,
             done=tally.done,
             failed=tally.failed,
@@ -159,7 +147,7 @@ def write_note(store: Store, note: Note) -> None:
 
 def _best(store: Store) -> tuple[float | None, int | None]:
     """The best value of the metric over the done items, and its item, as of the last gather; (None, None) without one."""
-    metric, sums = metric_of(store), partial(objects.read, store.objects, keys.sums("gathered"))
+    metric, sums = store.roles.metric, partial(objects.read, store.objects, keys.sums("gathered"))
     made, found = sums(), None
     if metric is None or made is None or f"items/{metric.name}" not in store.root:
         return None, None
@@ -181,7 +169,7 @@ def _best(store: Store) -> tuple[float | None, int | None]:
 
 def _is_measured_twice(store: Store, table: Any) -> bool:
     """Whether items differ in a field that changes what the metric is measured on, so that there is no best of all."""
-    values = (table[name][...] for name in swept_bases(store) if name in table)
+    values = (table[name][...] for name in store.roles.swept_bases if name in table)
     return any(len(np.unique(column, axis=0)) > 1 for column in values)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from obstore.store import ObjectStore
@@ -33,6 +33,7 @@ from jobs.storage.hierarchy import zarr_store
 from jobs.store.arrays import attributes
 from jobs.store.manifest import Job, described_by_arrays, read_description, read_job, write_job
 from jobs.store.marker import Committed, Failed
+from jobs.store.roles import Roles
 
 BEFORE = (
     *(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL)),
@@ -42,25 +43,6 @@ BEFORE = (
 
 SUBMIT_AGAIN = "the same `ctd submit`"
 """The command, for messages, that continues a submission from Python."""
-
-Mode = Literal["min", "max"]
-"""Whether small or large values of a metric are better."""
-
-
-class Metric(NamedTuple):
-    """The result that items are judged by, and its direction."""
-
-    name: str
-    more_is_better: bool = False
-
-    def rank(self, values: np.ndarray) -> np.ndarray:
-        """Return the order of values (n,), best first, equal ones as they come; NaN and infinities last.
-
-        >>> Metric("accuracy", more_is_better=True).rank(np.array([0.5, np.nan, 0.9])).tolist()
-        [2, 0, 1]
-        """
-        signed = -values if self.more_is_better else values
-        return np.argsort(np.where(np.isfinite(signed), signed, np.inf), kind="stable")
 
 
 class Store:
@@ -159,6 +141,11 @@ class Store:
         """The fields that differ between items: swept ones, and compiled-in ones that the search chooses."""
         chosen = attributes(self.results(0))["swept"] if self.job.plan.ways > 1 else ()
         return list(dict.fromkeys([*self.job.spec.swept(), *chosen]))
+
+    @property
+    def roles(self) -> Roles:
+        """The columns of the items by what they are for."""
+        return Roles(self.job.spec.search, self.swept, self.description)
 
     def names(self, group: int) -> list[str]:
         """Return the names of the group's results."""
@@ -332,25 +319,3 @@ def refuse_links(store: Store) -> None:
     for link in links_of(store):
         what = f"{link} is a link to {os.path.realpath(link)}, where ctd writes and deletes nothing"
         raise JobError(f"{store.address}: {what}; make it a folder of the store")
-
-
-def swept_bases(store: Store) -> list[str]:
-    """The swept fields that change what the kernel's metric is measured on: items that differ in them do not compare."""
-    return [name for name in store.swept if store.description.is_basis(name)]
-
-
-def metric_of(store: Store, by: str | None = None, mode: Mode | None = None) -> Metric | None:
-    """Return the metric of a store: `by`, else that of the job's search, else the kernel's; None if none of them names one.
-
-    mode: the direction; by default as the search says, else as the kernel does.
-
-    >>> metric_of(Store.open("points.zarr"), "q")
-    Metric(name='q', more_is_better=False)
-    """
-    search, described = store.job.spec.search, store.description
-    name = by or (search.metric if search else described.metric)
-    if not name:
-        return None
-    own = search.mode if search and search.metric == name else None
-    declared = name in described.dims and described.dims[name].more_is_better
-    return Metric(name, (mode or own or ("max" if declared else "min")) == "max")

@@ -14,7 +14,7 @@ from jobs.query.query import summed_up
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.sweep import overview
 from jobs.store.arrays import attributes
-from jobs.store.store import Store, again_command, metric_of
+from jobs.store.store import Store, again_command
 
 MAX_KINDS = 8
 """Most kinds of rows that are counted."""
@@ -34,7 +34,7 @@ def answers(
 
     frames: the tables by name. columns: of the table `items`.
     """
-    metric = metric_of(store)
+    metric = store.roles.metric
     judged = metric and metric.name in columns and columns[metric.name].dtype.kind in "iuf"
     if metric and judged and (found := bests_of(store, columns, metric)):
         told = [_of_item(one) for one in found[:MAX_KINDS]]

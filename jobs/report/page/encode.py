@@ -15,7 +15,7 @@ from ctd.plots import Image, Layer, Lines, Plot, spread
 from jobs.query.columns import in_order
 from jobs.query.query import described
 from jobs.report.effects import has_value
-from jobs.store.card import JOB_SEED
+from jobs.store.roles import JOB_SEED
 from jobs.store.store import Store
 
 MAX_LINES, MAX_VERTICES = 400, 60_000

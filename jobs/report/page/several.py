@@ -26,8 +26,6 @@ from jobs.report.page.encode import (
 from jobs.report.page.facts import COUNTS, by_worker
 from jobs.report.sweep import FEWEST_PARALLEL
 from jobs.spec.job import leaves
-from jobs.store.card import all_swept
-from jobs.store.store import metric_of
 
 OFFSET = 2**32
 """Larger than every item id."""
@@ -98,7 +96,7 @@ def _best_first(
 
     items: the table of the items of all stores.
     """
-    metrics = {metric_of(store) for store in shelf.stores}
+    metrics = {store.roles.metric for store in shelf.stores}
     metric, differ = metrics.pop(), [*shelf.differing, *shelf.swept]
     several_data = any(
         store.description.is_basis(name) for store in shelf.stores for name in differ
@@ -126,7 +124,7 @@ def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, lis
     first: dict[str, list[Any]] = {"store": differing.pop("store")}
     if "kernel" in differing:
         first["kernel"] = differing.pop("kernel")
-    first["swept"] = [", ".join(all_swept(store)) for store in shelf.stores]
+    first["swept"] = [", ".join(store.roles.all_swept) for store in shelf.stores]
     for name in ("done", "dropped", "failed"):
         counts = [content["progress"][f"items_{name}"] for content in contents]
         if any(counts) or name == "done":

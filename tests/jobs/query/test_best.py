@@ -37,7 +37,7 @@ from jobs.spec.description import Description
 from jobs.spec.job import parse_job
 from jobs.store.card import write_card
 from jobs.store.look import Look
-from jobs.store.store import Metric
+from jobs.store.roles import Metric
 
 
 @pytest.fixture(scope="module")

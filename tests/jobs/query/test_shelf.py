@@ -12,7 +12,8 @@ from jobs.query.query import query
 from jobs.query.shelf import Shelf, _in_words, short_names
 from jobs.query.table import Table
 from jobs.report.page import Content, several
-from jobs.store.store import Metric, Store
+from jobs.store.roles import Metric
+from jobs.store.store import Store
 
 GRID = JOB["sweep"]["grid"]
 SETS_N = {

@@ -1,6 +1,5 @@
 """The first screen of a page is an answer: the best item, or how many of what, with a picture; the table opens on it."""
 
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +15,7 @@ from jobs.query.shelf import Shelf
 from jobs.report.page import Content, several
 from jobs.report.page.answer import _summed_up, are_names, first_rows, in_each, kinds
 from jobs.report.page.several import OFFSET, _best_first, _status
-from jobs.store.store import Metric
+from jobs.store.roles import Metric
 
 
 @pytest.fixture(scope="module")
@@ -142,15 +141,12 @@ def test_a_kernel_without_pictures_answers_with_the_default_one(monkeypatch):
     ("values", "more_is_better", "order"),
     [([3.0, 1.0, 2.0], False, "bca"), ([3.0, np.nan, 5.0], True, "cab"), ([1.0, 1.0], False, "ab")],
 )
-def test_answers_of_stores_begin_with_the_best(monkeypatch, values, more_is_better, order):
-    # By its path, as the package has a function of the same name.
-    module = sys.modules["jobs.report.page.several"]
-    monkeypatch.setattr(module, "metric_of", lambda store: Metric("y", more_is_better))
-    names = sorted(order)
+def test_answers_of_stores_begin_with_the_best(values, more_is_better, order):
+    names, roles = sorted(order), SimpleNamespace(metric=Metric("y", more_is_better))
     items = pd.DataFrame({"store": names, "status": "done", "y": values})
     each, shelf = (
         [(name, {}) for name in names],
-        SimpleNamespace(stores=names, differing={}, swept=[]),
+        SimpleNamespace(stores=[SimpleNamespace(roles=roles)] * len(names), differing={}, swept=[]),
     )
     assert "".join(name for name, _ in _best_first(each, shelf, items)) == order
 

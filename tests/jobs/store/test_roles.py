@@ -1,11 +1,11 @@
-"""jobs.store.store: one metric for each store, with its direction."""
+"""jobs.store.roles: one metric for each store, with its direction."""
 
 import numpy as np
 import pytest
 from search_jobs import HALVING
 from stores import JOB, make
 
-from jobs.store.store import Metric, metric_of
+from jobs.store.roles import Metric
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,9 @@ def test_rank_puts_what_is_no_number_last(more_is_better, expected):
 
 def test_metric_of_the_question_the_search_or_the_kernel(tmp_path):
     plain = make(tmp_path / "plain.zarr", JOB)
-    assert metric_of(plain) is None, "the toy kernel names none"
-    assert metric_of(plain, "norm") == Metric("norm")
-    assert metric_of(plain, "norm", "max") == Metric("norm", more_is_better=True)
+    assert plain.roles.metric is None, "the toy kernel names none"
+    assert plain.roles.metric_by("norm") == Metric("norm")
+    assert plain.roles.metric_by("norm", "max") == Metric("norm", more_is_better=True)
     searched = make(tmp_path / "searched.zarr", HALVING)
     mode = HALVING["search"].get("mode", "min")
-    assert metric_of(searched) == Metric(HALVING["search"]["metric"], mode == "max")
+    assert searched.roles.metric == Metric(HALVING["search"]["metric"], mode == "max")
