@@ -88,7 +88,7 @@ def _check_limits(params: Params, columns: Mapping[str, np.ndarray]) -> None:
             type(params).model_validate({**dict(params), **row})
         except ValidationError as error:
             for fault in error.errors():
-                # Of several fields together, a check is left to the kernel.
+                # Checks of several fields together are left to the kernel.
                 field, rejected = fault["loc"][:1], fault["input"]
                 if field and field[0] in columns and rejected == rejected:
                     reason = plainly(fault["msg"].removeprefix("Value error, "))
@@ -121,7 +121,7 @@ def _column(params: Params, name: str, column: ArrayLike) -> np.ndarray:
     dtype = np.asarray(example).dtype
     if dtype.kind not in "biuf":
         return values
-    # Texts and complex numbers have no such type; NaN and infinity no whole number, of which NumPy warns.
+    # Texts and complex numbers cannot be cast to it. NumPy warns of NaN and infinity, which have no whole number.
     with np.errstate(invalid="ignore"):
         typed = values.astype(dtype) if values.dtype.kind in "biufO" else None
     if typed is None or not np.array_equal(typed, values, equal_nan=values.dtype.kind == "f"):

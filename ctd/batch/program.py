@@ -120,7 +120,7 @@ class Program:
             values = self.kernel.result(self.static, shared, slot.traced, key, slot.state)
             return {name: values[name] for name in names}
 
-        # Compiled once for each set of names: whoever watches a run asks for the same ones again.
+        # Compiled once for each set of names: a progress display asks for the same names again and again.
         if names not in self._results:
             self._results[names] = self._over_slots(some)
         return self._results[names]
@@ -160,8 +160,8 @@ class Program:
 
             return lax.fori_loop(bounds[0], bounds[1], body, out)
 
-        # jit is told the shardings, too. Without them the program of one device would depend on how its arguments came
-        # there, and a worker would compile anew what `ctd plan` has compiled.
+        # jit gets the shardings, too. Without them the program of one device would depend on the placement of its arguments,
+        # and a worker would compile again what `ctd plan` has compiled.
         return jax.jit(
             jax.shard_map(
                 on_device,

@@ -257,7 +257,7 @@ def read_array(
     """
     source, suffix = f"{path}: dataset {dataset!r}", Path(path).suffix
     is_numpy = suffix in (".npy", ".npz")
-    # Of an HDF5 file no more rows are read than are needed.
+    # An HDF5 file is read no further than needed.
     file_context: Any = nullcontext(read_arrays(path, dataset)) if is_numpy else opened_hdf5(path)
     with file_context as file:
         array = file.get(dataset)

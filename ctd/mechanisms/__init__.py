@@ -94,7 +94,7 @@ def load(inputs: View[Recording]) -> Shared:
         return Shared(np.zeros((0, 0, 0), np.int32))
     atlas = None if inputs.atlas is None else read_atlas(inputs.atlas)
     if inputs.atlas is not None and atlas is not None:
-        # First: n_bins that is not the atlas's would be told as a fault of the data.
+        # Checked first: otherwise another n_bins than the atlas's would be reported as a fault of the data.
         check_settings(
             inputs.atlas, atlas, {"n_bins": inputs.n_bins, "n_factors": inputs.n_factors}
         )
@@ -138,8 +138,8 @@ def make(
 def _recorded(
     static: View[Recording], traced: Values[Recording], key: Array
 ) -> tuple[Int[Array, "trial time unit"], Float[Array, "feature"]]:
-    """(counts, what is read off the true system) of a member of the mechanism's family."""
-    # By the member's seed alone: the same member is recorded at every size.
+    """(counts, features of the true system) of a member of the mechanism's family."""
+    # The key depends on the member's seed alone: the same member is recorded at every size.
     del key
     seeded = jax.random.fold_in(jax.random.key(traced.seed), traced.mechanism)
     keys = jax.random.split(seeded, 3)  # member, states, spikes

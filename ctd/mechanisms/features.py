@@ -39,7 +39,7 @@ FEATURES = {
     "point_rotation": "how much the Jacobian at the points turns: |J - J'| / |J - 1|",
     "rotation": "how much the flow at the data turns: the same of its best linear fit (jPCA of the map)",
 }  # fmt: skip
-"""Name -> what it tells."""
+"""Name -> description."""
 
 TRIALS, STARTS, TANGENTS, LATE = 64, 32, 16, 6
 """Most trials that are read, searches for points, trials along which exponents are computed; length of the long run, in trials."""
@@ -240,7 +240,7 @@ PLAIN = {
     "linear_r2": "variance of the components' change in a bin that a linear map explains",
     "jpca_ratio": "the same of a skew-symmetric map (jPCA, Churchland et al. 2012), over it",
 }  # fmt: skip
-"""Name -> what it tells."""
+"""Name -> description."""
 
 
 def plain(

@@ -69,7 +69,7 @@ def load(inputs: View[Evidence]) -> Shared:
     weights, states, settings = _matched(inputs, number, n_factors)
     # Not hash(), which differs from process to process.
     digest = np.asarray(zlib.crc32(settings.encode()), np.int64)
-    # Of reconstruct's fits these are the factors.
+    # The states of reconstruct's fits are the factors.
     xs = states if any(states) else [[recording["factors"]] for recording in recordings]
     # Trials are stacked: all recordings have those of the shortest, and `read` takes TRIALS at most.
     n_trials = min(TRIALS, *(len(x) for fit_states in xs for x in fit_states))
@@ -187,7 +187,7 @@ def _own_states(path: str) -> tuple[str, np.ndarray]:
     """(the place STORE::ITEM of an lfads model, its states (trial, time, state))."""
     with opened_hdf5(path) as file:
         dataset_of(f"states: {path}", file, "states")
-        # Of all results these alone: there may be a thousand files, each with fifty arrays.
+        # Only the states are read: there may be a thousand files, each with fifty arrays.
         states = read_dataset(path, file, "states")
         return _place(text_attribute(file, "store"), file.attrs.get("item", -1)), states
 

@@ -254,7 +254,7 @@ class MatchToSample(TwoStimuli):
         samples = jnp.asarray([condition // 2, condition % 2])
         # Rounded down to whole steps: unlike Romo's, the longest delay does not occur.
         span = jax.random.uniform(key_delay, (), minval=self.delay[0], maxval=self.delay[1])
-        # Nor may rounding take a step off the shortest one: in float32, 50.1 / 16.7 is below 3.
+        # Rounding must not take a step off the shortest delay: in float32, 50.1 / 16.7 is below 3.
         delay = jnp.maximum(jnp.floor(span / self.dt).astype(int), self.steps(self.delay[0]))
         stimuli, end = self.both(delay, dtype)
         inputs = stimuli @ jax.nn.one_hot(samples, 2, dtype=dtype)

@@ -132,7 +132,7 @@ def check_parts(path: str | None, values: Array, trials: Trial, parts: tuple[Tri
                 "n_eval of them); give some of them a weight"
             )
     evaluated, trained = (np.unique(np.asarray(part.condition)) for part in parts)
-    # Of a condition with a single trial nothing else is to be expected.
+    # A condition with a single trial cannot be in both parts.
     several = np.bincount(np.asarray(trials.condition))[evaluated] > 1
     if several.all() and not np.isin(evaluated, trained).any():
         examples = ", ".join(f"{value:g}" for value in np.asarray(values)[evaluated][:5])

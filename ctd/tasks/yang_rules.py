@@ -165,7 +165,7 @@ def _strengths(draws: Draws, coherences: tuple[float, ...], attended: int | None
     # dm1, dm2 and the contexts compare the stimuli in one modality at a time.
     if attended is not None:
         return both
-    # The sum over the modalities is 2 of_stimulus, whatever their difference: neither alone tells the answer.
+    # The sum over the modalities is 2 of_stimulus, whatever their difference, so that the network needs both for the answer.
     of_stimulus = both[:, 0]
     share = (0.2 + 0.6 * draws.difference) * jnp.where(draws.larger < 0.5, 1, -1)
     half = of_stimulus * share / 2

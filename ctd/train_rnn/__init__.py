@@ -164,7 +164,7 @@ def advance(
     mean = jnp.nanmean(errors)
     # Relative to the first loss, since losses of tasks differ by orders of magnitude.
     first = jnp.where(state.step == 0, errors[0], state.first)
-    # A first minibatch of few trials may have a small loss by chance; that of outputs of 0 tells the size of the targets.
+    # A first minibatch of few trials may have a small loss by chance; the loss of outputs of 0 has the size of the targets.
     trials = shared.evaluation
     none, weight = weighted_loss(static.loss, jnp.zeros_like(trials.targets), trials)
     # The mean of a block without a finite step is NaN, and compares false: the scan has set `diverged` already.

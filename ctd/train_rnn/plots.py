@@ -72,7 +72,7 @@ def _curves(group: Group, name: str = "curve") -> Plot:
     )
     loss_name = inputs.loss.replace("_", " ")
     axis = Axis(f"mean {loss_name}", log=True) if is_loss else Axis("accuracy on evaluation trials")
-    # Of a file's trials the user has named the file alone.
+    # A task of a file has no other name than the file's.
     of_file = isinstance(inputs.task, Recorded) and inputs.trials
     task = f"trials of {Path(of_file).name}" if of_file else type(inputs.task).__name__
     title = f"Training {inputs.cell}, n = {inputs.n}, {task}"
@@ -125,7 +125,7 @@ def _accuracies(group: Group) -> Plot:
     title = "Psychometric curves" if choice else f"Accuracy by {name}"
     numbers = np.asarray(values).dtype.kind in "if"
     if choice:
-        # From the share that is right to the share that answers "positive".
+        # Turn the share of right answers into the share of "positive" answers.
         share = np.where(np.asarray(values) > 0, share, 1 - share)
     along = np.asarray(values, float) if numbers else np.arange(len(values))
     lines = Lines(along, share, "networks", total[some], text, item=items[some])
