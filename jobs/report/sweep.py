@@ -110,7 +110,7 @@ def _layers(
     label = "" if has_line or hue is None else name
     shades = np.full(len(x), shade) if hue is None else None
     text = [f"item {item}" for item in ids]
-    yield Points(x, y, label, shades, text=text, key=ids, hue=hue)
+    yield Points(x, y, label, shades, text=text, key=ids, hue=hue, item=ids)
     if has_line:
         middle = np.array([np.median(y[x == place]) for place in at])
         if medians == "strokes":

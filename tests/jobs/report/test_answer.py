@@ -35,6 +35,8 @@ def test_a_sweep_of_one_parameter_opens_as_the_metric_against_it(swept):
     [plot] = answer["plots"]
     assert plot["title"] == "eval_loss against learning_rate"
     assert plot["x"]["log"], "it was swept geometrically"
+    ids = [item for layer in plot["layers"] for item in layer.get("item", ())]
+    assert sorted(ids) == list(range(6)), "which a saved CSV names"
     assert content["progress"]["counted"] == "done 6"
     sweep = content["sweep"]
     assert (sweep["replicates"], sweep["log"], sweep["plots"]) == (["seed"], ["learning_rate"], [])

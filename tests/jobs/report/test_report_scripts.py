@@ -57,6 +57,11 @@ return seen;
 """
 
 
+DRAWN = """
+const points = (more) => ({ kind: "points", name: "", x: [0, 1], y: [0, 1], item: [...ITEMS.rows.keys()].slice(0, 2), ...more });
+return [{ hue: 0 }, { colour: [0, 1] }, {}].map((more) => new Traces(plotOf([points(more)])).by.value === "as drawn");
+"""
+"""Points of items that have colours keep them until the reader chooses others."""
 STEPS = """
 const figure = new Figure(plotOf([{ kind: "points", name: "", x: [null, 1, 2, 3], y: [1, 1, null, 3] }])), at = (by) => { figure.step(by); return figure.hit.i; };
 document.body.append(figure.node);
@@ -80,6 +85,7 @@ return [last, at(1), at(1)];
             "return [[150001, 1], [1000000.1, 0.1], [1200000, 200000], [0.00012, 0.00001]].map(([v, step]) => label(v, step));",
             ["150001", "1000000.1", "1.2e6", "1.20e−4"],
         ),
+        (DRAWN, [True, True, False]),
         (STEPS, [3, 1, 3]),
         # An image without a row.
         (
@@ -92,7 +98,7 @@ return [last, at(1), at(1)];
             [-0.03, 1.03, -0.06, 1.06],
         ),
     ],
-    ids=["legend", "view", "ticks", "steps", "empty image", "empty line"],
+    ids=["legend", "view", "ticks", "drawn", "steps", "empty image", "empty line"],
 )
 def test_figure(evaluate, script, expected):
     assert evaluate(script) == expected

@@ -25,7 +25,8 @@ class Traces {
     this.ids = [...new Set(plot.layers.flatMap((l) => l.item || []))];
     const swept = ITEMS.names.filter((name) => new Set(this.ids.map((id) => ITEMS.value(id, name))).size > 1);
     this.by.set(["as drawn", ...swept]);
-    if (!this.chosen && swept.length) this.by.value = swept.find((name) => this.isBetween(name)) ?? swept[0];
+    const isColoured = plot.layers.some((l) => l.item && l.kind === "points" && (l.colour || l.hue !== undefined));
+    if (!this.chosen && swept.length && !isColoured) this.by.value = swept.find((name) => this.isBetween(name)) ?? swept[0];
     const lines = plot.layers.filter((l) => l.kind === "lines" && l.item), most = Math.max(0, ...lines.map((l) => l.item.length));
     const values = this.by.value === "as drawn" ? 0 : new Set(this.ids.map((id) => ITEMS.value(id, this.by.value))).size;
     this.canGroup = lines.length > 0 && lines.every((l) => !Array.isArray(l.x[0]));
