@@ -133,12 +133,13 @@ def _only(tensors: Tensors, places: Iterable[str]) -> str:
     if len(places) == 1:
         return places[0]
     told = ", ".join(place.replace("*", "weight_hh") or "the top" for place in places)
-    what = "several layers"
-    if any(re.search("reverse|backward|bwd", place) for place in places):
-        what = "a bidirectional network"
-    raise ValueError(
-        f"{tensors.source}: holds {len(places)} recurrent cells, {told}: {what}; ctd's networks have one cell"
+    what = (
+        "several layers; ctd's networks have one cell: write a step of all layers as F(weights, h, x) in stack.py, and give "
+        "fixed_points cell: stack.F"
     )
+    if any(re.search("reverse|backward|bwd", place) for place in places):
+        what = "a bidirectional network; ctd's networks have one cell"
+    raise ValueError(f"{tensors.source}: holds {len(places)} recurrent cells, {told}: {what}")
 
 
 def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
