@@ -37,7 +37,7 @@ from ctd.lfads.chop import Found, Recordings, Windows, chop_found
 from ctd.lfads.distributions import COUNTS, first_outputs
 from ctd.lfads.numpy_file import SPLIT, read_numpy
 from ctd.lfads.nwb import read_nwb
-from ctd.lfads.params import Model, by_file
+from ctd.lfads.params import Model, Units, by_file
 from ctd.words import count, meant, some
 
 
@@ -150,10 +150,12 @@ def make_dataset(
     inputs: View[Model],
     where: str = "data",
     fits: int | None = None,
+    held_out: Units | None = None,
 ) -> Dataset:
     """Make the data of a model from arrays in one of the layouts; check that they fit each other and the model.
 
-    where: the file's name, which errors begin with. fits: units of a trained model. Raises ValueError, naming the dataset.
+    where: the file's name, which errors begin with. fits: units of a trained model. held_out: the held-out units of one session of
+    several; by default those of the params. Raises ValueError, naming the dataset.
 
     >>> counts = np.random.default_rng(0).poisson(1.0, (6, 10, 4))  # (trial, time, unit)
     >>> dataset = make_dataset({"train": counts[:4], "eval": counts[4:]}, Model(held_out_units=(3,)))
@@ -178,7 +180,8 @@ def make_dataset(
         # One column for each number that occurs: numbers need not be 0, 1, 2, ...
         conditions = np.unique(given)
         evaluation = evaluation._replace(condition=given[:, None] == conditions)
-    units, bins = _seen(where, train, inputs, fits)
+    (of_params,) = by_file(inputs.held_out_units, 1) if held_out is None else (held_out,)
+    units, bins = _seen(where, train, of_params, inputs.held_out_bins, fits)
     if _is_part(train, units, bins) and _is_part(evaluation, units, bins):
         # Mostly the encoder sees the first bins and units of `data`, so that one copy is enough.
         train, evaluation = train._replace(encoded=None), evaluation._replace(encoded=None)
@@ -271,7 +274,7 @@ def _trials(parts: Found, inputs: View[Model]) -> Trials:
 
 
 def _seen(
-    where: str, train: Trials, inputs: View[Model], fits: int | None
+    where: str, train: Trials, held_units: Units, held_bins: int, fits: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(indices of the units, indices of the bins) that the encoder sees."""
     n_bins, n_units = train.data.shape[1:]
@@ -279,7 +282,6 @@ def _seen(
         raise ValueError(
             f"data: {where} has {n_units} units, but the model was trained on {fits}; give a file with {fits}"
         )
-    (held_units,), held_bins = by_file(inputs.held_out_units, 1), inputs.held_out_bins
     # The file says what is held out; a second answer by parameters could contradict it.
     if train.encoded is not None:
         if held_units or held_bins:

@@ -51,9 +51,10 @@ def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
     """Join the sessions of these files to one dataset, in the order of the files. Raises ValueError, naming file and dataset."""
     arrays = [read(file, inputs) for file in files]
     held_out = by_file(inputs.held_out_units, len(files))
-    of_session = lambda held: inputs._replace(held_out_units=held)  # type: ignore[attr-defined]
-    parts = zip(arrays, map(of_session, held_out), files, strict=True)
-    sessions = [make_dataset(*part) for part in parts]
+    sessions = [
+        make_dataset(array, inputs, file, held_out=units)
+        for array, file, units in zip(arrays, files, held_out, strict=True)
+    ]
     _check_alike(files, arrays, sessions)
     n_units = np.array([s.train.data.shape[2] for s in sessions], np.int32)
     widest = int(n_units.max())

@@ -84,7 +84,7 @@ def collect_tensors(
     array_of: gives the array of a value that has a shape and a dtype.
     Raises ValueError if there is no array, or if the tree is too large, as one that contains itself is.
 
-    >>> of_tree("net.msgpack", {"params": {"cell": {"bias": np.zeros(3)}}, "step": np.zeros(())}).names()
+    >>> collect_tensors("net.msgpack", {"params": {"cell": {"bias": np.zeros(3)}}, "step": np.zeros(())}).names()
     'cell.bias (3,)'
     """
     arrays: dict[str, Array] = {}
