@@ -1,5 +1,6 @@
 """`ctd export`: write one item as a file, or all items as runs of an experiment tracker or trials of an Optuna study."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -91,9 +92,20 @@ def export(
     else:
         refuse(f"not with --to {to}, only with --to optuna", **study)
         refuse(f"not with --to {to}", job=job)
-        place = beside(store)
-        folder = folder or place.with_name(f"{place.name}-{to}")
+        if folder is None:
+            place = beside(store)
+            folder = place.with_name(f"{place.name}-{to}")
+            _refuse_links(folder)
         _runs(store, to, folder, "all" if results else "model", **asked)
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise JobError if a tracker would write through a link in a folder that the user did not type. Names below these are new ones."""
+    for path in (folder, *folder.glob("*"), *folder.glob("artifacts/*")):
+        if path.is_symlink():
+            raise JobError(
+                f"{path}: is a link to {os.path.realpath(path)}; remove it, or type the folder after --folder"
+            )
 
 
 def _study(

@@ -207,14 +207,18 @@ def _of_another(path: Path) -> bool:
 
 
 def saved_figures(address: str, n_groups: int) -> list[Path]:
-    """The PNGs that `save_figures` left beside a store of so many groups: of all items first, then of each group in order."""
+    """The PNGs that `save_figures` left beside a store of so many groups: of all items first, then of each group in order.
+
+    A link there is none of them: somebody else may have laid it to a picture of the user's.
+    """
     if local_path(address) is None:
         return []
     stem = beside(address)
     # Not by a pattern: pictures of further numbers are left over from another job, or of another store.
     numbered = [stem.with_name(f"{stem.name}-{group}.png") for group in range(n_groups)]
     one = stem.with_name(f"{stem.name}.png")
-    return [p for p in (one, *numbered) if p.exists() and (p == one or not _of_another(p))]
+    pictures = [p for p in (one, *numbered) if p.is_file() and not p.is_symlink()]
+    return [p for p in pictures if p == one or not _of_another(p)]
 
 
 # --- results as they are --------------------------------------------------------------------------

@@ -270,6 +270,17 @@ def test_nothing_goes_through_a_link(ctd, tmp_path, command, exists):
     assert not exists or mine.read_text() == "precious"
 
 
+@pytest.mark.parametrize("place", ["", "mlflow.db", "artifacts", "artifacts/toy"])
+def test_export_through_a_link(ctd, tmp_path, place):
+    """In the folder that ctd itself names, not in one that the user typed."""
+    path = shutil.copytree(finished(), tmp_path / "s.zarr")
+    link = tmp_path / "s-mlflow" / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "mine")
+    refused(ctd("export", path, "--to", "mlflow"), f"{link}: is a link to {tmp_path}/mine")
+    assert not (tmp_path / "mine").exists()
+
+
 PIPES = [
     "run/job.json",
     "run/done/1/*",

@@ -63,6 +63,9 @@ def test_a_kernels_plots_are_drawn(store, tmp_path, monkeypatch):
     assert [path.name for path in paths] == ["t.png", "t-0.png", "t-1.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
     assert saved_figures(str(tmp_path / "t.zarr"), 2) == paths
+    paths[0].rename(tmp_path / "mine.png")
+    paths[0].symlink_to(tmp_path / "mine.png")
+    assert saved_figures(str(tmp_path / "t.zarr"), 2) == paths[1:], "a link may lead anywhere"
     (tmp_path / "t-1.zarr").mkdir()
     paths[2].write_text("of the store t-1.zarr")
     assert save_figures(store, tmp_path / "t") == paths[:2]
