@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, Unpack
@@ -205,11 +206,14 @@ def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
         shape = (dataset.sizes["item"], *where.shape)
         lazy = _Lazy(partial(_read, store, group, name), shape, dataset.variables[where.pack].dtype)
         found[name] = _lazily(axes, lazy, attrs)
-    return dataset.drop_vars(by_pack(places)).assign(found)
+    alone = dataset.drop_vars(by_pack(places)).assign(found)
+    alone.attrs.pop("packed", None)
+    return alone
 
 
 def spelt(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with its texts, which the store keeps as codes with `labels` (docs/store-format.md), as strings."""
+    """The dataset with its texts, which the store keeps as codes with `labels` (docs/store-format.md), as strings, and its
+    structured attributes as JSON."""
     found = {}
     for name, variable in dataset.variables.items():
         if "labels" not in variable.attrs:
@@ -219,4 +223,10 @@ def spelt(dataset: xr.Dataset) -> xr.Dataset:
         width = max([1, *map(len, variable.attrs["labels"])])  # an empty table has no texts
         lazy = _Lazy(partial(_spell, variable), variable.shape, np.dtype(f"<U{width}"))
         found[name] = _lazily(variable.dims, lazy, attrs)
-    return dataset.assign(found)
+    return dataset.assign(found).assign_attrs(_as_texts(dataset.attrs))
+
+
+def _as_texts(attrs: Mapping[Any, Any]) -> dict[Any, str]:
+    """Those of a group's attributes that NetCDF does not know, mappings and lists, as JSON."""
+    structured = {name: value for name, value in attrs.items() if isinstance(value, dict | list)}
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in structured.items()}

@@ -1,5 +1,7 @@
 """jobs.gather.tables: tables against pandas, NumPy and SciPy; what is refused, and in which words."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,7 +75,7 @@ def test_reductions_are_labelled_tables(store):
     assert tree["reduced/seeds"]["mean"].attrs["long_name"] == "mean of norm"
     assert tree["reduced/seeds"]["push"].dims == ("seeds", "push_index")
     assert set(tree["reduced/seeds"].to_dataset().coords) == {"n", "rate", "push"}
-    assert tree["reduced/best"].attrs["reduction"]["k"] == 4
+    assert json.loads(tree["reduced/best"].attrs["reduction"])["k"] == 4
 
 
 @pytest.mark.parametrize(

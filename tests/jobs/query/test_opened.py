@@ -1,6 +1,7 @@
 """jobs.query.tree: the tree of a store and what can be asked of it, and a store read without ctd."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -45,6 +46,9 @@ def test_open_is_xarrays_own_tree_with_texts_for_codes(tree):
     assert tree.groups == plain.groups
     decoded = set()
     for node in plain.subtree:
+        node.attrs.pop("packed", None)  # nothing is, in the opened tree
+        structured = {k: v for k, v in node.attrs.items() if isinstance(v, dict | list)}
+        node.attrs |= {name: json.dumps(value) for name, value in structured.items()}
         for name, variable in node.to_dataset(inherit=False).variables.items():
             if labels := variable.attrs.pop("labels", None):
                 del variable.attrs["flag_values"]
@@ -56,6 +60,16 @@ def test_open_is_xarrays_own_tree_with_texts_for_codes(tree):
     assert (tree["shards"].host == tree.table("shards").host[0]).any()
     with pytest.raises(JobError, match="derived from an opened store"):
         tree.isel(item=0).query("n == 3")
+
+
+def test_group_as_netcdf(tree, tmp_path):
+    """Its attributes are texts, which NetCDF knows."""
+    group = tree["results/0"].to_dataset()
+    group.to_netcdf(tmp_path / "group.nc", engine="scipy")
+    with xr.open_dataset(tmp_path / "group.nc", engine="scipy") as found:
+        np.testing.assert_array_equal(found.x, group.x)
+        assert json.loads(found.attrs["swept"]) == {"n": 3}
+    assert tree.select("n == 3", limit=1)["results/0"].attrs == group.attrs
 
 
 def test_texts_of_a_table_without_rows_are_none():

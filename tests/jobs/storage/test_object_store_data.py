@@ -77,7 +77,8 @@ def test_pipeline_with_its_stores_in_the_bucket(kernels, s3, ctd, job_file):
     code, _, err = ctd("run", path, "--store", "s3://lab/pipe.zarr", "--executor", "serial")
     assert code == 0, err
     tree = open_store("s3://lab/pipe.means.zarr")
-    found = {g.attrs["swept"]["path"]: g["mean"].values.tolist() for g in tree["results"].values()}
+    path_of = lambda group: json.loads(group.attrs["swept"])["path"]
+    found = {path_of(g): g["mean"].values.tolist() for g in tree["results"].values()}
     assert found == {f"s3://lab/pipe.make.zarr::{k}": [[2.0**k] * 2] for k in (2, 3)}
 
 

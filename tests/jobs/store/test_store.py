@@ -114,7 +114,7 @@ def test_gather_reduces_each_group(finished):
     for group in (0, 1):
         norms = np.sort(tree[f"results/{group}"].norm.values)[::-1]
         np.testing.assert_array_equal(tree[f"gathered/{group}"].best_norm, norms[:3])
-    assert tree["gathered/0"].attrs["options"] == {"top": 3}
+    assert json.loads(tree["gathered/0"].attrs["options"]) == {"top": 3}
 
 
 def test_gather_is_idempotent_and_takes_new_settings(finished):
