@@ -113,7 +113,7 @@ kernel = one_shot(
     reduced=REDUCED,
     Options=Options,
     summary=(
-        "recording_item", "true", "verdict", "verdict_precision", "fit_agreement", "atlas_none_found", "likeliest", "probability",
+        "recording_item", "true", "verdict", "verdict_right", "fit_agreement", "atlas_none_found", "likeliest", "probability",
         "runner_up", "runner_up_probability", "atlas_accuracy", "atlas_accuracy_plain",
     ),
     plots=plots,

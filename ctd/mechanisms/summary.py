@@ -39,9 +39,9 @@ REDUCED = {
     "recording_item": Var(_R, "1", "item of the recording in its stage"),
     "true": Var(_R, "1", "mechanism that made it", usual=UNKNOWN),
     "verdict": Var(_R, "1", "mechanism with the largest probability, if that is at least `sure`"),
-    "verdict_precision": Var(
-        _R, "1", "share of the atlas's recordings of this size with this verdict, unseen by their classifier, whose mechanism it is; NaN unless "
-        "the verdict is a mechanism that one of them got", may_be_nan=True,
+    "verdict_right": Var(
+        _R, "1", "of the atlas's recordings of this size with this verdict, unseen by their classifier, how many it is true of: `6 of 9`; empty "
+        "unless the verdict is a mechanism",
     ),
     "fit_agreement": Var(_R, "1", "mean cosine of what two fits do at the recording's states"),
     "atlas_none_found": Var(_R, "1", "none_found of the atlas at this size (table size)"),
@@ -151,17 +151,17 @@ def verdicts(p: np.ndarray, classes: np.ndarray, sure: float) -> dict[str, np.nd
     return found | {"p_none": p[:, -1]} | shown
 
 
-def precisions(said: np.ndarray, unseen_said: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """(recording,) the share of unseen recordings with the same verdict whose mechanism it is; NaN without such recordings.
+def right_counts(verdict: np.ndarray, unseen_verdict: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """(recording,) how many unseen recordings with the same verdict it is true of, and of how many: `6 of 9`; empty unless it is a mechanism.
 
-    unseen_said, true: verdicts on unseen recordings of an atlas, and their mechanisms. None of them can be `none of these`.
+    unseen_verdict, true: verdicts on unseen recordings of an atlas, and their mechanisms. None of them can be `none of these`.
 
-    >>> precisions(np.array(["ring", "none of these"]), np.array(["ring", "ring"]), np.array(["ring", "plane"]))
-    array([0.5, nan])
+    >>> print(*right_counts(np.array(["ring", "line"]), np.array(["ring", "ring"]), np.array(["ring", "plane"])), sep=", ")
+    1 of 2, 0 of 0
     """
-    called = set(unseen_said.tolist()).intersection(NAMES)
-    share = {name: (true[unseen_said == name] == name).mean() for name in called}
-    return np.asarray([share.get(name, np.nan) for name in said.tolist()], float)
+    count = lambda name: ((true == name) & (unseen_verdict == name)).sum()
+    texts = {name: f"{count(name)} of {(unseen_verdict == name).sum()}" for name in NAMES}
+    return np.asarray([texts.get(name, "") for name in verdict.tolist()], str)
 
 
 def _components(x: np.ndarray, of: np.ndarray) -> np.ndarray:
@@ -215,7 +215,7 @@ def judge(
     if len(classes) < 3 or not judged or (y < 0).any():
         return {}
     p = np.full((len(y), len(classes) + 1), np.nan)
-    precision, none_found = np.full((2, len(y)), np.nan)
+    none_found, right = np.full(len(y), np.nan), np.full(len(y), "", "U20")
     rows = []
     for k in judged:
         here = of_size == k
@@ -223,7 +223,7 @@ def judge(
         called = _left_out(x[here], y[here], fold[here], options)
         called_truth = _left_out(truth[here], y[here], fold[here], options)
         said = verdicts(p[here], classes, options.sure)["verdict"]
-        precision[here] = precisions(said, said, _names(y[here]))
+        right[here] = right_counts(said, said, _names(y[here]))
         none_found[here] = called[0].mean()
         plain = table["plain_evidence"][here]
         others = {"truth": truth[here], "plain": plain, "both": np.column_stack([x[here], plain])}
@@ -239,7 +239,7 @@ def judge(
         rows.append(_of_size(p[here], y[here], classes, options.sure) | more)
     return {
         **verdicts(p, classes, options.sure),
-        "verdict_precision": precision,
+        "verdict_right": right,
         "atlas_none_found": none_found,
         "place": _components(x, x),
         **{name: np.asarray([row[name] for row in rows]) for name in rows[0]},
@@ -324,7 +324,7 @@ def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str
     names = _called(classes)
     found = verdicts(p, classes, options.sure)
     found |= {
-        "verdict_precision": _precision_of(atlas, found["verdict"], nearest, options),
+        "verdict_right": _atlas_counts(atlas, found["verdict"], nearest, options),
         "runner_up": names[p.argsort(1)[:, -2]],
         "runner_up_probability": np.sort(p, 1)[:, -2],
         "atlas_recordings": used,
@@ -334,19 +334,19 @@ def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str
     return found | around | {"place": _components(x, of)}
 
 
-def _precision_of(
+def _atlas_counts(
     atlas: dict[str, np.ndarray], said: np.ndarray, size: np.ndarray, options: Options
 ) -> np.ndarray:
-    """(recording,) how often a verdict is right on recordings of the atlas that its classifier had not seen. size: rows of its sizes."""
+    """(recording,) `right_counts` by the recordings of the atlas of the nearest size. size: rows of its sizes."""
     classes = np.unique(atlas["mechanism"])
     p = np.column_stack([atlas[f"p_{name}"] for name in (*_names(classes), "none")])
     unseen_said, true = verdicts(p, classes, options.sure)["verdict"], _names(atlas["mechanism"])
-    found = np.full(len(said), np.nan)
+    found = np.full(len(said), "", "U20")
     for k in np.unique(size):
         same = [
             np.isclose(atlas[name], atlas[f"size_{name}"][k], equal_nan=True)
             for name in ("n_neurons", "n_trials", "noise")
         ]
         here = np.logical_and.reduce(same)
-        found[size == k] = precisions(said[size == k], unseen_said[here], true[here])
+        found[size == k] = right_counts(said[size == k], unseen_said[here], true[here])
     return found

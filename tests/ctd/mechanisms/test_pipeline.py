@@ -13,7 +13,7 @@ from ctd.kernel import inputs_of
 from ctd.mechanisms.evidence import kernel
 from ctd.mechanisms.families import NAMES
 from ctd.mechanisms.fits import Evidence
-from ctd.mechanisms.summary import _precision_of
+from ctd.mechanisms.summary import _atlas_counts
 from ctd.plots import Points
 
 
@@ -80,10 +80,10 @@ def test_verdict_qualified():
     atlas |= {"n_trials": np.full(9, 200), "noise": np.full(9, 0.02), "size_noise": [0.02]}
     atlas |= {"size_n_neurons": [40], "size_n_trials": [200]}
     placed = np.array(["plane", "line", "none of these"])
-    shares = _precision_of(atlas, placed, np.zeros(3, int), kernel.Options())
-    np.testing.assert_array_equal(shares, [6 / 9, np.nan, np.nan])
+    counts = _atlas_counts(atlas, placed, np.zeros(3, int), kernel.Options())
+    assert counts.tolist() == ["6 of 9", "0 of 0", ""]
     beside = kernel.summary.index("verdict") + 1
-    qualified = {"verdict_precision", "fit_agreement", "atlas_none_found"}
+    qualified = {"verdict_right", "fit_agreement", "atlas_none_found"}
     assert {*kernel.summary[beside : beside + 3]} == qualified
     assert qualified <= {*kernel.reduced}
 
