@@ -36,6 +36,7 @@ Each other folder or file is a kernel:
 from ctd.fixed_points.line import Line, line
 from ctd.fixed_points.notebook import (
     Cycles,
+    Exponents,
     FixedPoints,
     Followed,
     cycles,
@@ -47,5 +48,5 @@ from ctd.fixed_points.notebook import (
 from ctd.fixed_points.search.kernel import kernel
 
 __all__ = [
-    "Cycles", "FixedPoints", "Followed", "Line", "cycles", "find", "follow", "kernel", "line", "linearise", "lyapunov",
+    "Cycles", "Exponents", "FixedPoints", "Followed", "Line", "cycles", "find", "follow", "kernel", "line", "linearise", "lyapunov",
 ]  # fmt: skip

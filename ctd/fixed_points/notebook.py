@@ -275,6 +275,13 @@ def cycles(
     return _run_kernel(Cycles, "cycles", limit_cycles.kernel, params, f, starts, seed, options)
 
 
+class Exponents(KernelResult):
+    """The result of `lyapunov`; its `figure` draws the exponents by number, a line for each start."""
+
+    def _summary_table(self) -> dict[str, np.ndarray]:
+        return {name: self.results[name] for name in ("exponent", *self.kernel.summary)}
+
+
 def lyapunov(
     step: Callable[[Array], Array],
     states: ArrayLike,
@@ -282,8 +289,8 @@ def lyapunov(
     time: str = "steps",
     seed: int = 0,
     **settings: object,
-) -> dict[str, np.ndarray]:
-    """The Lyapunov exponents of a map or flow, from each of some states; float64.
+) -> Exponents:
+    """Compute the Lyapunov exponents of a map or flow, from each of some states; float64.
 
     Args:
         step: h (n,) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
@@ -293,17 +300,17 @@ def lyapunov(
         **settings: fields of `Trajectory` (n_exponents, n_steps, transient, dt, every, noise).
 
     >>> found = lyapunov(lambda h: 4 * h * (1 - h), [0.3], n_exponents=1, n_steps=2000)
-    >>> found["exponent"].round(2)  # ln 2
+    >>> found.results["exponent"].round(2)  # ln 2
     array([[0.69]])
 
     Returns:
-        exponent and exponent_error (k, number), largest, sum, dimension (Kaplan-Yorke) and outcome (k,), end (k, n).
+        With `results`: exponent and exponent_error (k, number), largest, sum, dimension (Kaplan-Yorke) and outcome (k,), end (k, n).
 
     Raises ValueError if states and settings do not fit each other.
     """
     params = Trajectory.model_validate({"time": time, **settings})
     f, starts = lambda weights, h, x: step(h), ("states", states, "start")
-    return _run_kernel(KernelResult, "lyapunov", exponents.kernel, params, f, starts, seed).results
+    return _run_kernel(Exponents, "lyapunov", exponents.kernel, params, f, starts, seed)
 
 
 def linearise(

@@ -27,7 +27,7 @@ def test_exponents_of_lorenz():
     those of Sprott 2003, within four standard errors. Over seeds the largest of 400 units spreads by .0087 (`mean_growth`'s test)."""
     found = lyapunov(
         lorenz, [1.0, 1, 20], time="continuous", dt=0.01, transient=2000, n_steps=40_000
-    )
+    ).results
     assert found["sum"][0] == pytest.approx(-13 - 2 / 3, abs=5e-4)
     largest, zero, _ = found["exponent"][0]
     assert largest == pytest.approx(0.9056, abs=4 * found["largest_error"][0])
@@ -46,7 +46,7 @@ def test_exponents_of_linear_and_logistic_maps():
     def both(h):
         return jnp.append(jnp.asarray(j) @ h[:3], 4 * h[3] * (1 - h[3]))
 
-    found = lyapunov(both, [0.0, 0, 0, 0.3], transient=1000, n_steps=20_000)
+    found = lyapunov(both, [0.0, 0, 0, 0.3], transient=1000, n_steps=20_000).results
     expected = [np.log(2), 0, np.log(0.8), np.log(0.5)]
     np.testing.assert_allclose(found["exponent"][0], expected, atol=5e-3)
     np.testing.assert_allclose(found["exponent"][0, 1:], expected[1:], atol=1e-9)
@@ -60,8 +60,8 @@ def test_exponents_that_rounding_hides_are_not_told():
     f = lambda h: jnp.tanh(jnp.asarray(w) @ h)
     settings = {"transient": 500, "n_steps": 6000, "n_exponents": 40}
     with pytest.warns(UserWarning, match=r"of 40 exponents of 1 item .* every: 10; .* give every: 5"):  # fmt: skip
-        coarse = lyapunov(f, [0.1] * 40, every=10, **settings)
-    fine = lyapunov(f, [0.1] * 40, every=1, **settings)
+        coarse = lyapunov(f, [0.1] * 40, every=10, **settings).results
+    fine = lyapunov(f, [0.1] * 40, every=1, **settings).results
     h, logs = fine["end"][0], []
     for _ in range(20_000):  # dF/dh is diag(1 - F^2) w
         h = np.tanh(w @ h)
@@ -101,7 +101,7 @@ def test_dimension_kaplan_yorke(exponents, n, expected):
 )
 def test_exponents_of_few_advances(settings, known):
     """Begun after the transient, as many advances count as `n_steps` needs; fewer than four have no standard error."""
-    found = lyapunov(halves, [[1.0]], **settings)
+    found = lyapunov(halves, [[1.0]], **settings).results
     np.testing.assert_allclose(found["exponent"], [[np.log(0.5)]])
     assert np.isfinite(found["exponent_error"]).all() == known
 
@@ -111,13 +111,16 @@ def test_dimension_of_cycles_of_a_flow_is_one():
     flow = lambda h: jnp.array([h[1], (1 - h[0] ** 2) * h[1] - h[0]])
     starts = np.random.default_rng(0).uniform(-1, 1, (6, 2))
     settings = {"time": "continuous", "dt": 0.02, "transient": 2000, "n_steps": 10_000}
-    found = lyapunov(flow, starts, **settings)
+    computed = lyapunov(flow, starts, **settings)
+    found = computed.results
+    assert str(computed).splitlines()[0] == "6 done"
+    assert len(computed.figure().axes[0].lines) == 1 + 6
     assert found["dimension"].tolist() == [1] * 6
     assert (found["exponent"][:, 1] < -0.9).all()
 
 
 def test_a_trajectory_that_leaves_all_bounds_has_diverged():
-    found = lyapunov(halves, [[2.0]], transient=0, n_steps=500, every=100)
+    found = lyapunov(halves, [[2.0]], transient=0, n_steps=500, every=100).results
     assert found["outcome"].tolist() == [1]
 
 
