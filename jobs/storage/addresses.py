@@ -9,7 +9,9 @@
 Addresses appear in stores, events and messages, so one that contains a secret is refused.
 """
 
+import os
 import re
+import sys
 from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
@@ -52,8 +54,17 @@ def refuse_undecoded(path: str) -> str:
     try:
         path.encode()
     except UnicodeEncodeError:  # Python reads such bytes as lone surrogates
-        raise JobError(f"{path!a}: is no UTF-8; rename the folder") from None
+        raise JobError(f"{path!a}: {_why_undecoded(os.fsencode(path))}") from None
     return path
+
+
+def _why_undecoded(path: bytes) -> str:
+    """Say why Python cannot read the bytes of a path as text, and what to do."""
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return "is no UTF-8; rename the folder"
+    return f"is UTF-8, but this locale has Python read names as {sys.getfilesystemencoding()}; export PYTHONUTF8=1"
 
 
 def plain(address: str) -> str:

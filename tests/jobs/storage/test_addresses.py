@@ -2,6 +2,8 @@
 
 import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,17 @@ def test_a_folder_of_an_older_encoding_is_refused(tmp_path):
     """The client library would panic."""
     with pytest.raises(JobError, match=r"caf.udce9/a.zarr': is no UTF-8; rename the folder"):
         open_objects(os.fsdecode(bytes(tmp_path) + b"/caf\xe9/a.zarr"), create=True)
+
+
+def test_utf8_in_other_locale(tmp_path):
+    """Python reads nothing but ASCII there."""
+    (folder := tmp_path / "caf\xe9").mkdir()
+    code = "import os; from jobs.storage.addresses import refuse_undecoded as f; f(os.getcwd())"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert "JobError: " in ran.stderr
+    assert ran.stderr.endswith("; export PYTHONUTF8=1\n")
 
 
 # --- credentials ----------------------------------------------------------------------------------
