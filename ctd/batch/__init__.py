@@ -10,7 +10,8 @@ so that the loop runs over fewer microbatches.
 
 Only m enters the arithmetic of an item: for one m the bits of an item depend neither on the number of slots
 nor on the items beside it. With D devices, logical slot p lies on device p mod D. For m > 1 XLA may compile another program for
-one device than for several, whose last digits differ.
+one device than for several, whose last digits differ (divisions by a number for each item become products); any number of
+devices from two on gives the same bits.
 """
 
 from ctd.batch.items import run_items as run_items
