@@ -15,7 +15,7 @@ from jobs import keys
 from jobs.errors import EXIT_STOPPED, advised
 from jobs.spec.trust import is_remembered, remember
 from jobs.storage import addresses, connect
-from jobs.store.store import sent, submit_command
+from jobs.store.advice import sent, submit_command
 
 NUMBER = re.compile(r"\d+(_\d+)?")
 """The id of a Slurm allocation, or of a task of an array."""

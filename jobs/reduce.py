@@ -30,17 +30,10 @@ from jobs.inputs.versions import changed_files
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
 from jobs.storage.checksums import digest, digest_of, read_verified, write_sums
+from jobs.store.advice import gather_command, resume_command
 from jobs.store.arrays import DONE, Lazy, attributes, put_array
 from jobs.store.marker import Marker
-from jobs.store.store import (
-    Store,
-    gather_command,
-    names_of_columns,
-    resume_command,
-    rows_of,
-    shared_fields,
-    table_group,
-)
+from jobs.store.store import Store, names_of_columns, rows_of, shared_fields, table_group
 
 BLOCK_BYTES = 4 << 20
 """Bytes of rows read at a time, before selection."""

@@ -17,8 +17,9 @@ from jobs.report.warnings import is_warned_of, warnings_of
 from jobs.run.progress import Progress
 from jobs.spec.trust import is_ctds_kernel, own_code
 from jobs.storage.addresses import beside, local_path
+from jobs.store.advice import resume_command
 from jobs.store.look import Look
-from jobs.store.store import Store, resume_command
+from jobs.store.store import Store
 
 MOST_ITEMS = 10
 """Items that are shown of a search by another metric than the kernel's."""

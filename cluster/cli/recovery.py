@@ -23,8 +23,9 @@ from jobs.storage import connect, objects
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
+from jobs.store.advice import again_command
 from jobs.store.look import Look
-from jobs.store.store import Store, again_command, refuse_links
+from jobs.store.store import Store, refuse_links
 
 STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
 """Names of facts -> the style of their text on a terminal."""

@@ -22,7 +22,7 @@ from cluster.ray.reach import accepts
 from jobs.errors import count
 from jobs.pipeline import Stage
 from jobs.run.stop import Stop, blocked_signal
-from jobs.store.store import SUBMIT_AGAIN
+from jobs.store.advice import SUBMIT_AGAIN
 
 WAITS_S = (5.0, 20.0, 60.0)
 """Wait before each start of a Ray of our own (s)."""

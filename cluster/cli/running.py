@@ -26,8 +26,9 @@ from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
 from jobs.storage.lease import held_by, last_seen
 from jobs.storage.objects import StorageFailed, is_storage_error, reason
+from jobs.store.advice import resume_command
 from jobs.store.events import planned_warnings, read_events
-from jobs.store.store import Store, refuse_links, resume_command
+from jobs.store.store import Store, refuse_links
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from jobs.spec.search import Optuna, Population
 from jobs.spec.trust import modules_of
 from jobs.storage import objects
 from jobs.storage.addresses import absolute, beside, join
+from jobs.store.advice import words_sent
 from jobs.store.roles import SEED
-from jobs.store.store import Store, known_kernel, words_sent
+from jobs.store.store import Store, known_kernel
 
 MAX_ECHO = 200
 """Most characters of a job that a command writes by `echo`; a longer one `ctd export` writes. A command is at most three lines

@@ -29,9 +29,10 @@ from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.hierarchy import zarr_store
 from jobs.storage.lease import drivers
 from jobs.storage.objects import is_storage_error, list_keys
+from jobs.store.advice import going_on
 from jobs.store.arrays import attributes
 from jobs.store.events import read_events
-from jobs.store.store import Store, going_on
+from jobs.store.store import Store
 
 
 class Source(ABC):

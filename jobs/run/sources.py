@@ -28,8 +28,9 @@ from jobs.inputs.versions import changed_files
 from jobs.spec.code import imports_of, locate
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
+from jobs.store.advice import gather_command, resume_command
 from jobs.store.finding import shortened
-from jobs.store.store import Store, change_job, gather_command, resume_command
+from jobs.store.store import Store, change_job
 
 _imported: dict[str, tuple[ModuleSpec, str]] = {}
 """Module -> (its import, checksum of its file when this process first looked at it)."""

@@ -24,9 +24,10 @@ from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job, read_job
 from jobs.spec.run import RunSettings
+from jobs.store.advice import again_command
 from jobs.store.manifest import write_job
 from jobs.store.marker import FailedItem
-from jobs.store.store import Store, again_command
+from jobs.store.store import Store
 
 
 def write(folder, **changes):

@@ -13,8 +13,9 @@ from jobs.query.columns import brief
 from jobs.query.query import summed_up
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.sweep import overview
+from jobs.store.advice import again_command
 from jobs.store.arrays import attributes
-from jobs.store.store import Store, again_command
+from jobs.store.store import Store
 
 MAX_KINDS = 8
 """Most kinds of rows that are counted."""

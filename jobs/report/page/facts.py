@@ -16,10 +16,11 @@ from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
 from jobs.report.summary import forked_from, is_open, state
 from jobs.report.warnings import failing_outcomes
+from jobs.store.advice import going_on
 from jobs.store.events import Event
 from jobs.store.look import Look
 from jobs.store.marker import FailedItem, Marker
-from jobs.store.store import Store, going_on, title_of
+from jobs.store.store import Store, title_of
 
 COUNTS = ("items", "items_done", "items_dropped", "items_failed", "shards", "shards_done")
 """The numbers of the progress, which add up over stores."""
