@@ -210,7 +210,7 @@ def follow(
         time: "steps" or "continuous".
         **settings: fields of `Continuation` (n_steps, max_step, n_bifurcations, stray).
 
-    >>> follow(lambda x, u: -x + 2 * jnp.tanh(x) + u, [-2.0], low=-1, high=1, time="continuous")
+    >>> follow(lambda x, u: -x + 2 * jnp.tanh(x) + u, [-1.915], low=-1, high=1, time="continuous")
     1 start on 1 branch
     kind  bifurcation_parameter  frequency  branch  count
     fold                -0.5328          0       0      1
