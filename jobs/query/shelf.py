@@ -29,7 +29,7 @@ from jobs.storage.addresses import without_ending
 from jobs.store.arrays import attributes
 from jobs.store.card import Card, read_card
 from jobs.store.finding import Read as ReadObject
-from jobs.store.finding import find_stores, walk
+from jobs.store.finding import find_stores, unfollowed, walk
 from jobs.store.roles import JOB_SEED
 from jobs.store.store import Store
 
@@ -243,12 +243,13 @@ def list_stores(
         except BaseError as error:  # the store may be closed to this user
             return JobError(f"{address}: {objects.reason(error)}")
 
-    addresses, found = list(given), dict[str, Card | JobError]()
+    addresses, found, links = list(given), dict[str, Card | JobError](), list[str]()
     for address in addresses:
-        found.update(walk(address, look))
+        found.update(walk(address, look, links.append))
     if not found:
         raise JobError(f"{', '.join(addresses)}: no store lies there; give a folder of stores")
     wrong = [str(one).splitlines()[0] for one in found.values() if isinstance(one, JobError)]
+    wrong += [unfollowed(links)] * bool(links)
     cards = {at: card for at, card in found.items() if isinstance(card, Card)}
     kept = [(at, card) for at, card in cards.items() if set(tags) <= set(card.tags)]
     table = _table(dict(sorted(kept, key=lambda one: -_when(one[1]))))

@@ -21,6 +21,9 @@ from jobs.storage.addresses import is_zip
 from jobs.storage.checksums import parsed, verified
 from jobs.storage.connect import read_member
 
+Tell = Callable[[str], object]
+"""Called with an address, or with a line."""
+
 Read = Callable[[str], bytes | None]
 """Key -> the object of a store there; None if there is none."""
 
@@ -32,7 +35,7 @@ MOST_TOLD = 5
 """Most stores that a message names."""
 
 
-def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.warn) -> list[str]:
+def find_stores(given: Iterable[str], tell: Tell = warnings.warn) -> list[str]:
     """Return the addresses of stores, each once, in the order in which they are named.
 
     A store in a folder is left out if another one there has its items, so that no item counts twice: archives beside their
@@ -48,7 +51,10 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     found: dict[str, Found] = {}
     named: set[str] = set()
     for address in given:
-        below = dict(walk(address, _look))
+        links: list[str] = []
+        below = dict(walk(address, _look, links.append))
+        if links:
+            tell(f"left out, {unfollowed(links)}")
         is_pattern = _is_pattern(address)
         if not below and (is_pattern or _is_folder(address)):
             what = "no store matches" if is_pattern else "no store lies in this folder"
@@ -187,22 +193,32 @@ def _is_archive(address: str) -> bool:
     return is_zip(addresses.local_path(address))
 
 
-def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tuple[str, T]]:
+def unfollowed(links: Sequence[str]) -> str:
+    """Say why these addresses, to which `walk` did not go, are left out."""
+    return f"since links are followed only where you name them: {shortened(links)}"
+
+
+def walk[T](
+    address: str, look: Callable[[str, Read], T | None], tell_link: Tell = lambda at: None
+) -> Iterator[tuple[str, T]]:
     """Yield (address, look(address, read)) of the stores that an address stands for, see `find_stores`.
 
     look: returns what the caller wants to know of a store; None if there is none at the address. `read` returns a small object
     of the store, None if there is no such object. Many stores of a bucket are looked at at a time.
+    tell_link: called with each folder or archive that is a link and was not named: somebody else may have laid it.
 
     Raises JobError, within seconds, if the bucket cannot be read.
     """
-    level, bucket = _matching(address), _bucket(address)
+    level, bucket = _matching(address, tell_link), _bucket(address)
     call = lambda at: look(at, partial(_read, bucket, at))
     for _ in range(DEEP + 1):
         looked = map(call, level) if bucket is None else objects.each(bucket, call, level)
         seen = list(zip(level, looked, strict=True))
         yield from ((where, found) for where, found in seen if found is not None)
         # A store is not entered: its thousands of folders hold no other store.
-        level = [inner for where, found in seen if found is None for inner in _folders(where)]
+        level = [
+            inner for where, found in seen if found is None for inner in _folders(where, tell_link)
+        ]
 
 
 def stores_in(folder: str) -> list[str]:
@@ -262,8 +278,11 @@ def _is_folder(address: str) -> bool:
     return path is not None and path.is_dir() and not (path / "zarr.json").exists()
 
 
-def _matching(address: str) -> list[str]:
-    """Return the addresses that match a pattern, sorted; for no pattern the address itself, without slashes at its end."""
+def _matching(address: str, tell_link: Tell = lambda at: None) -> list[str]:
+    """Return the addresses that match a pattern, sorted; for no pattern the address itself, without slashes at its end.
+
+    tell_link: called with each link that matches, and is left out.
+    """
     address = addresses.refuse_empty(address).rstrip("/") or "/"
     if addresses.scheme(address) in addresses.BUCKETS and address.count("/") == 2:
         return _folders(address)
@@ -271,20 +290,41 @@ def _matching(address: str) -> list[str]:
     if at is None or not _is_pattern(address):
         return [addresses.plain(address)]
     head = address[: at.start()].rstrip("/") or ("/" if at.start() else ".")
-    near = [f for f in _folders(head) if fnmatchcase(f.rpartition("/")[2], at[0])]
-    return [found for folder in near for found in _matching(folder + address[at.end() :])]
+    fits = lambda where: fnmatchcase(where.rpartition("/")[2], at[0])
+    near = filter(fits, _folders(head, lambda where: fits(where) and tell_link(where)))
+    matching = []
+    for folder in near:
+        for match in _matching(folder + address[at.end() :], tell_link):
+            if _leads_away(folder, match):
+                tell_link(match)
+            else:
+                matching.append(match)
+    return matching
 
 
-def _folders(address: str) -> list[str]:
-    """Return the addresses of the folders and archives in a folder, sorted; hidden ones are left out."""
+def _leads_away(folder: str, address: str) -> bool:
+    """Whether a link lies between a folder and an address below it."""
+    top, path = addresses.local_path(folder), addresses.local_path(address)
+    if top is None or path is None:
+        return False
+    return any(place.is_symlink() for place in (path, *path.parents) if top in place.parents)
+
+
+def _folders(address: str, tell_link: Tell = lambda at: None) -> list[str]:
+    """Return the addresses of the folders and archives in a folder, sorted; without hidden ones, and without links, which are told."""
+    head, links = "" if address == "." else f"{address.rstrip('/')}/", set[str]()
     if addresses.scheme(address) in addresses.BUCKETS:
         found = connect.first_request(address, obstore.list_with_delimiter)
         names = [name.rstrip("/") for name in found["common_prefixes"]]
     else:
         path = addresses.local_path(address)
         try:
-            names = [p.name for p in path.iterdir() if p.is_dir() or is_zip(p)] if path else []
+            inner = [p for p in path.iterdir() if p.is_dir() or is_zip(p)] if path else []
         except OSError:  # of somebody else, or gone meanwhile
             return []
-    head = "" if address == "." else f"{address.rstrip('/')}/"
-    return [head + name for name in sorted(names) if not name.startswith(".")]
+        names, links = [p.name for p in inner], {p.name for p in inner if p.is_symlink()}
+    visible = [name for name in sorted(names) if not name.startswith(".")]
+    for name in visible:
+        if name in links:
+            tell_link(head + name)
+    return [head + name for name in visible if name not in links]

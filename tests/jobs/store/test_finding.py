@@ -60,6 +60,32 @@ def test_find_stores(lab, monkeypatch, given, found):
     assert find_stores(absolute) == [str(lab / address) for address in found]
 
 
+@pytest.mark.parametrize("given", ["", "*", "*.zarr"])
+def test_find_stores_at_links(lab, tmp_path, given):
+    """Whoever may write to a shared folder could have a page made of the reader's own stores."""
+    own = tmp_path / "own.zarr"
+    shutil.copytree(lab / "a1.zarr", own)
+    (tmp_path / "far.zarr").symlink_to(lab / "a2.zarr")
+    (tmp_path / "deep").symlink_to(lab / "deep")
+    told = list[str]()
+    assert find_stores([f"{tmp_path}/{given}"], told.append) == [str(own)]
+    [line] = told
+    assert "far.zarr" in line
+    assert (f"{tmp_path}/deep" in line) == (given != "*.zarr")
+    assert find_stores([f"{tmp_path}/far.zarr"], told.append) == [f"{tmp_path}/far.zarr"]
+    assert find_stores([f"{tmp_path}/deep"], told.append) == [
+        f"{tmp_path}/deep/b.zarr",
+        f"{tmp_path}/deep/er/c.zarr",
+    ]
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "b.zarr").symlink_to(lab / "a2.zarr")
+    with pytest.raises(JobError, match="no store matches"):
+        find_stores([f"{tmp_path}/i*/b.zarr"], told.append)
+    assert f"{tmp_path}/inner/b.zarr" in told.pop()
+    found, wrong = list_stores([f"{tmp_path}/{given}"])
+    assert (found["store"].tolist(), len(told), len(wrong)) == (["own"], 1, 1)
+
+
 @pytest.mark.parametrize("given", ["empty", "x*.zarr", "*/none/*"])
 def test_find_stores_says_where_there_is_none(lab, monkeypatch, given):
     monkeypatch.chdir(lab)
