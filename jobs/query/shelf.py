@@ -270,19 +270,19 @@ def list_stores(
 def _differing(cards: Sequence[Card]) -> dict[str, list[Any]]:
     """Field of a job -> its value for each store, if stores of one kernel differ in it; None where a job leaves it out, and for the
     stores of other kernels, whose field of this name means something else."""
-    found = {}
+    fields = {}
     for name in dict.fromkeys(name for card in cards for name in card.fields or ()):
-        values = [_given(card, name) for card in cards]
+        values = [_job_value(card, name) for card in cards]
         texts: dict[str, set[str]] = {}
         for card, value in zip(cards, values, strict=True):
             texts.setdefault(card.kernel, set()).add(str(value))
         differ = [len(texts[card.kernel]) > 1 for card in cards]
         if any(differ):
-            found[name] = [v if is_one else None for v, is_one in zip(values, differ, strict=True)]
-    return found
+            fields[name] = [v if is_one else None for v, is_one in zip(values, differ, strict=True)]
+    return fields
 
 
-def _given(card: Card, name: str) -> int | float | str | None:
+def _job_value(card: Card, name: str) -> int | float | str | None:
     """The value that a job gives a field; None if it leaves it out."""
     if any(name == field or name.startswith(f"{field}.") for field in card.swept):
         return "swept"
