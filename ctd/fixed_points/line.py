@@ -21,10 +21,8 @@ ROUND = 0.5
 """... and than this times its length, which is their distance on a straight line."""
 
 HOLE = 0.2
-"""A gap is a hole, at which a chain ends, if it is wider than this share of the chain ..."""
-
-UNEVEN = 3.0
-"""... and than this times the median gap: points that searches find lie unevenly, and few lie far apart."""
+"""A gap is a hole, at which a chain ends, if it is wider than this share of the chain. So a line has six points at least: fewer may be
+memories and the saddles between them."""
 
 HALF = 0.5
 """Share of the way between all points at rest, and of the readouts of all points, that a line or ring covers at least."""
@@ -115,12 +113,12 @@ def line(
         slow: a mode is nearly at rest, and counts for `dimension`, if its eigenvalue is this near to 1, of a flow to 0.
         time: that of `find`; a flow's table does not tell that it is one.
 
-    >>> table = {"point": np.linspace(0, 1, 5)[:, None] * [3.0, 4.0], "residual": np.zeros(5)}
-    >>> table |= {"eigenvalue": np.tile([1.0, 0.5], (5, 1)), "input_jacobian": np.zeros((5, 2, 0))}
-    >>> table |= {name: np.tile(np.eye(2), (5, 1, 1)) for name in ("right", "left")}
+    >>> table = {"point": np.linspace(0, 1, 9)[:, None] * [3.0, 4.0], "residual": np.zeros(9)}
+    >>> table |= {"eigenvalue": np.tile([1.0, 0.5], (9, 1)), "input_jacobian": np.zeros((9, 2, 0))}
+    >>> table |= {name: np.tile(np.eye(2), (9, 1, 1)) for name in ("right", "left")}
     >>> chain = line(table)
     >>> chain.summary
-    'line of 5 points, length 5, dimension 1'
+    'line of 9 points, length 5, dimension 1'
 
     Raises ValueError for fewer than three points, several inputs, or a readout that does not fit.
     """
@@ -214,7 +212,7 @@ def _without_holes(points: np.ndarray) -> tuple[np.ndarray, float]:
     that is no part of this piece)."""
     path = _longest_path(points)
     gaps = np.linalg.norm(np.diff(points[path], axis=0), axis=1)
-    hole = gaps > max(HOLE * gaps.sum(), UNEVEN * np.median(gaps))
+    hole = gaps > HOLE * gaps.sum()
     piece = max(np.split(np.arange(len(path)), np.flatnonzero(hole) + 1), key=len)
     if len(piece) < 3:  # no piece is a chain
         return path, float(gaps[hole].sum() / gaps.sum())
