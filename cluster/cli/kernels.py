@@ -210,12 +210,12 @@ def weights(
     if as_json:
         of = {name: list(value.shape) for name, value in tensors.arrays.items()}
         numbers = {"n": n, "n_in": n_in, "n_out": n_out}
-        show_json({"cell": found.cell, **numbers, "from": list(found.told), "tensors": of})
+        show_json({"cell": found.cell, **numbers, "from": list(found.notes), "tensors": of})
         return
     out.print(
         f"cell {found.cell}: {count(n, 'unit')}, {count(n_in, 'input')}, {count(n_out, 'output')}"
     )
-    out.print(f"from {'; '.join(found.told)}")
+    out.print(f"from {'; '.join(found.notes)}")
     if to is not None:
         out.print(f"wrote {to}")
 

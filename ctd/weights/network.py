@@ -18,7 +18,7 @@ from ctd.weights.gates import TORCH_LAYERS, FileCell, to_cell, to_torch
 from ctd.weights.rest import read_rest
 from ctd.weights.tensors import Array, Tensors
 
-OWN = {
+UNIQUE_NAMES = {
     cell.name: set(cell.cell_axes) - {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
     for cell in CELLS.values()
 }
@@ -30,8 +30,8 @@ TORCH_ENDINGS = (".pt", ".pth", ".safetensors")
 OF_DYNAMICS = {"continuous": "leaky", "discrete": "leaky_rates"}
 """The field `dynamics` of an echo-state network -> its cell; their weights have the same names."""
 
-UNTOLD = "the file does not tell the units"
-"""How a sentence begins where a file does not tell the units of its ungated cell."""
+NO_UNITS = "the file does not tell the units"
+"""The beginning of a sentence on a file that does not state the units of its ungated cell."""
 
 
 class Loaded(NamedTuple):
@@ -39,7 +39,7 @@ class Loaded(NamedTuple):
 
     >>> tensors = {"wI": np.ones((4, 3)), "wR": np.ones((4, 4)), "bR": np.ones(4)}
     >>> network = understand(Tensors("net.h5", tensors))
-    >>> network.cell, network.params["wR"].shape, network.told
+    >>> network.cell, network.params["wR"].shape, network.notes
     ('vanilla', (4, 4), ("ctd's own names",))
     """
 
@@ -47,17 +47,17 @@ class Loaded(NamedTuple):
     """Name of a cell of `ctd.cells`."""
     params: dict[str, Array]
     """The cell's weights by name, with the shapes of `ctd.cells`; wO, bO and h0 if the file has them."""
-    told: tuple[str, ...]
-    """Sentences for people that tell how the file was understood."""
+    notes: tuple[str, ...]
+    """Sentences for people on the reading of the file."""
     guess: str = ""
-    """That of these sentences that says what was taken where neither the file nor the user tells the units; "" if one does."""
+    """The sentence among them on units that are assumed because neither file nor user states them; "" if one does."""
 
 
 def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
     """Read the network of a file, by the file's ending; `cell`: the cell that the file must hold.
 
-    Raises ValueError, naming file and tensor, if the file cannot be read, holds no network of ctd, or another cell. Warns where
-    neither file nor `cell` tells the units.
+    Raises ValueError, naming file and tensor, if the file cannot be read, holds no network of ctd, or another cell. Warns if
+    neither file nor `cell` states the units.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -66,10 +66,10 @@ def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
     ...     print(read_weights(f"{folder}/net.npz").cell)
     vanilla
     """
-    found = understand(read_tensors(path), cell)
-    if found.guess:
-        warnings.warn(f"{path}: {found.guess}", stacklevel=2)
-    return found
+    network = understand(read_tensors(path), cell)
+    if network.guess:
+        warnings.warn(f"{path}: {network.guess}", stacklevel=2)
+    return network
 
 
 def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
@@ -77,8 +77,8 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
 
     >>> sizes = {"weight_ih": (12, 3), "weight_hh": (12, 4), "bias_ih": (12,), "bias_hh": (12,)}
     >>> tensors = {f"rnn.{name}_l0": np.zeros(shape) for name, shape in sizes.items()}
-    >>> found = understand(Tensors("net.pt", tensors))
-    >>> found.cell, found.told
+    >>> network = understand(Tensors("net.pt", tensors))
+    >>> network.cell, network.notes
     ('gru_torch', ('PyTorch nn.GRU, rnn.',))
     """
     # Raises if the user's cell is unknown, so that no error says that the file names it.
@@ -89,28 +89,30 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
             check_real(value, f"{tensors.source}: {name}")
     fits = cells_with(tensors.arrays)
     # One name alone, such as W, may be that of any network.
-    if fits or any(2 * len(own & set(tensors.arrays)) > len(own) for own in OWN.values()):
-        return _own(tensors, cell, fits)
-    found = find_cell(tensors)
-    name, params = to_cell(found.gates)
+    if fits or any(
+        2 * len(names & set(tensors.arrays)) > len(names) for names in UNIQUE_NAMES.values()
+    ):
+        return _read_own_names(tensors, cell, fits)
+    file_cell = find_cell(tensors)
+    name, params = to_cell(file_cell.gates)
     # Before the cell is compared: tensors that nothing understands are the more basic fault.
-    rest, told = read_rest(tensors, found)
-    guess = "" if cell else found.guess
-    if CELLS[name] in UNGATED and found.units is not None:
-        name = get_cell(f"{name}:{found.units}").name
+    others, notes = read_rest(tensors, file_cell)
+    guess = "" if cell else file_cell.guess
+    if CELLS[name] in UNGATED and file_cell.units is not None:
+        name = get_cell(f"{name}:{file_cell.units}").name
     elif CELLS[name] in UNGATED:
         if cell is not None and cell.partition(":")[0] == name:
-            told, name = (f"{UNTOLD}: cell {cell}", *told), cell
+            notes, name = (f"{NO_UNITS}: cell {cell}", *notes), cell
         else:
-            guess = f"{UNTOLD}: tanh is taken; if they are relu, give cell {name}:relu"
+            guess = f"{NO_UNITS}: tanh is taken; if they are relu, give cell {name}:relu"
     if cell is not None and cell != name:
         raise ValueError(
-            f"{tensors.source}: holds the weights of cell {name} ({found.origin}), but cell {cell} is given; give "
+            f"{tensors.source}: holds the weights of cell {name} ({file_cell.origin}), but cell {cell} is given; give "
             f"cell: {name}"
         )
-    params = {**params, **rest}
+    params = {**params, **others}
     check_params(name, params, tensors.source)
-    return Loaded(name, params, (found.origin, *([guess] if guess else []), *told), guess)
+    return Loaded(name, params, (file_cell.origin, *([guess] if guess else []), *notes), guess)
 
 
 def find_cell(tensors: Tensors) -> FileCell:
@@ -132,19 +134,19 @@ def _only(tensors: Tensors, places: Iterable[str]) -> str:
     places = sorted(places)
     if len(places) == 1:
         return places[0]
-    told = ", ".join(place.replace("*", "weight_hh") or "the top" for place in places)
-    what = (
+    listing = ", ".join(place.replace("*", "weight_hh") or "the top" for place in places)
+    reason = (
         "several layers; ctd's networks have one cell: write a step of all layers as F(weights, h, x) in stack.py, and give "
         "fixed_points cell: stack.F"
     )
     if any(re.search("reverse|backward|bwd", place) for place in places):
-        what = "a bidirectional network; ctd's networks have one cell"
-    raise ValueError(f"{tensors.source}: holds {len(places)} recurrent cells, {told}: {what}")
+        reason = "a bidirectional network; ctd's networks have one cell"
+    raise ValueError(f"{tensors.source}: holds {len(places)} recurrent cells, {listing}: {reason}")
 
 
-def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
+def _read_own_names(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
     """Read a file with ctd's own names; fits: the cells with these names, of which file or `cell` may choose one."""
-    where, params = tensors.source, dict(tensors.arrays)
+    source, params = tensors.source, dict(tensors.arrays)
     # If no cell has exactly these names, the error is about the one with the most of them.
     likely = max(CELLS, key=lambda name: len(CELLS[name].cell_axes.keys() & params.keys()))
     name = cell or tensors.cell or next(iter(fits), likely)
@@ -153,22 +155,22 @@ def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
     if cell is None and "." in units:
         # Importing a name that a file tells would run code of the file's choice.
         raise ValueError(
-            f"{where}: the nonlinearity of its cell {name} is not one of ctd's; if you trust it, give cell: {name}"
+            f"{source}: the nonlinearity of its cell {name} is not one of ctd's; if you trust it, give cell: {name}"
         )
     if base not in CELLS:
         raise ValueError(
-            f"{where}: says that it holds the weights of cell {name}, which ctd does not have; give a cell of "
+            f"{source}: says that it holds the weights of cell {name}, which ctd does not have; give a cell of "
             f"{', '.join(CELLS)}"
         )
-    check_params(name, params, where)
+    check_params(name, params, source)
     if tensors.cell not in (None, name):
         raise ValueError(
-            f"{where}: says that it holds the weights of cell {tensors.cell}, but cell {name} is given; give cell: "
+            f"{source}: says that it holds the weights of cell {tensors.cell}, but cell {name} is given; give cell: "
             f"{tensors.cell}"
         )
     others = [other for other in fits if other != base] if tensors.cell is None else []
-    told = (f"cell {', '.join(others)} has the same names",) if others else ()
-    return Loaded(name, params, ("ctd's own names", *told))
+    notes = (f"cell {', '.join(others)} has the same names",) if others else ()
+    return Loaded(name, params, ("ctd's own names", *notes))
 
 
 def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> str:
@@ -180,7 +182,7 @@ def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> str
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     shapes = CELLS["gru_torch"].shapes(4, 3)  # 4 units, 3 inputs
-    ...     told = write_weights(f"{folder}/net.pt", {k: np.ones(s) for k, s in shapes.items()}, "gru_torch")
+    ...     message = write_weights(f"{folder}/net.pt", {k: np.ones(s) for k, s in shapes.items()}, "gru_torch")
     ...     print(read_weights(f"{folder}/net.pt").cell)
     gru_torch
     """
@@ -197,12 +199,12 @@ def write_named(
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     told = write_named(f"{folder}/states.h5", {"states": np.zeros((2, 5, 4))}, {"seed": 3})
+    ...     message = write_named(f"{folder}/states.h5", {"states": np.zeros((2, 5, 4))}, {"seed": 3})
     ...     read_tensors(f"{folder}/states.h5").names()
     'states (2, 5, 4)'
     """
     values = {name: np.asarray(value) for name, value in arrays.items()}
-    told = {name: value for name, value in about.items() if name != "cell"}
+    attributes = {name: value for name, value in about.items() if name != "cell"}
     cell = str(about.get("cell", OF_DYNAMICS.get(str(about.get("dynamics")))))
     is_network, for_torch = (
         cell.partition(":")[0] in cells_with(values),
@@ -210,9 +212,9 @@ def write_named(
     )
     if is_network and for_torch and cell in TORCH_LAYERS:
         # Leave out the name of ctd's cell: load_state_dict refuses entries that the module does not have.
-        write_tensors(path, to_torch(cell, values), told)
+        write_tensors(path, to_torch(cell, values), attributes)
         return ""
-    write_tensors(path, values, told | {"cell": cell} if is_network else told)
+    write_tensors(path, values, attributes | {"cell": cell} if is_network else attributes)
     if not (is_network and for_torch):
         return ""
     cells = ", ".join(f"{name} ({layer})" for name, layer in TORCH_LAYERS.items())

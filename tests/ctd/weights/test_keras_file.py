@@ -58,10 +58,10 @@ def test_weights_alone_are_told_to_hide_their_nonlinearity(tmp_path, layer):
     model_of(layer).save_weights(tmp_path / "net.weights.h5")
     with pytest.warns(UserWarning, match="the file does not tell.*tanh"):
         found = read_weights(tmp_path / "net.weights.h5")
-    assert found.guess in found.told
+    assert found.guess in found.notes
     assert not read_weights(tmp_path / "net.weights.h5", found.cell).guess, "the user tells"
     model_of(layer).save(tmp_path / "net.keras")
-    assert "does not tell" not in " ".join(read_weights(tmp_path / "net.keras").told)
+    assert "does not tell" not in " ".join(read_weights(tmp_path / "net.keras").notes)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -110,7 +110,7 @@ def test_the_cell_is_told_by_names_and_shapes(prefix):
         found = of(torch_names(blocks, prefix))
         assert found.cell == cell
         assert found.params["wO"].shape == (N_OUT, N)
-        assert "readout: out" in found.told
+        assert "readout: out" in found.notes
 
 
 def test_double_biases_are_added_and_an_initial_state_is_kept():
@@ -188,13 +188,13 @@ def test_units_that_a_file_does_not_tell_are_the_users_word(tmp_path):
     taken = (
         "the file does not tell the units: tanh is taken; if they are relu, give cell vanilla:relu"
     )
-    assert taken in understand(tensors).told
+    assert taken in understand(tensors).notes
     np.savez(tmp_path / "net.npz", **tensors.arrays)
     with pytest.warns(UserWarning, match=taken):
         read_weights(tmp_path / "net.npz")
     assert read_weights(tmp_path / "net.npz", "vanilla").cell == "vanilla"
     assert "does not tell the units: cell vanilla:relu" in " ".join(
-        understand(tensors, "vanilla:relu").told
+        understand(tensors, "vanilla:relu").notes
     )
     found = understand(tensors, "vanilla:relu")
     assert found.cell == "vanilla:relu"
@@ -219,7 +219,7 @@ def test_names_of_several_cells_of_ctd(tmp_path):
     """Of the tutorials' two GRUs a file without the attribute is the newer one, and says so."""
     found = of(drawn("gru"))
     assert found.cell == "gru"
-    assert "cell gru_candidate_bias has the same names" in found.told[1]
+    assert "cell gru_candidate_bias has the same names" in found.notes[1]
     assert of(drawn("gru"), cell="gru_candidate_bias").cell == "gru_candidate_bias"
 
 
