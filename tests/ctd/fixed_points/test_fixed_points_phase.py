@@ -58,7 +58,7 @@ def test_graph_of_connections():
     leads = np.array([[0, 1, 1], [0, 0, 0], [0, 0, 0]])
     table = Table(
         {}, {}, points, np.zeros((3, 0)), np.zeros((0, 3), int), np.zeros((0, 3)),
-        growing=np.array([1, 0, 0]), marginal=np.zeros(3, int), seen=np.zeros((0, 0)),
+        growing=np.array([1, 0, 0]), marginal=np.zeros(3, int), in_plane=np.zeros((0, 0)),
     )  # fmt: skip
     plot = graph(table, leads, Part(np.arange(3)))
     lines, stable, saddle = plot.layers
@@ -68,7 +68,7 @@ def test_graph_of_connections():
     assert (stable.hollow, saddle.hollow, saddle.key.tolist()) == (False, True, [0])
     assert plot.x.label == "principal component 1 of the points"
     # In the plane of the states, of which these have one component.
-    again = graph(table._replace(seen=np.array([[5.0], [6], [7]])), leads, Part(np.arange(3)))
+    again = graph(table._replace(in_plane=np.array([[5.0], [6], [7]])), leads, Part(np.arange(3)))
     assert again.layers[0].x.tolist() == [[5, 6], [5, 7]]
     assert again.x.label == "principal component 1 of the states"
     draw([plot]).canvas.draw()
