@@ -101,7 +101,7 @@ class Walk(NamedTuple):
     h: Float[Array, "state"]
     frame: Float[Array, "state number"]
     """Orthonormal columns."""
-    taken: Int[Array, ""]
+    n_taken: Int[Array, ""]
     """Steps so far."""
     steps: Int[Array, ""]
     """Steps in all."""
@@ -118,7 +118,7 @@ type Framed = tuple[Float[Array, "state"], Float[Array, "state number"]]
 
 
 def load(inputs: View[Trajectory]) -> Network:
-    """The network. Warns where it has fewer exponents than are asked for, unless that is by default."""
+    """The network. Warns if it has fewer exponents than `n_exponents`, unless that is the default."""
     network = load_start(inputs)
     n = network.states.shape[-1]
     if inputs.n_exponents > max(n, Trajectory.model_fields["n_exponents"].default):
@@ -133,7 +133,7 @@ def load(inputs: View[Trajectory]) -> Network:
 def dimension(exponents: Float[Array, "k"], n: int) -> Float[Array, ""]:
     """Kaplan and Yorke's dimension j + (l_1 + ... + l_j) / |l_(j+1)|, j the last number for which the sum is not below 0.
 
-    exponents: (k,) the largest k of n, in falling order; NaN if k are too few to tell.
+    exponents: (k,) the largest k of n, in falling order; NaN if k are too few for it.
     """
     sums = jnp.cumsum(exponents)
     j = jnp.sum(jnp.cumprod(sums >= 0))
@@ -193,11 +193,11 @@ def advance(
     (h, frame), grown = lax.scan(orthogonal, (s.h, s.frame), length=FRAMES)
     mean = grown.mean(axis=0) / static.every  # mean growth per step
     # An advance counts whole or not at all: one in which the transient ends does not.
-    counts = s.taken >= traced.transient
+    counts = s.n_taken >= traced.transient
     return s._replace(
         h=h,
         frame=frame,
-        taken=s.taken + FRAMES * static.every,
+        n_taken=s.n_taken + FRAMES * static.every,
         n=s.n + counts,
         batches=s.batches.at[s.n // batch_size(static, traced)].add(jnp.where(counts, mean, 0)),
         swings=s.swings + jnp.where(counts, swing(grown), 0),
@@ -226,13 +226,13 @@ def result(
     # A column of the frame has a part along the largest direction, whose rounding hides what grows by eps less in `every` steps.
     depth = (mean[order][0] - mean[order]) * static.every
     hidden = jnp.isfinite(depth) & (depth > -jnp.log(HIDDEN * jnp.finfo(depth.dtype).eps))
-    told, error = (jnp.where(hidden, jnp.nan, values) for values in (exponents, error))
+    resolved, error = (jnp.where(hidden, jnp.nan, values) for values in (exponents, error))
     return {
-        "exponent": told,
+        "exponent": resolved,
         "exponent_error": error,
         "largest": exponents[0],
         "largest_error": error[0],
-        "sum": told.sum(),
+        "sum": resolved.sum(),
         "dimension": jnp.where(s.n > 0, dimension(rounded, len(s.h)), jnp.nan),
         "end": s.h,
         "outcome": jnp.where(jnp.isfinite(s.h).all(), DONE, DIVERGED).astype(jnp.int32),
@@ -246,7 +246,7 @@ def reduce(
     results: Columns,
     options: NoOptions | None,
 ) -> dict[str, np.ndarray]:
-    """No table: it warns of exponents that cannot be told."""
+    """Warn of exponents that cannot be resolved; there is no table."""
     del columns, options
     n = [np.zeros(0, int)]
     for block in blocks(results, ("exponent", "largest")):
@@ -294,7 +294,7 @@ kernel = Kernel(
     load=load,
     init=init,
     advance=advance,
-    finished=lambda s: (s.taken >= s.steps) | ~jnp.isfinite(s.h).all(),
+    finished=lambda s: (s.n_taken >= s.steps) | ~jnp.isfinite(s.h).all(),
     result=result,
     outcomes=OUTCOMES,
     reduce=reduce,

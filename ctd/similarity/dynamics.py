@@ -106,8 +106,8 @@ def alignment(a: Array, b: Array, starts: int, max_iterations: int, key: Array) 
     >>> float(alignment(a, a.T, 2, 100, jax.random.key(0)).round(3))  # a reflection turns a into its transpose
     1.0
     """
-    drawn = jax.random.orthogonal(key, a.shape[0], (starts,), a.dtype)
-    first = jnp.concatenate([drawn.at[0].set(_matched(a, b)), _turned(a, b)[None]])
+    rotations = jax.random.orthogonal(key, a.shape[0], (starts,), a.dtype)
+    first = jnp.concatenate([rotations.at[0].set(_matched(a, b)), _turned(a, b)[None]])
     # One start after the other: under vmap all would climb as long as the slowest.
     return jnp.max(lax.map(lambda c: _ascend(a, b, c, max_iterations), first))
 
@@ -135,8 +135,8 @@ def _turned(a: Array, b: Array) -> Array:
     u, v = (jnp.linalg.eigh((x + x.T) / 2 + 0.5j * (x - x.T))[1] for x in (a, b))
     both = u @ v.conj().T
     # The two vectors of a mode are each other's conjugates up to a sign. In the real part alone, or the imaginary one, they might cancel.
-    left, _, right = jnp.linalg.svd(both.real - both.imag)
-    return left @ right
+    left_vectors, _, right_vectors = jnp.linalg.svd(both.real - both.imag)
+    return left_vectors @ right_vectors
 
 
 type Climb = tuple[Array, Array, Array, Array, Array]

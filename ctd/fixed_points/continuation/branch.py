@@ -9,7 +9,7 @@ from ctd.fixed_points.continuation.curve import Point, System, along_parameter, 
 from ctd.late import Array, jax, jnp, lax
 
 GOING = -1
-END, CLOSED, AWAY, LIMIT, LOST, NOWHERE, ELSEWHERE = range(7)
+END, CLOSED, AWAY, LIMIT, LOST_TRACK, NOWHERE, ELSEWHERE = range(7)
 """The reasons for which a side ends, the graver the higher."""
 
 TURN = 0.95
@@ -94,7 +94,7 @@ def step(system: System, b: Branch) -> Branch:
 def _shorten(b: Branch) -> Branch:
     """Halve the step; a side whose steps are too short is lost."""
     ds = b.ds / 2
-    return _end_side(b._replace(ds=ds), jnp.where(ds < SMALLEST, LOST, GOING))
+    return _end_side(b._replace(ds=ds), jnp.where(ds < SMALLEST, LOST_TRACK, GOING))
 
 
 def _cut(system: System, at: Point, new: Point) -> tuple[Point, Array]:

@@ -70,14 +70,14 @@ def reduce(
     n = int(np.prod(shared.states.shape[:-1]))
     starts = np.asarray(columns.get("start_point", np.zeros(1, int)))
     warn_of_untried("start_point", len(np.unique(starts % n)), n)
-    found = _read(results)
-    _warn_of_no_point(found["outcome"])
-    items = np.asarray(columns.get("item", np.arange(len(found["outcome"]))))
-    branch_of = _branches(found)
+    arrays = _read(results)
+    _warn_of_no_point(arrays["outcome"])
+    items = np.asarray(columns.get("item", np.arange(len(arrays["outcome"]))))
+    branch_of = _branches(arrays)
     first = _first_rows(branch_of)
-    met = _bifurcations(found, branch_of, first)
+    met = _bifurcations(arrays, branch_of, first)
     critical = met["mode"][:, 0] + 1j * met["mode"][:, 1]
-    lines = [_line(found, row) for row in first]
+    lines = [_line(arrays, row) for row in first]
     return {
         "kind": np.asarray(KINDS)[met["kind"]],
         "bifurcation_parameter": met["parameter"],
@@ -89,17 +89,17 @@ def reduce(
         "count": met["count"],
         "branch_starts": np.bincount(branch_of[branch_of >= 0], minlength=len(first)),
         "branch_item": items[first],
-        "branch_input": found["constant_input"][first],
+        "branch_input": arrays["constant_input"][first],
         "branch_low": np.array([line.p.min() for line in lines]),
         "branch_high": np.array([line.p.max() for line in lines]),
         "branch_stable": np.array([_stable_share(line) for line in lines]),
-        "branch_folds": (found["met_kind"][first] == FOLD).sum(1),
+        "branch_folds": (arrays["met_kind"][first] == FOLD).sum(1),
         "branch_of_start": branch_of,
     }
 
 
 def _warn_of_no_point(outcome: np.ndarray) -> None:
-    """Warn of starts without a branch: a table that lacks them does not tell."""
+    """Warn of starts without a branch, which the table does not list."""
     if lacking := int((outcome == NOWHERE).sum()):
         warnings.warn(
             f"{lacking} of {count(len(outcome), 'start')} followed no branch, slow points or too far from a fixed one "
@@ -113,30 +113,30 @@ def _read(results: Columns, rows: np.ndarray | slice = np.s_[:]) -> dict[str, np
 
     Inputs are rounded: of points on one line x + p along, those at p = 0 differ by rounding alone.
     """
-    found = {name: np.asarray(results[name][rows]) for name in READ if name in results}
-    found.setdefault("constant_input", np.zeros((len(found["outcome"]), 0)))  # of an older store
-    found["constant_input"] = np.round(found["constant_input"], 9) + 0.0
-    p = found["parameter"][np.isfinite(found["parameter"])]
+    arrays = {name: np.asarray(results[name][rows]) for name in READ if name in results}
+    arrays.setdefault("constant_input", np.zeros((len(arrays["outcome"]), 0)))  # of an older store
+    arrays["constant_input"] = np.round(arrays["constant_input"], 9) + 0.0
+    p = arrays["parameter"][np.isfinite(arrays["parameter"])]
     unit_p = float(np.ptp(p)) or 1.0 if len(p) else 1.0
-    unit_h = float(np.nanmax(np.abs(found["branch_state"]), initial=0)) or 1.0
+    unit_h = float(np.nanmax(np.abs(arrays["branch_state"]), initial=0)) or 1.0
     joined = lambda p, h: np.concatenate([p[..., None] / unit_p, h / unit_h], axis=-1)
-    found["w"] = joined(found["parameter"], found["branch_state"])
-    found["met_w"] = joined(found["met_parameter"], found["met_state"])
-    return found
+    arrays["w"] = joined(arrays["parameter"], arrays["branch_state"])
+    arrays["met_w"] = joined(arrays["met_parameter"], arrays["met_state"])
+    return arrays
 
 
-def _branches(found: Columns) -> np.ndarray:
-    """(row,) number of the branch that each row followed; -1 where there was none."""
-    outcome, x = found["outcome"], found["constant_input"]
+def _branches(arrays: Columns) -> np.ndarray:
+    """(row,) number of the branch that each row followed; -1 if there was none."""
+    outcome, x = arrays["outcome"], arrays["constant_input"]
     # (row, end, w); NaN: equal to no other.
-    ends = np.full((len(outcome), 2, found["w"].shape[-1]), np.nan)
+    ends = np.full((len(outcome), 2, arrays["w"].shape[-1]), np.nan)
     for row in range(len(outcome)):
-        folds = np.flatnonzero(found["met_kind"][row] == FOLD)
+        folds = np.flatnonzero(arrays["met_kind"][row] == FOLD)
         if outcome[row] == END:
-            ends[row] = found["w"][row, np.flatnonzero(found["n_unstable"][row] >= 0)[[0, -1]]]
+            ends[row] = arrays["w"][row, np.flatnonzero(arrays["n_unstable"][row] >= 0)[[0, -1]]]
         elif outcome[row] == CLOSED and len(folds):
-            order = np.argsort(found["met_parameter"][row, folds])
-            ends[row] = found["met_w"][row, folds[order[[0, -1]]]]
+            order = np.argsort(arrays["met_parameter"][row, folds])
+            ends[row] = arrays["met_w"][row, folds[order[[0, -1]]]]
 
     def is_like(row: int, other: int) -> bool:
         if (x[row] != x[other]).any():
@@ -165,17 +165,17 @@ class Line(NamedTuple):
     """(k,) unstable modes between a point and the next one."""
 
 
-def _line(found: Columns, row: int) -> Line:
-    there = np.flatnonzero(found["n_unstable"][row] >= 0)
-    met = found["met_kind"][row] >= 0
-    if found["outcome"][row] == CLOSED:
+def _line(arrays: Columns, row: int) -> Line:
+    on_branch = np.flatnonzero(arrays["n_unstable"][row] >= 0)
+    met = arrays["met_kind"][row] >= 0
+    if arrays["outcome"][row] == CLOSED:
         # It came back within a step of its start, short of it or beyond: it ends there.
-        there[0] = there[-1]
-    steps = [found[name][row, there] for name in ("parameter", "branch_state", "w")]
-    unstable, w = found["n_unstable"][row, there], steps[-1]
+        on_branch[0] = on_branch[-1]
+    steps = [arrays[name][row, on_branch] for name in ("parameter", "branch_state", "w")]
+    unstable, w = arrays["n_unstable"][row, on_branch], steps[-1]
     if len(w) < 2 or not met.any():
         return Line._make([*steps, unstable])
-    between = [found[f"met_{name}"][row, met] for name in ("parameter", "state", "w")]
+    between = [arrays[f"met_{name}"][row, met] for name in ("parameter", "state", "w")]
     at = between[-1]
     away = np.linalg.norm(w[:, None] - at, axis=2)  # (step, met)
     # A bifurcation lies in the step which it makes least longer.
@@ -203,26 +203,26 @@ def _first_rows(branch_of: np.ndarray) -> np.ndarray:
 
 
 def _bifurcations(
-    found: Columns, branch_of: np.ndarray, first: np.ndarray
+    arrays: Columns, branch_of: np.ndarray, first: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Collect the bifurcations of the branches' first rows, each once, by p."""
-    row, k = np.nonzero(found["met_kind"][first] >= 0)
+    row, k = np.nonzero(arrays["met_kind"][first] >= 0)
     names = ("kind", "parameter", "state", "mode", "w")
-    of = {name: found[f"met_{name}"][first][row, k] for name in names}
-    of["input"] = found["constant_input"][first][row]
+    met = {name: arrays[f"met_{name}"][first][row, k] for name in names}
+    met["input"] = arrays["constant_input"][first][row]
 
     def is_like(i: int, j: int) -> bool:
-        p, *h = np.abs(of["w"][i] - of["w"][j])
+        p, *h = np.abs(met["w"][i] - met["w"][j])
         # Beside a fold or a pitchfork h changes as the root of p, so that it is known less well than p.
         near = p <= SAME and max(h) <= SAME * 100
         return bool(
-            near and of["kind"][i] == of["kind"][j] and (of["input"][i] == of["input"][j]).all()
+            near and met["kind"][i] == met["kind"][j] and (met["input"][i] == met["input"][j]).all()
         )
 
-    chosen, which = alike(np.argsort(of["parameter"], kind="stable").tolist(), is_like)
-    return {name: values[chosen] for name, values in of.items()} | {
-        "branch": branch_of[first][row[chosen]],
-        "count": np.bincount(which, minlength=len(chosen)),
+    distinct, group = alike(np.argsort(met["parameter"], kind="stable").tolist(), is_like)
+    return {name: values[distinct] for name, values in met.items()} | {
+        "branch": branch_of[first][row[distinct]],
+        "count": np.bincount(group, minlength=len(distinct)),
     }
 
 
@@ -232,7 +232,7 @@ def _bifurcations(
 @of_group
 def plots(group: Group) -> list[Plot]:
     """The bifurcation diagrams: h over p, of each constant input; of several units, the first two principal components of h."""
-    line, x = _shown(group)
+    line, x = _padded_lines(group)
     return [
         _diagram(group, line, view, part, _met(group, x[part.rows]))
         for view in _views(group, line)
@@ -243,11 +243,11 @@ def plots(group: Group) -> list[Plot]:
 def _met(group: Group, x: np.ndarray) -> np.ndarray:
     """The rows of the bifurcations at the constant inputs x, (branch, input)."""
     n = len(group.reduced.get("kind", ()))
-    of = np.asarray(group.reduced.get("bifurcation_input", np.zeros((n, x.shape[1]))))
-    return np.flatnonzero((of[:, None] == x).all(-1).any(1))
+    inputs = np.asarray(group.reduced.get("bifurcation_input", np.zeros((n, x.shape[1]))))
+    return np.flatnonzero((inputs[:, None] == x).all(-1).any(1))
 
 
-def _shown(group: Group) -> tuple[Line, np.ndarray]:
+def _padded_lines(group: Group) -> tuple[Line, np.ndarray]:
     """The lines of all branches, (branch, k): NaN, and -1 for `unstable`, beyond the end of a shorter one; and their inputs."""
     if "branch_of_start" in group.reduced:
         rows = _first_rows(np.asarray(group.reduced["branch_of_start"]))[:MOST]
@@ -257,11 +257,11 @@ def _shown(group: Group) -> tuple[Line, np.ndarray]:
     lines = [_line(some, row) for row in range(len(rows))]
     shape = len(lines), max((len(line.p) for line in lines), default=0)
     empty = lambda name: np.full((*shape, some[name].shape[-1]), np.nan)
-    whole = Line(np.full(shape, np.nan), empty("branch_state"), empty("w"), np.full(shape, -1))
+    padded = Line(np.full(shape, np.nan), empty("branch_state"), empty("w"), np.full(shape, -1))
     for row, line in enumerate(lines):
-        for values, part in zip(whole, line, strict=True):
+        for values, part in zip(padded, line, strict=True):
             values[row, : len(part)] = part
-    return whole, some["constant_input"]
+    return padded, some["constant_input"]
 
 
 type Height = tuple[str, np.ndarray, np.ndarray]
@@ -269,16 +269,16 @@ type Height = tuple[str, np.ndarray, np.ndarray]
 
 
 def _views(group: Group, line: Line) -> list[Height]:
-    """What diagrams show of h: h itself, or principal components."""
+    """The heights of the diagrams: h itself, or principal components of h."""
     # No bifurcations before the job is gathered.
     none = np.zeros((0, line.h.shape[-1]))
     bifurcations = np.asarray(group.reduced.get("bifurcation_state", none))
     if line.h.shape[-1] == 1:
         return [("h", line.h[..., 0], bifurcations[..., 0])]
-    there = line.h[np.isfinite(line.h).all(-1)]
-    if not len(there):
+    finite = line.h[np.isfinite(line.h).all(-1)]
+    if not len(finite):
         return []
-    project, share = principal(there, 2)
+    project, share = principal(finite, 2)
     at, met = project(line.h), project(bifurcations)
     if not share.any():  # p moves no point, as a weight does not move one at 0
         return [("h, the same at every p", at[..., 0], met[..., 0])]
@@ -286,8 +286,10 @@ def _views(group: Group, line: Line) -> list[Height]:
     return [(component(share, k, " of h"), at[..., k], met[..., k]) for k in some]
 
 
-def _diagram(group: Group, line: Line, view: Height, part: Part, here: np.ndarray) -> Plot:
-    """Heights over p of a part of the branches, full lines where they are stable; here: the rows of their bifurcations."""
+def _diagram(
+    group: Group, line: Line, view: Height, part: Part, bifurcation_rows: np.ndarray
+) -> Plot:
+    """Heights over p of a part of the branches, full lines where they are stable. bifurcation_rows: of their bifurcations."""
     label, heights, at = view
     p, unstable, heights = line.p[part.rows], line.unstable[part.rows], heights[part.rows]
     layers: list[Layer] = []
@@ -301,12 +303,14 @@ def _diagram(group: Group, line: Line, view: Height, part: Part, here: np.ndarra
                 Lines(p, np.where(near, heights, np.nan), name, dashed=dashed, hue=int(dashed))
             )
     kinds = np.asarray(group.reduced.get("kind", np.array([], str)))
-    where = np.asarray(group.reduced.get("bifurcation_parameter", np.zeros(0)))
+    parameters = np.asarray(group.reduced.get("bifurcation_parameter", np.zeros(0)))
     for hue, kind in enumerate(KINDS, 2):  # hues 0 and 1 are those of the lines
-        met = here[kinds[here] == kind]
+        met = bifurcation_rows[kinds[bifurcation_rows] == kind]
         if len(met):
-            text = [f"{kind} at {where[k]:.6g}" for k in met]
-            layers.append(Points(where[met], at[met], f"{kind} ({len(met)})", text=text, hue=hue))
+            text = [f"{kind} at {parameters[k]:.6g}" for k in met]
+            layers.append(
+                Points(parameters[met], at[met], f"{kind} ({len(met)})", text=text, hue=hue)
+            )
     over = "input" if group.inputs.over == "input" else f"factor of {group.inputs.over}"
     title, note = f"Bifurcation diagram{part.at}", part.together.strip()
     return Plot(title, layers, Axis(f"p, {over}"), Axis(label), note=note)

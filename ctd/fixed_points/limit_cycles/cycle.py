@@ -17,7 +17,7 @@ from ctd.cells import runge_kutta
 from ctd.late import Array, jax, jnp, lax
 
 RUNNING = -1
-CYCLE, POINT, NONE, LOST, DIVERGED = range(5)
+CYCLE, POINT, NONE, LOST_TRACK, DIVERGED = range(5)
 
 PARTS = np.arange(2.0, 6.0)
 """A flow's cycle that is closed after one of these parts of its period, too, repeats a shorter one."""
@@ -112,7 +112,7 @@ def advance(system: System, s: Hunt) -> Hunt:
     """A block of steps, or one iteration of Newton."""
     s = lax.switch(s.stage, [partial(go, system) for go in (_settle, _wait, _correct)], s)
     failed = (s.outcome == RUNNING) & ~jnp.isfinite(s.h).all()
-    outcome = jnp.where(s.stage == CORRECTS, LOST, DIVERGED).astype(jnp.int32)
+    outcome = jnp.where(s.stage == CORRECTS, LOST_TRACK, DIVERGED).astype(jnp.int32)
     return s._replace(outcome=jnp.where(failed, outcome, s.outcome))
 
 
@@ -193,7 +193,9 @@ def _correct(system: System, s: Hunt) -> Hunt:
         residual=gap,
         multiplier=jnp.stack([jnp.real(values), jnp.imag(values)], axis=1),
         # At a period of 0 every state is its own return, which is no cycle.
-        outcome=jnp.where((n_taken >= NEWTON) | ~(period > 0), LOST, RUNNING).astype(jnp.int32),
+        outcome=jnp.where((n_taken >= NEWTON) | ~(period > 0), LOST_TRACK, RUNNING).astype(
+            jnp.int32
+        ),
     )
     return lax.cond(closed, lambda: _judge(system, next_one, s.h), lambda: next_one)
 
@@ -219,7 +221,7 @@ def _judge(system: System, s: Hunt, h: Array) -> Hunt:
         ends = jax.vmap(lambda k: system.run(h, s.period / k))(PARTS)
         soonest = jnp.linalg.norm(ends - h, axis=1).min()
     repeats = soonest <= _rest_radius(h)
-    outcome = jnp.where(elsewhere | repeats, LOST, CYCLE)
+    outcome = jnp.where(elsewhere | repeats, LOST_TRACK, CYCLE)
     outcome = jnp.where(size <= _rest_radius(h), POINT, outcome).astype(jnp.int32)
     # After a guess of the period there was no return; s.size is 0 then.
     repels = (s.size > 0) & _repels(system, s)
