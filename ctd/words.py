@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from pydantic import ValidationError
+
 MANY = 20
 """Most known words that an error lists where a command lists them, too."""
 
@@ -89,6 +91,23 @@ def plainly(message: str) -> str:
     if kind := re.match(r"must be a valid (\w+)", text):
         return f"must be {KINDS.get(kind[1], f'a {kind[1]}')}"
     return text
+
+
+def faults(error: ValidationError, known: Iterable[str]) -> str:
+    """Pydantic's errors in one line, for parameters that have these names."""
+    texts = []
+    for fault in error.errors(include_url=False):
+        place = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            hint = meant(place, known) or f"; its parameters are {', '.join(known)}"
+            texts.append(f"unknown parameter {place}{hint}")
+        elif fault["type"] == "value_error":
+            # A model's own validator raised this. One over several fields has no place, and names them itself.
+            text = str(fault["ctx"]["error"])
+            texts.append(f"{place}: {text}" if place else text)
+        else:
+            texts.append(f"{place}: {plainly(fault['msg'])} (given: {fault['input']!r:.60})")
+    return "; ".join(texts)
 
 
 def meant(word: object, vocabulary: Iterable[str]) -> str:

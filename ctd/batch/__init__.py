@@ -14,6 +14,7 @@ one device than for several, whose last digits differ (divisions by a number for
 devices from two on gives the same bits.
 """
 
+from ctd.batch.items import checked as checked
 from ctd.batch.items import run_items as run_items
 from ctd.batch.program import Layout as Layout
 from ctd.batch.program import Program as Program

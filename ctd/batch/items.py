@@ -4,13 +4,31 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ctd.batch.program import Layout, layout_for, precision, program, traced_columns
 from ctd.batch.run import Run
 from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_type
 from ctd.late import PyTree
-from ctd.words import plainly
+from ctd.words import faults, plainly
+
+
+def checked[M: BaseModel](
+    model: type[M], settings: Mapping[str, object], *others: type[BaseModel]
+) -> M:
+    """The model of a function's settings. Raises ValueError, in one line; it also suggests fields of `others`.
+
+    >>> from ctd.esn import kernel
+    >>> checked(kernel.Params, {"leek": 0.5})
+    Traceback (most recent call last):
+    ValueError: unknown parameter leek; did you mean 'leak'?
+    """
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        models: tuple[type[BaseModel], ...] = (model, *others)
+        known = [name for part in models for name in part.model_fields]
+        raise ValueError(faults(error, known)) from None
 
 
 def run_items(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel
 
-from ctd.batch import precision, run_items
+from ctd.batch import checked, precision, run_items
+from ctd.contract import located
 from ctd.fixed_points import continuation, exponents, limit_cycles
 from ctd.fixed_points.continuation import Continuation
 from ctd.fixed_points.exponents import Trajectory
@@ -73,12 +75,13 @@ def _run_kernel[C: KernelResult](
     starts: tuple[str, ArrayLike, str],
     seed: int = 0,
     options: BaseModel | None = None,
+    n_in: int = 0,
     **columns: np.ndarray,
 ) -> C:
     """Run a kernel for F. Raises ValueError.
 
     name: of the kernel in messages; starts: (word for the states in messages; the states, (k, n) or of a single one (n,); the
-    field that numbers them); columns: further ones.
+    field that numbers them); n_in: numbers in x; columns: further ones.
     """
     label, start_states, number = starts
     states = np.atleast_2d(np.asarray(start_states, float))
@@ -86,15 +89,50 @@ def _run_kernel[C: KernelResult](
         raise ValueError(f"{label}: shape {states.shape}, (k, state) expected")
     columns[number] = np.arange(len(states))
     network = make_network(f, {}, states, params.dtype, label)
+    inputs = inputs_of(params)
+    with precision(inputs):
+        _check_step(f, network, n_in)
     # Programs are cached by kernel. A copy has its own, which the cache drops: that of the kernel itself would keep every f.
     kernel = replace(kernel, name=name)
     results = run_items(kernel, params, columns, seed=seed, shared=network)
-    inputs = inputs_of(params)
     table: dict[str, np.ndarray] = {}
     if kernel.reduce is not None:
         with precision(inputs):  # as `gather` reduces a job
             table = kernel.reduce(inputs, network, columns, results, options or NoOptions())
     return make(results, table, kernel, network, inputs)
+
+
+def _check_step(f: Map, network: Network, n_in: int) -> None:
+    """Raise ValueError if a user's function fails at a state, or returns no state; nothing is computed."""
+    like = lambda n: jax.ShapeDtypeStruct((n,), network.states.dtype)
+    state = like(network.states.shape[-1])
+    at = f"step, at a state of shape {state.shape}"
+    try:
+        after = jax.eval_shape(f, {}, state, like(n_in))
+    except Exception as error:
+        text, *_ = located(error).splitlines()
+        hint = "; write it with jax.numpy" * isinstance(
+            error, jax.errors.TracerArrayConversionError
+        )
+        raise ValueError(f"{at}: {text}{hint}") from error
+    if getattr(after, "shape", None) != state.shape:
+        text = (
+            f"an array of shape {after.shape}"
+            if hasattr(after, "shape")
+            else f"a {type(after).__name__}"
+        )
+        raise ValueError(f"{at}: returns {text}; an array of shape {state.shape} expected")
+
+
+def _takes(step: Callable[..., Array], n: int) -> bool:
+    """Whether a function can be called with n arguments; of one without a signature, this is not known: yes."""
+    try:
+        inspect.signature(step).bind(*range(n))
+    except TypeError:
+        return False
+    except ValueError:  # no signature
+        pass
+    return True
 
 
 class FixedPoints(KernelResult):
@@ -149,22 +187,27 @@ def find(
     """
     option_values = {name: settings.pop(name) for name in Options.model_fields if name in settings}
     # Refuses names that neither knows.
-    params = FixedPoint.model_validate({"method": method, **settings})
+    params = checked(FixedPoint, {"method": method, **settings}, Options)
     if params.region == "linear" or params.method == "exact":
         raise ValueError("region: linear and method: exact are for a cell that is linear by pieces")
     states = np.asarray(candidates)
     if states.ndim != 2:
         raise ValueError(f"candidates: shape {states.shape}, (candidate, state) expected")
     m, columns = len(states), {}
+    if x is None and not _takes(step, 1) and _takes(step, 2):
+        raise ValueError(
+            "step takes an input besides the state, and none is given: give `x`, or a function of h alone, such as lambda h: step(h, 0.5)"
+        )
     if x is not None:
         x = np.asarray(x, float)
         if x.ndim not in (1, 2) or (x.ndim == 2 and len(x) != m):
             raise ValueError(f"x: shape {x.shape}, (n_in,) or ({m}, n_in) expected")
         columns["x"] = np.broadcast_to(x, (m, x.shape[-1]))
     f = lambda weights, h, now: step(h) if x is None else step(h, now)
-    options, starts = Options.model_validate(option_values), ("candidates", states, "candidate")
+    options, starts = checked(Options, option_values), ("candidates", states, "candidate")
+    n_in = 0 if x is None else x.shape[-1]
     return _run_kernel(
-        FixedPoints, "find", search.kernel, params, f, starts, seed, options, **columns
+        FixedPoints, "find", search.kernel, params, f, starts, seed, options, n_in, **columns
     )
 
 
@@ -218,13 +261,13 @@ def follow(
 
     Raises ValueError if points and settings do not fit each other.
     """
-    params = Continuation.model_validate(
-        {"low": low, "high": high, "start": start, "time": time, **settings}
+    params = checked(
+        Continuation, {"low": low, "high": high, "start": start, "time": time, **settings}
     )
     # The kernel moves the input x + p along. Without inputs of its own, F has one, which begins at 0: it is p.
     f = lambda weights, h, x: step(h, x[0])
     starts = ("points", points, "start_point")
-    return _run_kernel(Followed, "follow", continuation.kernel, params, f, starts)
+    return _run_kernel(Followed, "follow", continuation.kernel, params, f, starts, n_in=1)
 
 
 class Cycles(KernelResult):
@@ -269,8 +312,8 @@ def cycles(
 
     Raises ValueError if states and settings do not fit each other.
     """
-    params = LimitCycle.model_validate({"time": time, **settings})
-    starts, options = ("states", states, "start"), SameCycle(unique_tol=unique_tol)
+    params = checked(LimitCycle, {"time": time, **settings})
+    starts, options = ("states", states, "start"), checked(SameCycle, {"unique_tol": unique_tol})
     f = lambda weights, h, x: step(h)
     return _run_kernel(Cycles, "cycles", limit_cycles.kernel, params, f, starts, seed, options)
 
@@ -308,7 +351,7 @@ def lyapunov(
 
     Raises ValueError if states and settings do not fit each other.
     """
-    params = Trajectory.model_validate({"time": time, **settings})
+    params = checked(Trajectory, {"time": time, **settings})
     f, starts = lambda weights, h, x: step(h), ("states", states, "start")
     return _run_kernel(Exponents, "lyapunov", exponents.kernel, params, f, starts, seed)
 

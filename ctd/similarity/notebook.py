@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctd.batch import precision, run_items
+from ctd.batch import checked, precision, run_items
 from ctd.kernel import View, inputs_of
 from ctd.plots.png import Canvas, draw
 from ctd.rows import lines_of
@@ -105,8 +105,9 @@ def compare(
     )
     check_count(len(network_list))
     option_values = {name: settings.pop(name) for name in Options.model_fields if name in settings}
-    params = Comparison.model_validate({"method": method, "driven": inputs is not None, **settings})
-    options = Options.model_validate(option_values)  # Comparison refuses names that neither knows
+    driven = {"method": method, "driven": inputs is not None}
+    params = checked(Comparison, driven | settings, Options)
+    options = checked(Options, option_values)  # Comparison refuses names that neither knows
     # Before the features, which may take long: a list of the wrong length is refused at once.
     annotations = _annotations_of(names, parameters or {})
     view = inputs_of(params)

@@ -13,7 +13,7 @@ from ctd.tasks.recorded import Recorded
 from ctd.tasks.task import Task
 from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator
 from ctd.tasks.yang import Yang
-from ctd.words import meant, plainly
+from ctd.words import faults, meant
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -62,7 +62,7 @@ def get_task(task: object) -> Task:
     try:
         return cls.model_validate({k: v for k, v in fields.items() if k != "name"})
     except ValidationError as error:
-        raise ValueError(f"task {name}: {_explain(error, cls)}") from None
+        raise ValueError(f"task {name}: {faults(error, cls.model_fields)}") from None
 
 
 def _own_class(name: str) -> type[Task]:
@@ -77,24 +77,6 @@ def _own_class(name: str) -> type[Task]:
             f"task {name}: {module} has no class {attribute} derived from ctd.tasks.Task"
         )
     return cls
-
-
-def _explain(error: ValidationError, cls: type[Task]) -> str:
-    lines = []
-    for fault in error.errors(include_url=False):
-        place = ".".join(map(str, fault["loc"]))
-        if fault["type"] == "extra_forbidden":
-            fields = cls.model_fields
-            hint = meant(place, fields) or f"; its parameters are {', '.join(fields)}"
-            lines.append(f"unknown parameter {place}{hint}")
-        elif fault["type"] == "value_error":
-            # A task's own validator raised this. One over several fields has no place, and names them itself.
-            lines.append(
-                f"{place}: {fault['ctx']['error']}" if place else str(fault["ctx"]["error"])
-            )
-        else:
-            lines.append(f"{place}: {plainly(fault['msg'])} (given: {fault['input']!r:.60})")
-    return "; ".join(lines)
 
 
 def _schema() -> JsonSchemaValue:

@@ -14,6 +14,7 @@ from ctd.fixed_points.search.starts import draw_start, load
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY, reduce
 from ctd.kernel import Kernel, Outcome, Values, Var, View
 from ctd.late import Array, jax, jnp
+from ctd.words import count
 
 # In the order of methods.FIXED to methods.DIVERGED, whose numbers are these codes.
 OUTCOMES = (
@@ -123,14 +124,24 @@ def _problem(
 
 
 def _check_without_input(f: Map, shared: Network) -> None:
-    """Raise ValueError if a user's F cannot be evaluated without an input."""
-    struct = lambda *shape: jax.ShapeDtypeStruct(shape, shared.states.dtype)
-    try:
-        # eval_shape traces F without running or compiling it.
-        jax.eval_shape(f, shared.weights, struct(shared.states.shape[-1]), struct(0))
-    except (TypeError, ValueError, IndexError) as error:
-        text = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(f"x: the map fails without an input ({text}); give `x`") from error
+    """Raise ValueError where a user's F cannot be evaluated without an input, but with one; another fault of F is its own."""
+    like = lambda *shape: jax.ShapeDtypeStruct(shape, shared.states.dtype)
+    sizes = {size for w in jax.tree.leaves(shared.weights) for size in w.shape}
+
+    def fault(n_in: int) -> str:
+        try:
+            # eval_shape traces F without running or compiling it.
+            jax.eval_shape(f, shared.weights, like(shared.states.shape[-1]), like(n_in))
+        except Exception as error:
+            return (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        return ""
+
+    if text := fault(0):
+        fits = next((n for n in sorted({*range(1, 9), *sizes}) if n and not fault(n)), 0)
+        if fits:
+            raise ValueError(
+                f"x: the map fails without an input ({text}), but not with {count(fits, 'number')}; give `x`"
+            )
 
 
 kernel = Kernel(

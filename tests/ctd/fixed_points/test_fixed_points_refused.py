@@ -7,9 +7,10 @@ from searches import starts
 
 from ctd.batch import run_items
 from ctd.data import write_hdf5
-from ctd.fixed_points import find, kernel
+from ctd.fixed_points import cycles, find, follow, kernel, lyapunov
 from ctd.fixed_points.search.params import FixedPoint
 from ctd.kernel import inputs_of
+from ctd.similarity import compare
 
 
 def doubling(weights, h, x):
@@ -20,6 +21,11 @@ def doubling(weights, h, x):
 def driven(weights, h, x):
     """A user's map that cannot do without its two inputs."""
     return jnp.tanh(h + jnp.ones((len(h), 2)) @ x)
+
+
+def faulty(weights, h, x):
+    """A user's map that fails at any input."""
+    return h.no_such_attribute
 
 
 def test_map_is_no_flow(network):
@@ -48,7 +54,11 @@ BAD = [
     ({"cell": f"{__name__}.doubling"}, "give a cell, or candidates: a file of states"),
     (
         {"cell": f"{__name__}.driven", "candidates": "STATES", "dataset": "states"},
-        r"x: the map fails without an input \(.*\(2,\) .*\); give `x`",
+        r"x: the map fails without an input \(.*\(2,\) .*\), but not with 2 numbers; give `x`",
+    ),
+    (
+        {"cell": f"{__name__}.faulty", "candidates": "STATES", "dataset": "states"},
+        r"AttributeError: .*no_such_attribute.*(\n.*)+in faulty: return h\.no",
     ),
 ]
 
@@ -100,6 +110,38 @@ def test_find_refuses(candidates, more, said):
         find(lambda h, x=None: h, candidates, **more)
 
 
-def test_find_says_what_its_function_lacks():
-    with pytest.raises(ValueError, match=r"x: the map fails .* missing 1 required .*; give `x`"):
-        find(lambda h, x: h + x, np.zeros((2, 2)))
+BAD_STEPS = {
+    "an input": (lambda h, x: h + x, "^step takes an input .* give `x`"),
+    "two inputs": (lambda h, x, y: h, "^step, at a state .* missing 2 required"),
+    "NumPy": (lambda h: np.tanh(np.asarray(h)), r"shape \(2,\): .* write it with jax.numpy$"),
+    "a list": (lambda h: [h[0], h[1]], r"returns a list; an array of shape \(2,\) expected$"),
+    "a part": (lambda h: h[:1], r"returns an array of shape \(1,\); an array of shape \(2,\)"),
+    "a branch": (lambda h: h if h[0] > 0 else -h, "jnp.where or lax.cond decide by it"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STEPS)
+def test_bad_steps(name):
+    """In one line, which blames no input that a function does not take."""
+    step, expected = BAD_STEPS[name]
+    with pytest.raises(ValueError, match=expected) as raised:
+        find(step, np.zeros((2, 2)))
+    assert "\n" not in str(raised.value)
+
+
+BAD_CALLS = {
+    "cycles: p": (lambda: cycles(lambda h, p: p * h, [0.3]), "^step, .* missing 1 required"),
+    "cycles": (lambda: cycles(jnp.tanh, [0.3], period=3), "^unknown parameter period; did you"),
+    "follow": (lambda: follow(lambda h, p: h, [0.3], low=1, high=-1), "^low: 1.0 is not below"),
+    "lyapunov": (lambda: lyapunov(jnp.tanh, [0.3], dt=-1), r"^dt: must be .* \(given: -1\)$"),
+    "find": (lambda: find(jnp.tanh, [[0.3]], unique_toll=1), "did you mean 'unique_tol'"),
+    "compare": (lambda: compare([[0.3], [0.2]], starst=1), "^unknown parameter starst; did you"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_bad_calls(name):
+    call, expected = BAD_CALLS[name]
+    with pytest.raises(ValueError, match=expected) as raised:
+        call()
+    assert "\n" not in str(raised.value)
