@@ -18,7 +18,14 @@ from ctd.lfads.params import Model, files_of
 from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
 from ctd.lfads.readins import init_stitched, of_session, with_core
-from ctd.lfads.results import as_stored, count_stored, inferred, name_weights, of_all_sessions
+from ctd.lfads.results import (
+    as_stored,
+    by_session,
+    count_stored,
+    inferred,
+    name_weights,
+    of_all_sessions,
+)
 from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, next_jobs, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
@@ -187,7 +194,7 @@ def result(
     static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array, state: State
 ) -> dict[str, Array]:
     """The weights of the best evaluation, that evaluation, posterior means of some trials, and metrics of these."""
-    key_posterior = item_keys(key, traced)[3]
+    *_, key_eval, key_posterior = item_keys(key, traced)
     weights = as_stored(unflatten(state.best, _shapes(static, shared, traced, key)))
     values = {f"curve.{name}": curve for name, curve in state.curves.items()}
     # best_step is the end of a block, hence - 1; 0 where no evaluation was finite.
@@ -199,16 +206,14 @@ def result(
     if shared.stitched is None:
         values |= inferred(model, key_posterior)
     else:
-        session_results = []
+        session_results, evaluations = [], []
         # Posterior means and metrics are those of a model of one session, so no code below knows of padding.
         for k, session in enumerate(shared.stitched.sessions):
-            session_weights = of_session(
-                weights, k, session.evaluation.data.shape[2], session.seen_units
-            )
-            session_results.append(
-                inferred(model._replace(dataset=session, weights=session_weights), key_posterior)
-            )
-        values |= of_all_sessions(session_results)
+            own = of_session(weights, k, session.evaluation.data.shape[2], session.seen_units)
+            alone = model._replace(dataset=session, weights=own)
+            session_results.append(inferred(alone, key_posterior))
+            evaluations.append(evaluate(alone, key_eval))
+        values |= of_all_sessions(session_results) | by_session(session_results, evaluations)
         weights["sessions"] = {
             name: jnp.asarray(mask).sum(1, dtype=jnp.int32)
             for name, mask in (("n_units", shared.stitched.real), ("n_seen", shared.stitched.shown))

@@ -122,6 +122,8 @@ DIMS = {
         True,
     ),
     "behavior_r2": Var((), "1", "R2 of behaviour by ridge regression on factors", True),
+    **{f"session_{name}": Var(("session",), "nat", f"eval_{name} of each session, as of a model of it alone") for name in ("loss", "nll")},
+    **{f"session_{name}": Var(("session",), "bit", f"{name} of each session", True) for name in ("co_bps", "bits_per_spike")},
     **MEANS,
     **{f"train_{name}": Var(("train_trial", *var.axes[1:]), var.units, f"{var.long_name}, training") for name, var in MEANS.items()},
     "trial_session": Var(("trial",), "1", "number of the trial's session"),

@@ -173,6 +173,23 @@ def of_all_sessions(session_results: list[dict[str, Array]]) -> dict[str, Array]
     return values
 
 
+def by_session(
+    session_results: list[dict[str, Array]], evaluations: list[dict[str, Array]]
+) -> dict[str, Array]:
+    """The metrics of each session, to compare with models of that session alone.
+
+    session_results: of each; evaluations: of each, by `evaluate`.
+    """
+    values = {
+        f"session_{name}": jnp.stack([results[name] for results in evaluations])
+        for name in ("loss", "nll")
+    }
+    for name in ("co_bps", "bits_per_spike"):
+        if all(name in results for results in session_results):
+            values[f"session_{name}"] = jnp.stack([results[name] for results in session_results])
+    return values
+
+
 def _decoders(session_results: list[dict[str, Array]]) -> dict[str, Array]:
     """The decoders of all sessions, padded with 0 to the most channels that a session has; empty if no session has behaviour."""
     n_channels = [len(results.get(DECODER[1], ())) for results in session_results]

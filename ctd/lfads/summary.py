@@ -26,6 +26,10 @@ METRICS = (
 )  # fmt: skip
 """The metrics in the table of best models, which has those that the data allow."""
 
+SESSIONS = ("session_loss", "session_nll", "session_co_bps", "session_bits_per_spike")
+"""The metrics of single sessions, in a table of their own."""
+_S = ("ranked_session",)
+
 RANKED = {"loss": "eval_loss", "nll": "eval_nll", "last": "eval_loss"}
 """Criterion -> what ranks models that were trained by it."""
 
@@ -34,6 +38,9 @@ REDUCED = {
         ("rank",), "item", "item id, by increasing eval_loss, or eval_nll with criterion: nll"
     ),
     **{name: DIMS[name]._replace(axes=("rank",)) for name in ("eval_loss", "eval_nll", *METRICS)},
+    "session_item": Var(_S, "item", "item id of the best models, once for each session"),
+    "session": Var(_S, "1", "number of the session, by its place in `data`"),
+    **{name: DIMS[name]._replace(axes=_S) for name in SESSIONS},
     "co_bps_rank": Var(
         ("rank",), "1", "rank by co_bps, 0 is the best; unlike eval_loss, it has no penalties"
     ),
@@ -57,12 +64,29 @@ def reduce(
     if "co_bps" in results:
         above = np.argsort(-np.asarray(results["co_bps"], float)[order], kind="stable")  # NaN last
         held_out["co_bps_rank"] = np.argsort(above)[: options.n_best]
-    return held_out | {
-        "item": np.asarray(columns["item"])[best],
-        **{name: np.asarray(results[name])[best] for name in names},
-        "curve_quantile": curve_quantiles(curves[order]),
-        "quantile": QUANTILES,
+    return (
+        held_out
+        | _by_session(columns, results, best)
+        | {
+            "item": np.asarray(columns["item"])[best],
+            **{name: np.asarray(results[name])[best] for name in names},
+            "curve_quantile": curve_quantiles(curves[order]),
+            "quantile": QUANTILES,
+        }
+    )
+
+
+def _by_session(columns: Columns, results: Columns, best: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics of each session of the best models, those of a model together; empty for models of one session."""
+    values = {name: np.asarray(results[name])[best] for name in SESSIONS if name in results}
+    if not values:
+        return {}
+    n = values["session_loss"].shape[1]
+    rows = {
+        "session_item": np.repeat(np.asarray(columns["item"])[best], n),
+        "session": np.tile(np.arange(n), len(best)),
     }
+    return rows | {name: value.ravel() for name, value in values.items()}
 
 
 def next_jobs(

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from lfads_stitched import CHOP, LAYOUT, PARAMS, SIZES, STARTS, UNITS, write_sessions
 from pydantic import ValidationError
+from scipy.stats import poisson
 
 from ctd.batch import Run, program, traced_columns
-from ctd.data import write_hdf5
+from ctd.data import read_hdf5, write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.lfads import Model, kernel
 from ctd.lfads.kernel import item_keys
@@ -19,6 +20,7 @@ from ctd.lfads.sessions import load
 from ctd.lfads.train import Position, train_step
 from ctd.lfads.trained import by_session
 from ctd.lfads.weights import unflatten
+from ctd.rows import Best
 
 N_BINS = 8
 """Of a trial; those of the recordings that are trained on: `lfads_stitched`."""
@@ -57,6 +59,7 @@ def trained(tmp_path_factory):
     weights = {name for name in run.results if name.startswith(("weights.", "model."))}
     # All results take ten seconds to compile; they are compared in tests/cluster/cli/test_cli_posterior_sessions.py.
     further = {"curve.eval.loss", "best_batch", "eval_loss", "trial_session", "rates", "rate_r2"}
+    further |= {"session_loss", "session_nll"}
     names = weights - {f"model.decoders.{name}" for name in "wb"} | further
     return params, run.peek(tuple(sorted(names)))[1]
 
@@ -157,6 +160,33 @@ def test_last_parameters_are_reported(trained):
     curve = results["curve.eval.loss"][0]
     assert results["best_batch"].tolist() == [4]
     assert results["eval_loss"][0] == curve[-1] > curve.min()
+
+
+def test_metrics_by_session(trained):
+    """The nll of each session by SciPy, from its posterior mean rates."""
+    params, results = trained
+    for k, units in enumerate(UNITS):
+        counts = read_hdf5(params.data[k])["eval"]
+        windows = np.stack([counts[start : start + CHOP["window"]] for start in STARTS])
+        rates = results["rates"][0, results["trial_session"][0] == k][..., :units]
+        expected = -poisson.logpmf(windows, rates).sum((1, 2)).mean()
+        # -log p is convex in the rate, so that draws cost more than their mean: 10 %.
+        assert 1 < results["session_nll"][0, k] / expected < 1.2
+    # As many windows of each.
+    assert results["session_loss"][0].mean() == pytest.approx(results["eval_loss"][0], rel=5e-3)
+
+
+def test_sessions_of_the_best(trained):
+    """The best of three models first, a row for each of its sessions."""
+    params, _ = trained
+    loss = np.array([3.0, 1.0, 2.0])
+    sessions = {f"session_{name}": loss[:, None] + [0, 0.5] for name in ("loss", "nll")}
+    results = {"eval_loss": loss, "eval_nll": loss, "outcome": np.zeros(3, int)} | sessions
+    results["curve.eval.loss"] = np.ones((3, 2))
+    table = kernel.reduce(inputs_of(params), None, {"item": np.arange(3)}, results, Best(n_best=2))
+    assert table["session_item"].tolist() == [1, 1, 2, 2]
+    assert table["session"].tolist() == [0, 1, 0, 1]
+    assert table["session_nll"].tolist() == [1, 1.5, 2, 2.5]
 
 
 def test_models_start_from_read_ins_of_conditions(tmp_path):
