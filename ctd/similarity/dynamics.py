@@ -21,6 +21,15 @@ LEAST = 1e-6
 TOL = 1e-12
 """The ascent ends when a step raises the cosine by less."""
 
+SAME = 1e-8
+"""Ascents that end at cosines nearer to each other have reached one top."""
+
+AGREE = 3
+"""Drawn starts that have to reach the top: two often reach the same lower one."""
+
+MOST = 8
+"""Times `starts` that an alignment draws at most."""
+
 
 def delay_embedded(states: np.ndarray, n_delays: int, interval: int) -> np.ndarray:
     """Join each state with the states before it: (time - (n_delays - 1) interval, n_delays * state), the latest first.
@@ -97,19 +106,38 @@ def eigenvalue_distance(a: Array, b: Array) -> Array:
 
 
 def alignment(a: Array, b: Array, starts: int, max_iterations: int, key: Array) -> Array:
-    """The largest <A, C B C'> over orthogonal C that an ascent finds from `starts` + 1 rotations, ().
+    """The largest <A, C B C'> over orthogonal C that ascents find, ().
 
-    a, b: (rank, rank) of norm 1. The first start is the exact solution if B = Q A Q' and A's symmetric part has
-    distinct eigenvalues, and one more is if A consists of rotations; the others are drawn uniformly.
+    a, b: (rank, rank) of norm 1. One start is the exact solution if B = Q A Q' and A's symmetric part has distinct eigenvalues,
+    another is if A consists of rotations. The others are drawn uniformly: `starts` - 1 of them, and up to MOST times `starts` while
+    fewer than AGREE have reached the top, unless it is 1.
 
     >>> a = jnp.array([[0.0, 1.0], [-1.0, 0.0]]) / 2**0.5
     >>> float(alignment(a, a.T, 2, 100, jax.random.key(0)).round(3))  # a reflection turns a into its transpose
     1.0
     """
-    rotations = jax.random.orthogonal(key, a.shape[0], (starts,), a.dtype)
-    first = jnp.concatenate([rotations.at[0].set(_matched(a, b)), _turned(a, b)[None]])
+    climb = lambda c: _ascend(a, b, c, max_iterations)
+
+    def try_further(carry: Tries) -> Tries:
+        k, top, reached = carry
+        value = climb(jax.random.orthogonal(jax.random.fold_in(key, k), a.shape[0], (), a.dtype))
+        again = jnp.where(value > top + SAME, 1, reached + (value > top - SAME))
+        return k + 1, jnp.maximum(top, value), again
+
+    def going(carry: Tries) -> Array:
+        k, top, reached = carry
+        more = (k < MOST * starts) & (reached < AGREE)
+        return (top < 1 - SAME) & ((k < starts - 1) | more)
+
+    zero = jnp.zeros((), jnp.int32)
     # One start after the other: under vmap all would climb as long as the slowest.
-    return jnp.max(lax.map(lambda c: _ascend(a, b, c, max_iterations), first))
+    best = jnp.max(lax.map(climb, jnp.stack([_matched(a, b), _turned(a, b)])))
+    top: Array = lax.while_loop(going, try_further, (zero, best, zero))[1]
+    return top
+
+
+type Tries = tuple[Array, Array, Array]
+"""Starts drawn, the highest cosine, the drawn starts that reached it."""
 
 
 def _value(a: Array, b: Array, c: Array) -> Array:
