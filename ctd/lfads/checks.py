@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from ctd.containers import check_numbers
-from ctd.lfads.chop import Found
+from ctd.lfads.chop import SplitArrays
 from ctd.lfads.distributions import COUNTS
 
 LARGEST_COUNT = 2**24
@@ -93,7 +93,7 @@ def check_bin(source: str, bin_s: np.ndarray) -> None:
 # --- arrays that belong together --------------------------------------------------------------------
 
 
-def check_all(source: str, arrays: Found, likelihood: str) -> None:
+def check_all(source: str, arrays: SplitArrays, likelihood: str) -> None:
     """Check the entries of all arrays of a split, before recordings are cut, so that errors name a place in the file."""
     for field, (name, array) in arrays.items():
         law = likelihood if field == "data" else None
@@ -108,7 +108,7 @@ AXES = {"initial_states": ("trial", "state"), "condition": ("trial",)}
 """Axes of the fields of `Trials` that have no (trial, time, ...)."""
 
 
-def check_within(source: str, parts: Found) -> None:
+def check_within(source: str, parts: SplitArrays) -> None:
     """Check the axes of a split's arrays, and that lengths along trial, time and unit agree; true values may have fewer trials."""
     by, data = parts["data"]
     for field, (dataset, array) in parts.items():  # `data` is the first
@@ -136,7 +136,7 @@ def check_within(source: str, parts: Found) -> None:
             )
 
 
-def check_between(source: str, first: Found, second: Found) -> None:
+def check_between(source: str, first: SplitArrays, second: SplitArrays) -> None:
     """Check that training and evaluation have the same datasets, with the same bins, units and channels."""
     for field in ("data", "encoded", "external", "behavior"):
         if (field in first) != (field in second):

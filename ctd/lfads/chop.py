@@ -24,7 +24,7 @@ from ctd.lfads.params import Chop
 Recordings = np.ndarray | Sequence[np.ndarray]
 """One recording (time, ...), recordings of one length (trial, time, ...), or a list of recordings."""
 
-Found = Mapping[str, tuple[str, Any]]
+SplitArrays = Mapping[str, tuple[str, Any]]
 """Field of `Trials` -> (its name in the file, its array)."""
 
 
@@ -138,8 +138,8 @@ def _faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 # --- a file's arrays ------------------------------------------------------------------------------
 
 
-def chop_found(
-    arrays: Found, chop: Chop, source: str
+def chop_split(
+    arrays: SplitArrays, chop: Chop, source: str
 ) -> tuple[dict[str, tuple[str, np.ndarray]], Windows]:
     """Cut the arrays of a split into windows alike: (the arrays, their windows). Raises ValueError, naming file and dataset.
 

@@ -10,7 +10,7 @@ train or valid in lfads-torch's:
 The encoder may see fewer units and bins than are reconstructed: in lfads-torch's layout if `encod` is smaller than
 `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs, states and initial states may cover only
 the first trials. Conditions are whole numbers: PSTHs average over those of evaluation, sessions are aligned by those of
-training. A file may have the width of its bins, `bin_s` (s). Datasets of other names are not used, which a plan says.
+training. A file may have the width of its bins, `bin_s` (s). Datasets of other names are not used; a plan lists them.
 With `chop`, all arrays are recordings (time, ...), or trials longer than a window; see `ctd.lfads.chop`.
 """
 
@@ -33,7 +33,7 @@ from ctd.lfads.checks import (
     check_rates,
     check_within,
 )
-from ctd.lfads.chop import Found, Recordings, Windows, chop_found
+from ctd.lfads.chop import Recordings, SplitArrays, Windows, chop_split
 from ctd.lfads.distributions import COUNTS, first_outputs
 from ctd.lfads.numpy_file import SPLIT, read_numpy
 from ctd.lfads.nwb import read_nwb
@@ -47,7 +47,7 @@ class Trials(NamedTuple):
     data: Real[np.ndarray, "trial time unit"]
     """Counts as uint8 or int32; for other likelihoods floats."""
     encoded: Float[np.ndarray, "trial encoded_time encoded_unit"] | None = None
-    """What the encoder sees; None if that is a part of `data`."""
+    """The encoder's input; None if it is a part of `data`."""
     external: Float[np.ndarray, "trial time external"] | None = None
     """Known inputs of the generator."""
     behavior: Float[np.ndarray, "trial time channel"] | None = None
@@ -86,8 +86,8 @@ class Stitched(NamedTuple):
     """The sessions by themselves, without padding, for posterior means and metrics."""
     real: Bool[np.ndarray, "session unit"]
     """False for padded units."""
-    shown: Bool[np.ndarray, "session unit"]
-    """Whether the encoder sees the unit."""
+    is_seen: Bool[np.ndarray, "session unit"]
+    """True for units that the encoder sees."""
     alignment: Alignment | None
 
 
@@ -148,13 +148,13 @@ def read(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
 def make_dataset(
     arrays: Mapping[str, Recordings],
     inputs: View[Model],
-    where: str = "data",
+    source: str = "data",
     fits: int | None = None,
     held_out: Units | None = None,
 ) -> Dataset:
     """Make the data of a model from arrays in one of the layouts; check that they fit each other and the model.
 
-    where: the file's name, which errors begin with. fits: units of a trained model. held_out: the held-out units of one session of
+    source: the file's name, with which errors begin. fits: units of a trained model. held_out: the held-out units of one session of
     several; by default those of the params. Raises ValueError, naming the dataset.
 
     >>> counts = np.random.default_rng(0).poisson(1.0, (6, 10, 4))  # (trial, time, unit)
@@ -162,36 +162,36 @@ def make_dataset(
     >>> dataset.train.data.shape, dataset.seen_units.tolist()
     ((4, 10, 4), [0, 1, 2])
     """
-    found, others = _find(arrays, where), _unused(arrays, where)
+    splits, others = _find(arrays, source), _unused(arrays, source)
     if "bin_s" in arrays:
-        check_bin(where, np.asarray(arrays["bin_s"]))
-    for parts in found:
-        check_all(where, parts, inputs.likelihood)
-    found, windows = _chopped(found, inputs, where)
-    for parts in found:
-        check_within(where, parts)
-    check_between(where, *found)
-    train, evaluation = (_trials(parts, inputs) for parts in found)
+        check_bin(source, np.asarray(arrays["bin_s"]))
+    for parts in splits:
+        check_all(source, parts, inputs.likelihood)
+    splits, windows = _chopped(splits, inputs, source)
+    for parts in splits:
+        check_within(source, parts)
+    check_between(source, *splits)
+    train, evaluation = (_trials(parts, inputs) for parts in splits)
     if evaluation.rates is not None and inputs.likelihood in COUNTS:
-        check_rates(f"{where}: {found[1]['rates'][0]}", evaluation.rates, evaluation.data)
+        check_rates(f"{source}: {splits[1]['rates'][0]}", evaluation.rates, evaluation.data)
     conditions = None
-    if "condition" in found[1]:
-        given = found[1]["condition"][1]
+    if "condition" in splits[1]:
+        labels = splits[1]["condition"][1]
         # One column for each number that occurs: numbers need not be 0, 1, 2, ...
-        conditions = np.unique(given)
-        evaluation = evaluation._replace(condition=given[:, None] == conditions)
+        conditions = np.unique(labels)
+        evaluation = evaluation._replace(condition=labels[:, None] == conditions)
     (of_params,) = by_file(inputs.held_out_units, 1) if held_out is None else (held_out,)
-    units, bins = _seen(where, train, of_params, inputs.held_out_bins, fits)
+    units, bins = _find_seen(source, train, of_params, inputs.held_out_bins, fits)
     if _is_part(train, units, bins) and _is_part(evaluation, units, bins):
-        # Mostly the encoder sees the first bins and units of `data`, so that one copy is enough.
+        # The encoder mostly sees the first bins and units of `data`, so that one copy is enough.
         train, evaluation = train._replace(encoded=None), evaluation._replace(encoded=None)
     # With such a lag every bin of the encoders would be hidden from the controller.
     if len(bins) <= inputs.lag:
         raise ValueError(
-            f"lag: {inputs.lag} bins around its own are hidden from the controller, but trials of {where} "
+            f"lag: {inputs.lag} bins around its own are hidden from the controller, but trials of {source} "
             f"show {len(bins)} to the encoder; shorten the lag"
         )
-    bias, table = _moments(where, train, evaluation, inputs)
+    bias, table = _moments(source, train, evaluation, inputs)
     # In the layout of lfads-torch the seen units come first, so this holds there, too.
     held_units = np.setdiff1d(np.arange(train.data.shape[2]), units)
     return Dataset(
@@ -200,17 +200,19 @@ def make_dataset(
 
 
 def _chopped(
-    found: tuple[Found, Found], inputs: View[Model], where: str
-) -> tuple[tuple[Found, Found], tuple[Windows, Windows] | None]:
+    splits: tuple[SplitArrays, SplitArrays], inputs: View[Model], source: str
+) -> tuple[tuple[SplitArrays, SplitArrays], tuple[Windows, Windows] | None]:
     """The arrays of both splits as windows, and the places of these; unchanged, and None, without `chop`."""
     if inputs.chop is None:
-        return found, None
-    if any("condition" in parts for parts in found):
+        return splits, None
+    if any("condition" in parts for parts in splits):
         warnings.warn(
-            f"{where}: conditions are not used, since `chop` cuts trials into windows; leave chop out if trials have one length",
+            f"{source}: conditions are not used, since `chop` cuts trials into windows; leave chop out if trials have one length",
             stacklevel=3,
         )
-    (train, first), (evaluation, second) = (chop_found(one, inputs.chop, where) for one in found)
+    (train, first), (evaluation, second) = (
+        chop_split(split, inputs.chop, source) for split in splits
+    )
     return (train, evaluation), (first, second)
 
 
@@ -222,14 +224,14 @@ def _names(arrays: Mapping[str, Recordings]) -> list[dict[str, str]]:
     return [{k: p.format(role) for k, p in NAMES[layout].items()} for role in roles]
 
 
-def _find(arrays: Mapping[str, Recordings], where: str) -> tuple[Found, Found]:
+def _find(arrays: Mapping[str, Recordings], source: str) -> tuple[SplitArrays, SplitArrays]:
     """The arrays for training, and those for evaluation, by the names of the file's layout. Raises ValueError where one lacks."""
-    found, missing = [], []
+    splits, missing = [], []
     for names in _names(arrays):
         if names["data"] not in arrays and names.get("encoded") in arrays:
             names["data"] = names["encoded"]  # nothing is held out
         missing += sorted({names["data"], names.get("encoded", names["data"])} - set(arrays))
-        found.append({k: (name, arrays[name]) for k, name in names.items() if name in arrays})
+        splits.append({k: (name, arrays[name]) for k, name in names.items() if name in arrays})
     if missing:
         # Neither split is named: the file may hold all trials.
         hint = "" if missing != ["train", "eval"] else (
@@ -237,90 +239,90 @@ def _find(arrays: Mapping[str, Recordings], where: str) -> tuple[Found, Found]:
             "counts): of .npy and .npz files every fifth trial is for evaluation (eval_every)"
         )  # fmt: skip
         raise ValueError(
-            f"{where}: lacks {' and '.join(missing)}, (trial, time, unit); found "
+            f"{source}: lacks {' and '.join(missing)}, (trial, time, unit); found "
             f"{', '.join(sorted(arrays))}{hint}"
         )
-    return found[0], found[1]
+    return splits[0], splits[1]
 
 
-def _unused(arrays: Mapping[str, Recordings], where: str) -> dict[str, None]:
+def _unused(arrays: Mapping[str, Recordings], source: str) -> dict[str, None]:
     """The datasets that a model does not use; warns of those whose names are close to one that the file lacks."""
     used, lacking = {"bin_s", SPLIT}, set[str]()
     for pair in zip(*(names.values() for names in _names(arrays)), strict=True):
         used.update(pair)
-        # A field of which one split has a dataset is known to whoever wrote the file.
+        # If one split has the dataset of a field, the author of the file knows its name.
         lacking.update(() if arrays.keys() & set(pair) else pair)
     others = sorted(arrays.keys() - used)
     near = [name + hint for name in others if (hint := meant(name, lacking))]
     if near:
-        warnings.warn(f"{where}: not used: {', '.join(near)}", stacklevel=2)
+        warnings.warn(f"{source}: not used: {', '.join(near)}", stacklevel=2)
     return dict.fromkeys(others)
 
 
 # --- what a model gets ------------------------------------------------------------------------------
 
 
-def _trials(parts: Found, inputs: View[Model]) -> Trials:
+def _trials(parts: SplitArrays, inputs: View[Model]) -> Trials:
     """Trials with counts as uint8 or, above 255, int32; all else has the model's dtype."""
-    made = {}
+    typed = {}
     for field, (_, array) in parts.items():
         if field == "data" and inputs.likelihood in COUNTS:
             # uint8 takes an eighth of the int64 of most files, on the device too.
             small = array.max() < 256
-            made[field] = array.astype(np.uint8 if small else np.int32)
+            typed[field] = array.astype(np.uint8 if small else np.int32)
         elif field != "condition":
-            made[field] = array.astype(inputs.dtype)
-    return Trials(**made)
+            typed[field] = array.astype(inputs.dtype)
+    return Trials(**typed)
 
 
-def _seen(
-    where: str, train: Trials, held_units: Units, held_bins: int, fits: int | None
+def _find_seen(
+    source: str, train: Trials, held_units: Units, held_bins: int, fits: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(indices of the units, indices of the bins) that the encoder sees."""
     n_bins, n_units = train.data.shape[1:]
     if fits not in (None, n_units):
         raise ValueError(
-            f"data: {where} has {n_units} units, but the model was trained on {fits}; give a file with {fits}"
+            f"data: {source} has {n_units} units, but the model was trained on {fits}; give a file with {fits}"
         )
     # The file says what is held out; a second answer by parameters could contradict it.
     if train.encoded is not None:
         if held_units or held_bins:
             raise ValueError(
-                f"held_out_units, held_out_bins: {where} already says what is held out, by train_encod_data; "
+                f"held_out_units, held_out_bins: {source} already says what is held out, by train_encod_data; "
                 "leave these fields out"
             )
         return np.arange(train.encoded.shape[2]), np.arange(train.encoded.shape[1])
     beyond = sorted(u for u in held_units if u >= n_units)
     if beyond:
         raise ValueError(
-            f"held_out_units: {', '.join(map(str, beyond))} do not exist; {where} has the units 0 to "
+            f"held_out_units: {', '.join(map(str, beyond))} do not exist; {source} has the units 0 to "
             f"{n_units - 1}"
         )
     if len(held_units) == n_units or held_bins >= n_bins:
-        what = f"{held_bins} of {n_bins} bins" if held_bins >= n_bins else f"all {n_units} units"
-        raise ValueError(f"held_out: {what} of {where} are held out; the encoder must see some")
+        extent = f"{held_bins} of {n_bins} bins" if held_bins >= n_bins else f"all {n_units} units"
+        raise ValueError(f"held_out: {extent} of {source} are held out; the encoder must see some")
     # The last bins are held out: models forecast them.
     return np.setdiff1d(np.arange(n_units), held_units), np.arange(n_bins - held_bins)
 
 
 def _is_part(trials: Trials, units: np.ndarray, bins: np.ndarray) -> bool:
-    shown = trials.data[:, : len(bins), : len(units)]
-    return trials.encoded is None or np.array_equal(trials.encoded, shown)
+    seen_part = trials.data[:, : len(bins), : len(units)]
+    return trials.encoded is None or np.array_equal(trials.encoded, seen_part)
 
 
 def _moments(
-    where: str, train: Trials, evaluation: Trials, inputs: View[Model]
+    source: str, train: Trials, evaluation: Trials, inputs: View[Model]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(first bias of the output layer, table of log x! or None); warns of units without spikes."""
     bias = first_outputs(inputs.likelihood, train.data).astype(inputs.dtype)
     if inputs.likelihood not in COUNTS:
         return bias, None
-    check_counts(where, train.data)
+    check_counts(source, train.data)
     # A silent unit is kept, since sessions and readers count units by position.
     silent = np.flatnonzero(train.data.max((0, 1)) == 0)
     if len(silent):
         warnings.warn(
-            f"{where}: {count(len(silent), 'unit')} without a spike in training: {some(silent.tolist())}; they are kept, their rates start "
+            f"{source}: {count(len(silent), 'unit')} without a spike in training: {some(silent.tolist())}; they are kept, their rates start "
             "near 0",
             stacklevel=2,
         )

@@ -90,7 +90,7 @@ def posterior(
     weights, batch, key = lax.optimization_barrier((model.weights, batch, key))
     model = model._replace(weights=weights)
     noise = draw_noise(static, key, batch)
-    encoded = lax.optimization_barrier(encode(model, batch.seen, len(batch.data), noise))
+    encoded = lax.optimization_barrier(encode(model, batch.seen_data, len(batch.data), noise))
 
     averaged: list[str] = [name for name in means if name in AVERAGED]
     draw = lambda k: _draw(model, encoded, batch, jax.random.fold_in(key, k))

@@ -216,7 +216,10 @@ def result(
         values |= of_all_sessions(session_results) | by_session(session_results, evaluations)
         weights["sessions"] = {
             name: jnp.asarray(mask).sum(1, dtype=jnp.int32)
-            for name, mask in (("n_units", shared.stitched.real), ("n_seen", shared.stitched.shown))
+            for name, mask in (
+                ("n_units", shared.stitched.real),
+                ("n_seen", shared.stitched.is_seen),
+            )
         }
     ended = {"batches": state.step, "best_batch": state.best_step, "outcome": state.outcome}
     return values | name_weights(static, weights) | ended

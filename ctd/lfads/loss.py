@@ -36,8 +36,8 @@ class Batch(NamedTuple):
     """The trials of one forward pass, time first, as floats."""
 
     data: Float[Array, "time trial unit"]
-    seen: Float[Array, "encoded_time trial encoded_unit"]
-    """What the encoder may see of the data."""
+    seen_data: Float[Array, "encoded_time trial encoded_unit"]
+    """The part of the data that the encoder sees."""
     external: Float[Array, "time trial external"]
     log_factorial: Float[Array, "time trial unit"] | None
     """log x! of counts; None for other data."""
@@ -50,17 +50,17 @@ def gather(
 ) -> Batch:
     """Make a batch of the trials with these indices."""
     rows = trials.data[index].swapaxes(0, 1)
-    # Counts are held as integers, mostly uint8, a quarter of float32; one minibatch is converted.
+    # Datasets hold counts as integers, mostly uint8, a quarter of float32; only a minibatch is converted.
     data = rows.astype(static.dtype)
     if trials.encoded is not None:
-        seen = trials.encoded[index].swapaxes(0, 1).astype(static.dtype)
+        seen_data = trials.encoded[index].swapaxes(0, 1).astype(static.dtype)
     else:
-        # No copy of what the encoder sees is held: it is cut from the data.
-        seen = data[: len(dataset.seen_bins)]
+        # The dataset holds no copy of the encoder's part: it is cut from the data.
+        seen_data = data[: len(dataset.seen_bins)]
         if len(dataset.seen_units) < data.shape[-1]:
-            seen = seen[..., dataset.seen_units]
+            seen_data = seen_data[..., dataset.seen_units]
     if trials.external is None:
-        # No columns instead of None: the generator then needs no case of its own.
+        # No columns instead of None: the generator then needs no special case.
         external = jnp.zeros((*data.shape[:2], 0), static.dtype)
     else:
         external = trials.external[index].swapaxes(0, 1).astype(static.dtype)
@@ -68,7 +68,7 @@ def gather(
     table = dataset.log_factorial
     logs = None if table is None else table[rows.astype(jnp.int32)]
     session = None if trials.session is None else jnp.asarray(trials.session)[index]
-    return Batch(data, seen, external, logs, session)
+    return Batch(data, seen_data, external, logs, session)
 
 
 # --- noise ----------------------------------------------------------------------------------------
@@ -87,27 +87,27 @@ def draw_dropout(
 ) -> tuple[Noise, Float[Array, "encoded_time trial encoded_unit"]]:
     """Draw the dropout masks of a training pass: (the noise with them, weights of the seen entries in the nll)."""
     n_steps, n_trials = batch.data.shape[:2]
-    width, n_seen = 2 * static.encoder, len(batch.seen)
+    width, n_seen = 2 * static.encoder, len(batch.seen_data)
     # The encoder's states of single steps are used by the controller alone.
     encoded_steps = n_seen if static.controller else 0
     # One draw for all masks: each draw adds to compile time.
     shapes = (
-        batch.seen.shape,
+        batch.seen_data.shape,
         (n_trials, width),
         (n_steps, n_trials, static.generator),
         (encoded_steps, n_trials, width),
     )
-    drawn, *others = cut(_uniform(key, entries(shapes), static.dtype), shapes)
+    uniforms, *others = cut(_uniform(key, entries(shapes), static.dtype), shapes)
     # Rates are traced, for searches change them: no branch may depend on one, so 0 is handled by jnp.where.
     hidden, rate = traced.coordinated_dropout, traced.dropout
     ends, states, encoded = (jnp.where(u >= rate, 1 / (1 - rate), 0) for u in others)
     # One number decides both: below `hidden` an entry is hidden; of the others, the share `rate` is dropped.
     keep = (1 - hidden) * (1 - rate)
-    data = jnp.where(drawn >= 1 - keep, 1 / keep, 0)
+    data = jnp.where(uniforms >= 1 - keep, 1 / keep, 0)
     # Without coordinated dropout (hidden = 0) all entries count once.
     shown_weight = jnp.where(hidden > 0, 0, 1).astype(static.dtype)
     hidden_weight = 1 / jnp.where(hidden > 0, hidden, 1)
-    weights = jnp.where(drawn < hidden, hidden_weight, shown_weight)
+    weights = jnp.where(uniforms < hidden, hidden_weight, shown_weight)
     masks = {"data": data, "ends": ends, "states": states}
     return noise._replace(**masks, encoded=encoded if static.controller else None), weights
 
@@ -121,8 +121,8 @@ def _uniform(key: jax.Array, n: int, dtype: jax.typing.DTypeLike) -> Float[Array
     """
     key_bits, key_fraction = jax.random.split(key)
     words = jax.random.key_data(key_bits).size
-    made = jax.random.key_data(jax.random.split(key_bits, -(-n // (4 * words))))
-    bits = lax.bitcast_convert_type(made, jnp.uint8).ravel()[:n].astype(dtype)
+    key_words = jax.random.key_data(jax.random.split(key_bits, -(-n // (4 * words))))
+    bits = lax.bitcast_convert_type(key_words, jnp.uint8).ravel()[:n].astype(dtype)
     return (bits + jax.random.uniform(key_fraction, (), dtype)) / 256
 
 
@@ -176,7 +176,7 @@ def bound(
 
     entry_weights: weights of the data's entries in the nll; None: all 1.
     """
-    encoded = encode(model, batch.seen, len(batch.data), noise)
+    encoded = encode(model, batch.seen_data, len(batch.data), noise)
     decoded, output = decode(model, encoded, batch.external, noise)
     likelihood = data_log_likelihood(
         model.static.likelihood, batch.data, output, batch.log_factorial, model.floor
@@ -241,8 +241,8 @@ def training_loss(
     # Padded units of shorter sessions must not be reconstructed.
     entry_weights = real_entries(dataset, batch.session, spread)
     weights = with_core(dataset, weights)
-    own = of_trials(dataset, weights, batch.session)
-    model = Fitted(static, traced.variance_floor, dataset, own)
+    trial_weights = of_trials(dataset, weights, batch.session)
+    model = Fitted(static, traced.variance_floor, dataset, trial_weights)
     parts = bound(model, batch, noise, entry_weights)
     terms = {name: value.mean() for name, value in parts.items()}
     terms["l2"] = penalty(static, traced, weights)
@@ -270,7 +270,7 @@ def chunks(n: int, size: int) -> tuple[Int[Array, "chunk row"], Bool[Array, "chu
 def evaluate(model: Fitted, key: jax.Array) -> dict[str, Float[Array, ""]]:
     """The terms of the negative ELBO by name, and `loss`, their sum: means over all evaluation trials, one draw each.
 
-    No dropout, no scales and no ramps: each KL counts once, whatever the training weighs it with.
+    No dropout, no scales and no ramps: each KL counts once, whatever its weight in training.
     """
     static, dataset, trials = model.static, model.dataset, model.dataset.evaluation
     n = len(trials.data)
@@ -282,8 +282,8 @@ def evaluate(model: Fitted, key: jax.Array) -> dict[str, Float[Array, ""]]:
         batch = gather(static, dataset, trials, rows)
         # The key depends on the chunk alone: every evaluation of a model sees the same noise.
         noise = draw_noise(static, jax.random.fold_in(key, number), batch)
-        own = model._replace(weights=of_trials(dataset, model.weights, batch.session))
-        terms = bound(own, batch, noise, real_entries(dataset, batch.session))
+        trial_model = model._replace(weights=of_trials(dataset, model.weights, batch.session))
+        terms = bound(trial_model, batch, noise, real_entries(dataset, batch.session))
         # Padding repeats the last trial; it must not count twice.
         return {name: jnp.sum(jnp.where(counted, value, 0)) for name, value in terms.items()}
 

@@ -238,10 +238,10 @@ class Model(Params):
                     f"window, bin_s: {length:g} s are {length / self.bin_s:.6g} bins of {self.bin_s:g} s; a whole number expected"
                 )
         of_nwb = ("bin_s", "window", "behavior_series")
-        given = [name for name in of_nwb if getattr(self, name) is not None]
-        if given and other:
+        nwb_fields = [name for name in of_nwb if getattr(self, name) is not None]
+        if nwb_fields and other:
             raise ValueError(
-                f"{', '.join(given)}: cuts trials from an NWB file, but {other[0]} holds trials; leave it out"
+                f"{', '.join(nwb_fields)}: cuts trials from an NWB file, but {other[0]} holds trials; leave it out"
             )
         if is_nwb and other:
             raise ValueError(
@@ -268,10 +268,10 @@ class Model(Params):
             if getattr(self, name) > self.n_batches
         }
         if longer:
-            told = ", ".join(f"{name}: {steps}" for name, steps in longer.items())
+            settings = ", ".join(f"{name}: {steps}" for name, steps in longer.items())
             shorter = ", ".join(f"{name}: {self.n_batches // 2}" for name in longer)
             raise ValueError(
-                f"{told} steps are longer than training, n_batches = {self.n_batches}; add to params {shorter}, or raise n_batches"
+                f"{settings} steps are longer than training, n_batches = {self.n_batches}; add to params {shorter}, or raise n_batches"
             )
         watched = self.schedule == "plateau" or self.patience > 0
         if self.criterion == "last" and watched:

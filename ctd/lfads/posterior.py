@@ -78,8 +78,8 @@ class Fit(NamedTuple):
     split: Int[np.ndarray, "chunk"]
     """0 for chunks of training trials, 1 for those of evaluation."""
     recorded: Int[np.ndarray, "recorded_trial"]
-    """Of each trial of the file 0 (training), 1 (evaluation) or -1 (left out), in the file's order; where it names its splits, those for
-    training come first."""
+    """For each trial of the file, in its order, 0 (training), 1 (evaluation) or -1 (left out). If the file names its splits, trials
+    for training come first."""
     weights: Tree
     key: np.ndarray
     """The words of the key of the training item: keys themselves cannot be host arrays."""
@@ -118,8 +118,10 @@ def load(inputs: View[Posterior]) -> Fit:
     n = np.array([len(dataset.train.data), len(dataset.evaluation.data)], np.int32)
     # Each split fills chunks of its own, of which the last may be partly empty.
     numbers = [_chunks(int(trials), inputs.batch_size, inputs.chunk_batches) for trials in n]
-    split = np.repeat(np.arange(2, dtype=np.int32), [len(one) for one in numbers])
-    # The key that the runner gave the training item, made again.
+    split = np.repeat(
+        np.arange(2, dtype=np.int32), [len(chunk_numbers) for chunk_numbers in numbers]
+    )
+    # The same key as the runner gave the training item.
     key = jax.random.fold_in(jax.random.key(inputs.of_seed), inputs.of_item)
     key_data = np.asarray(jax.random.key_data(key))
     joined, number = _joined(dataset), np.concatenate(numbers)
@@ -136,39 +138,41 @@ def _chunks(n: int, batch_size: int, batches: int) -> np.ndarray:
 
 def _of_session(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> Tree:
     """The model of the session whose units the data have. Raises ValueError, naming the sessions that fit, unless one does."""
-    units, seen = (weights["sessions"][name].astype(int) for name in ("n_units", "n_seen"))
+    units, n_seen = (weights["sessions"][name].astype(int) for name in ("n_units", "n_seen"))
     has = dataset.train.data.shape[2]
-    # Sessions are told apart by their numbers of units; where two agree the user must say which.
-    fits = np.flatnonzero((units == has) & (seen == len(dataset.seen_units)))
-    chosen = fits if inputs.session is None else fits[fits == inputs.session]
-    if len(chosen) != 1:
-        given = "" if inputs.session is None else f"session: {inputs.session} given, but "
-        which = f"sessions {', '.join(map(str, fits))} fit" if len(fits) else "no session fits"
+    # Numbers of units identify a session; where two sessions agree, the user must name one.
+    fits = np.flatnonzero((units == has) & (n_seen == len(dataset.seen_units)))
+    candidates = fits if inputs.session is None else fits[fits == inputs.session]
+    if len(candidates) != 1:
+        prefix = "" if inputs.session is None else f"session: {inputs.session} given, but "
+        fitting = f"sessions {', '.join(map(str, fits))} fit" if len(fits) else "no session fits"
         raise ValueError(
-            f"{given}data: {inputs.data} has {has} units, {which}; the model's sessions have "
+            f"{prefix}data: {inputs.data} has {has} units, {fitting}; the model's sessions have "
             f"({', '.join(f'{k}: {n}' for k, n in enumerate(units))}) units; "
             + ("say which by `session`" if len(fits) else "give a file of one of them")
         )
-    number = int(chosen[0])
-    own = of_session(weights, number, has, dataset.seen_units)
+    number = int(candidates[0])
+    session_weights = of_session(weights, number, has, dataset.seen_units)
     if "decoders" in weights and (n := int(weights["sessions"]["n_channels"][number])):
-        own["decoder"] = {name: a[number][:n] for name, a in weights["decoders"].items()}
-    return own
+        session_weights["decoder"] = {
+            name: a[number][:n] for name, a in weights["decoders"].items()
+        }
+    return session_weights
 
 
 def _check_data(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> None:
     """Raise ValueError unless the encoder sees as many units and external inputs as the model was trained on."""
     encoder = weights["encoder_forward"]["wCHX"]
-    seen = encoder.shape[1] - len(encoder)
+    n_seen = encoder.shape[1] - len(encoder)
     if "readin" in weights:
-        seen = weights["readin"]["w"].shape[1]
-    for what, has, fits in (
-        ("units that the encoder sees", len(dataset.seen_units), seen),
+        n_seen = weights["readin"]["w"].shape[1]
+    for quantity, has, fits in (
+        ("units that the encoder sees", len(dataset.seen_units), n_seen),
         ("external inputs", dataset.train.n_external, n_external(inputs, weights["generator"])),
     ):
         if has != fits:
             raise ValueError(
-                f"data: {inputs.data} has {has} {what}, but the model was trained on {fits}; give a file with {fits}"
+                f"data: {inputs.data} has {has} {quantity}, but the model was trained on {fits}; give a file with {fits}"
             )
 
 
@@ -212,9 +216,11 @@ def _infer(
     # NumPy arrays cannot be indexed by traced rows.
     dataset = jax.tree.map(jnp.asarray, shared.dataset)
     fitted = Fitted(static, traced.variance_floor, dataset, shared.weights)
-    there = lambda names: present(static, shared.weights, names)
+    present_names = lambda names: present(static, shared.weights, names)
     trials = gather(static, dataset, dataset.train, rows)
-    values = posterior(fitted, trials, key, there(static.keep), there(static.samples), spread=True)
+    values = posterior(
+        fitted, trials, key, present_names(static.keep), present_names(static.samples), spread=True
+    )
     # `posterior` always returns their moments, which cost nothing.
     if "initial_conditions" not in static.keep:
         del values["initial_conditions"], values["initial_conditions_sd"]
@@ -228,8 +234,10 @@ def _infer(
     if shared.windows is not None:
         for name, at in (("recording", "recording"), ("first_bin", "start")):
             # Windows of training, then of evaluation, as the rows of the dataset.
-            of = jnp.concatenate([jnp.asarray(getattr(one, at)) for one in shared.windows])
-            values[name] = jnp.where(real, of[rows], -1)
+            places = jnp.concatenate(
+                [jnp.asarray(getattr(windows, at)) for windows in shared.windows]
+            )
+            values[name] = jnp.where(real, places[rows], -1)
     return values
 
 
@@ -239,7 +247,7 @@ def _numbers(shared: Fit, traced: Values[Posterior]) -> Int[Array, "batch trial"
 
 
 def init(static: View[Posterior], shared: Fit, traced: Values[Posterior], key: jax.Array) -> State:
-    """A chunk of which nothing has been inferred."""
+    """A chunk before its first minibatch is inferred."""
     del key
     zero = jnp.zeros((), jnp.int32)
     shapes = jax.eval_shape(lambda: _infer(static, shared, traced, zero))
@@ -257,8 +265,8 @@ def advance(
     """Infer the next minibatch."""
     del key
     start = state.batch * static.batch_size
-    put = lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, start, 0)
-    values = jax.tree.map(put, state.values, _infer(static, shared, traced, state.batch))
+    write = lambda stored, part: lax.dynamic_update_slice_in_dim(stored, part, start, 0)
+    values = jax.tree.map(write, state.values, _infer(static, shared, traced, state.batch))
     return State(state.batch + 1, state.n_batches, values)
 
 
@@ -272,7 +280,7 @@ def result(
 
 
 _INFERRED = MEANS | DECODED
-_text = lambda var, what: var.long_name.replace("posterior mean", what, 1)
+_text = lambda var, statistic: var.long_name.replace("posterior mean", statistic, 1)
 DIMS = {
     **_INFERRED,
     **{f"{name}_sd": var._replace(long_name=_text(var, "posterior sd")) for name, var in _INFERRED.items()},

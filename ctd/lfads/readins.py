@@ -59,7 +59,7 @@ def of_trials(dataset: Dataset, weights: Tree, session: Int[Array, "trial"] | No
     """The weights with a read-in and an output for every trial, (trial, ...); unchanged for a model of one session."""
     if dataset.stitched is None:
         return weights
-    is_seen = jnp.asarray(dataset.stitched.shown)[:, None]
+    is_seen = jnp.asarray(dataset.stitched.is_seen)[:, None]
     read_in, readout = weights["readin"], weights["readout"]
     # Units that the encoder must not see get weights of 0: arrays hold all units of a session.
     mine = lambda a: a[session]
@@ -100,7 +100,7 @@ def real_entries(
     real = by_trial(dataset.stitched.real)[None]
     if seen_weights is None:
         return real.astype(dataset.bias.dtype)
-    return jnp.where(by_trial(dataset.stitched.shown), seen_weights, 1) * real
+    return jnp.where(by_trial(dataset.stitched.is_seen), seen_weights, 1) * real
 
 
 def padding(dataset: Dataset, session: Int[Array, "trial"] | None) -> Float[Array, "trial"] | int:

@@ -47,7 +47,8 @@ def np_bound(case, trial):
     w = jax.tree.map(np.asarray, case.weights)
     noise = Noise(*(None if x is None else np.asarray(x) for x in case.drawn[0]))
     data, seen, external = (
-        np.asarray(x)[:, trial] for x in (case.batch.data, case.batch.seen, case.batch.external)
+        np.asarray(x)[:, trial]
+        for x in (case.batch.data, case.batch.seen_data, case.batch.external)
     )
     n_steps, n_seen, lag, floor = len(data), len(seen), case.static.lag, float(case.floor)
     n = case.static.encoder
@@ -192,5 +193,5 @@ def test_generator_is_a_ctd_cell():
         alone = run(get_cell("gru"), network, external[:, 0], encoded.ic_mean[0])
         return alone, (made.states[:, 0], made.factors[:, 0])
 
-    for alone, made in zip(*both(case.weights, case.batch.seen, external), strict=True):
+    for alone, made in zip(*both(case.weights, case.batch.seen_data, external), strict=True):
         np.testing.assert_allclose(alone, made, rtol=1e-12)

@@ -168,7 +168,7 @@ def test_spread_weights_held_out():
     assert (spread[:, :, [1, 5]] == 1).all()
     assert (spread[-2:] == 1).all()
     np.testing.assert_array_equal(spread[:-2][:, :, seen], seen_weights)
-    np.testing.assert_array_equal(batch.seen, batch.data[:-2][:, :, seen])
+    np.testing.assert_array_equal(batch.seen_data, batch.data[:-2][:, :, seen])
 
 
 # --- trials ---------------------------------------------------------------------------------------

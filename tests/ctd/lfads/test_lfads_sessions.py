@@ -313,7 +313,7 @@ def test_held_out_of_each(tmp_path):
     alone = load(inputs_of(Model(data=files[0], held_out_units=(0, 2), **SIZES)))
     assert found.sessions[0].held_units.tolist() == alone.held_units.tolist() == [0, 2]
     shown = [[0, 1, 0, 1, 1, 1], [1, 1, 1, 1, 0, 0]]
-    np.testing.assert_array_equal(found.shown, shown)
+    np.testing.assert_array_equal(found.is_seen, shown)
     np.testing.assert_array_equal((found.alignment.read_in != 0).any(axis=1), shown)
     each = by_session(params.model_dump(), None, str)
     assert [one["held_out_units"] for one in each] == [(0, 2), ()]
