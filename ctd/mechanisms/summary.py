@@ -16,7 +16,7 @@ from ctd.rows import Columns
 
 NONE, UNSURE, UNKNOWN = "none of these", "cannot be told", "unknown"
 UNJUDGED = "not judged"
-"""Likeliest of a recording of an atlas whose size lacks members of some mechanism."""
+"""The likeliest mechanism of an atlas's recording whose size lacks members of some mechanism."""
 
 
 class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -94,17 +94,17 @@ REDUCED = {
 def reduce(
     inputs: View[Evidence], shared: Shared, columns: Columns, results: Columns, options: Options
 ) -> dict[str, np.ndarray]:
-    """The table of recordings; of an atlas also accuracy by size, confusion, and what left-out mechanisms come out as."""
+    """The table of recordings; for an atlas also accuracy by size, confusion, and the verdicts on mechanisms that were left out."""
     number = np.asarray(columns["recording"])
     if number.max() + 1 < len(shared.x):
         raise ValueError(
             f"recording: there are {len(shared.x)} recordings, but the items end with the one of number {number.max()}; sweep "
             f"recording: {{range: {len(shared.x)}}} or more, or wait if the run has not ended"
         )
-    here = np.flatnonzero((number < len(shared.x)) & (np.asarray(results["outcome"]) == 0))
+    rows = np.flatnonzero((number < len(shared.x)) & (np.asarray(results["outcome"]) == 0))
     # The table is in the order of recordings, whatever the order of items.
-    here = here[np.argsort(number[here], kind="stable")]
-    about = {name: values[number[here]] for name, values in shared.about.items()}
+    rows = rows[np.argsort(number[rows], kind="stable")]
+    about = {name: values[number[rows]] for name, values in shared.about.items()}
     same = ("n_neurons", "n_trials", "mean_count", "noise", "smoothing", "mechanism", "member")
     _, _, trials_read, n_bins, _ = shared.x.shape
     sizes = {"trials_read": trials_read, "n_bins": n_bins, "n_factors": shared.n_factors}
@@ -112,8 +112,8 @@ def reduce(
         "recording_item": about["item"],
         "true": _names(about["mechanism"]),
         **{name: about[name] for name in same},
-        "fit_agreement": np.asarray(results["agreement"], float)[here],
-        "evidence": np.asarray(results["features"], float)[here],
+        "fit_agreement": np.asarray(results["agreement"], float)[rows],
+        "evidence": np.asarray(results["features"], float)[rows],
         "plain_evidence": np.asarray(about["plain"], float),
         "digest": shared.digest,
         **{name: np.asarray(n) for name, n in sizes.items()},
@@ -129,14 +129,14 @@ def _names(mechanism: np.ndarray) -> np.ndarray:
 
 
 def _evidence(table: Columns) -> np.ndarray:
-    """(recording, feature) what the classifier sees of recordings."""
+    """(recording, feature) the features of recordings that the classifier sees."""
     # Fisher's transform spreads cosines near 1, such as .9 and .99.
     agreement = np.arctanh(np.clip(table["fit_agreement"], -0.999, 0.999))
     return np.column_stack([table["evidence"], agreement])
 
 
 def _called(classes: np.ndarray) -> np.ndarray:
-    """(class + 1,) the names of classes, and last of none of them, in the order of probabilities."""
+    """(class + 1,) the names of the classes, then of none of them, in the order of probabilities."""
     return np.asarray([*(NAMES[k] for k in classes), NONE])
 
 
@@ -144,11 +144,11 @@ def verdicts(p: np.ndarray, classes: np.ndarray, sure: float) -> dict[str, np.nd
     """The columns of probabilities (recording, class + 1) and of the verdict."""
     top, largest = p.argmax(1), p.max(1)
     likeliest = np.where(np.isnan(largest), UNJUDGED, _called(classes)[top])
-    said = np.where(largest < sure, UNSURE, likeliest)
-    found = {f"p_{name}": np.zeros(len(p)) for name in NAMES}
-    found |= {f"p_{NAMES[k]}": p[:, j] for j, k in enumerate(classes)}
-    shown = {"verdict": said, "likeliest": likeliest, "probability": largest}
-    return found | {"p_none": p[:, -1]} | shown
+    verdict = np.where(largest < sure, UNSURE, likeliest)
+    probabilities = {f"p_{name}": np.zeros(len(p)) for name in NAMES}
+    probabilities |= {f"p_{NAMES[k]}": p[:, j] for j, k in enumerate(classes)}
+    verdict_columns = {"verdict": verdict, "likeliest": likeliest, "probability": largest}
+    return probabilities | {"p_none": p[:, -1]} | verdict_columns
 
 
 def right_counts(verdict: np.ndarray, unseen_verdict: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -164,11 +164,12 @@ def right_counts(verdict: np.ndarray, unseen_verdict: np.ndarray, true: np.ndarr
     return np.asarray([texts.get(name, "") for name in verdict.tolist()], str)
 
 
-def _components(x: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """(recording, 2) the first principal components of standardised features, those of the recordings `of`."""
-    mean, sd = np.nan_to_num(of.mean(0)), np.nan_to_num(of.std(0))
+def _components(x: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(recording, 2) the first principal components of features, standardised as those of the `reference` recordings."""
+    mean, sd = np.nan_to_num(reference.mean(0)), np.nan_to_num(reference.std(0))
     scaled = lambda v: np.nan_to_num(np.clip((v - mean) / np.where(sd > 1e-6, sd, np.inf), -4, 4))
-    _, axes = np.linalg.eigh(scaled(of).T @ scaled(of))  # the last axes have the largest variance
+    # The last axes have the largest variance.
+    _, axes = np.linalg.eigh(scaled(reference).T @ scaled(reference))
     return scaled(x) @ axes[:, ::-1][:, :2]
 
 
@@ -183,8 +184,8 @@ def _folds(member: np.ndarray, n: int) -> np.ndarray:
 def _unseen(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -> np.ndarray:
     """(recording, class + 1) probabilities, each by a placer that was trained and calibrated without its fold."""
     p = np.zeros((len(y), len(np.unique(y)) + 1))
-    for one in np.unique(fold):
-        out = fold == one
+    for number in np.unique(fold):
+        out = fold == number
         p[out] = _trained(x[~out], y[~out], fold[~out], options).probabilities(x[out])
     return p
 
@@ -205,45 +206,45 @@ def judge(
 ) -> dict[str, np.ndarray]:
     """Judge an atlas by members that its classifier has not seen: verdicts, and the table of sizes; {} if there are too few members."""
     y, fold = table["mechanism"], _folds(table["member"], options.folds)
-    x = _evidence(table)
-    classes = np.unique(y)
+    x, classes = _evidence(table), np.unique(y)
     sizes, of_size = _sizes(table)
     # A class must be in the training set of every fold, and of the folds within.
     folds_of = lambda size, k: len(np.unique(fold[(of_size == size) & (y == k)]))
     judged = [s for s in range(len(sizes)) if all(folds_of(s, k) >= 3 for k in classes)]
-    # Two classes must be left where one is left out.
+    # Where one class is left out, two must remain.
     if len(classes) < 3 or not judged or (y < 0).any():
         return {}
     p = np.full((len(y), len(classes) + 1), np.nan)
     none_found, right = np.full(len(y), np.nan), np.full(len(y), "", "U20")
     rows = []
     for k in judged:
-        here = of_size == k
-        p[here] = _unseen(x[here], y[here], fold[here], options)
-        called = _left_out(x[here], y[here], fold[here], options)
-        called_truth = _left_out(truth[here], y[here], fold[here], options)
-        said = verdicts(p[here], classes, options.sure)["verdict"]
-        right[here] = right_counts(said, said, _names(y[here]))
-        none_found[here] = called[0].mean()
-        plain = table["plain_evidence"][here]
-        others = {"truth": truth[here], "plain": plain, "both": np.column_stack([x[here], plain])}
-        seen = y[here], fold[here], options.l2
-        more = {f"accuracy_{name}": _accuracy(values, *seen) for name, values in others.items()} | {
+        members = of_size == k
+        p[members] = _unseen(x[members], y[members], fold[members], options)
+        called = _left_out(x[members], y[members], fold[members], options)
+        called_truth = _left_out(truth[members], y[members], fold[members], options)
+        verdict = verdicts(p[members], classes, options.sure)["verdict"]
+        right[members] = right_counts(verdict, verdict, _names(y[members]))
+        none_found[members] = called[0].mean()
+        plain = table["plain_evidence"][members]
+        both = np.column_stack([x[members], plain])
+        others = {"truth": truth[members], "plain": plain, "both": both}
+        args = y[members], fold[members], options.l2
+        more = {f"accuracy_{name}": _accuracy(values, *args) for name, values in others.items()} | {
             "none_found": called[0].mean(),
             "none_found_truth": called_truth[0].mean(),
             "size_n_neurons": int(sizes[k, 0]),
             "size_n_trials": int(sizes[k, 1]),
             "size_noise": -sizes[k, 2],
-            "size_mean_count": table["mean_count"][here].mean(),
+            "size_mean_count": table["mean_count"][members].mean(),
         }
-        rows.append(_of_size(p[here], y[here], classes, options.sure) | more)
+        rows.append(_of_size(p[members], y[members], classes, options.sure) | more)
     return {
         **verdicts(p, classes, options.sure),
         "verdict_right": right,
         "atlas_none_found": none_found,
         "place": _components(x, x),
         **{name: np.asarray([row[name] for row in rows]) for name in rows[0]},
-        # Of the largest recordings, which are the last.
+        # These are of the largest recordings, which come last.
         "left_out": _names(classes),
         "called_none": called[0],
         "called_unsure": called[1],
@@ -263,13 +264,13 @@ def _of_size(
 ) -> dict[str, float | int | np.ndarray]:
     """Accuracy, verdicts and confusion of the unseen members of one size."""
     likeliest = classes[p[:, :-1].argmax(1)]
-    told = p.max(1) >= sure
+    is_judged = p.max(1) >= sure
     right = np.append(classes, -2)[p.argmax(1)] == y  # `none` is nobody's label; -1 is unknown
     return {
         "recordings": len(y),
         "accuracy": (likeliest == y).mean(),
-        "told": told.mean(),
-        "right": right[told].mean() if told.any() else np.nan,
+        "told": is_judged.mean(),
+        "right": right[is_judged].mean() if is_judged.any() else np.nan,
         "calibration": calibration_error(p.max(1), right),
         "confusion": (y[:, None] == classes).T.astype(int) @ (likeliest[:, None] == classes),
     }
@@ -277,76 +278,79 @@ def _of_size(
 
 def _left_out(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -> np.ndarray:
     """(2, class) shares of each mechanism's recordings that come out as none and as unsure if no placer knows it."""
-    found = []
-    for one in np.unique(y):
+    shares = []
+    for label in np.unique(y):
         # The mechanism is not among the classes of this placer.
-        out = y == one
+        out = y == label
         p = _trained(x[~out], y[~out], fold[~out], options).probabilities(x[out])
         unsure = p.max(1) < options.sure
         none = (p.argmax(1) == p.shape[1] - 1) & ~unsure
-        found.append([none.mean(), unsure.mean()])
-    return np.asarray(found).T
+        shares.append([none.mean(), unsure.mean()])
+    return np.asarray(shares).T
 
 
 # --- a recording of one's own ---------------------------------------------------------------------
 
 
 def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str, np.ndarray]:
-    """Place recordings by the atlas in the file `path`: verdicts, and how far to trust them."""
+    """Place recordings by the atlas in the file `path`: their verdicts, and the accuracy of such verdicts in the atlas."""
     atlas = read_atlas(path)
-    # Sizes that were judged have members enough of all mechanisms.
+    # Judged sizes have enough members of all mechanisms.
     sizes = np.column_stack([atlas["size_n_neurons"], atlas["size_n_trials"]])
     size_of = np.column_stack([atlas["n_neurons"], atlas["n_trials"]])
-    x, of = _evidence(table), _evidence(atlas)
+    x, atlas_evidence = _evidence(table), _evidence(atlas)
     classes = np.unique(atlas["mechanism"])
 
     @cache
     def trained(size: int) -> tuple[Placer, int]:
         """(a placer, the number of recordings of the atlas, of this size, that it was trained on)."""
-        here = (size_of == sizes[size]).all(1)
-        y, fold = atlas["mechanism"][here], _folds(atlas["member"][here], options.folds)
-        for one in classes:
-            if len(np.unique(fold[y == one])) < 2:
+        members = (size_of == sizes[size]).all(1)
+        y, fold = atlas["mechanism"][members], _folds(atlas["member"][members], options.folds)
+        for mechanism in classes:
+            if len(np.unique(fold[y == mechanism])) < 2:
                 raise ValueError(
-                    f"folds: {options.folds} given, of which one has all members of {NAMES[one]}; give the atlas's own"
+                    f"folds: {options.folds} given, of which one has all members of {NAMES[mechanism]}; give the atlas's own"
                 )
-        return _trained(of[here], y, fold, options), here.sum()
+        return _trained(atlas_evidence[members], y, fold, options), members.sum()
 
     p, (nearest, used) = np.zeros((len(x), len(classes) + 1)), np.zeros((2, len(x)), int)
     for k, mine in enumerate(zip(table["n_neurons"], table["n_trials"], strict=True)):
-        # By recordings of the nearest size: how well mechanisms can be told depends on it.
+        # Recordings of the nearest size place it, since accuracy depends on size.
         apart = np.abs(np.log(sizes / mine)).sum(1)
-        # Nobody knows its noise: recordings of all levels place it, and the worst of these is told.
+        # The noise of the recording is unknown: of all levels at this size, take the one with the lowest accuracy.
         levels = np.flatnonzero(apart == apart.min())
         nearest[k] = levels[atlas["accuracy"][levels].argmin()]
         placer, used[k] = trained(int(nearest[k]))
         p[k] = placer.probabilities(x[k : k + 1])[0]
     names = _called(classes)
-    found = verdicts(p, classes, options.sure)
-    found |= {
-        "verdict_right": _atlas_counts(atlas, found["verdict"], nearest, options),
+    columns = verdicts(p, classes, options.sure)
+    columns |= {
+        "verdict_right": _atlas_counts(atlas, columns["verdict"], nearest, options),
         "runner_up": names[p.argsort(1)[:, -2]],
         "runner_up_probability": np.sort(p, 1)[:, -2],
         "atlas_recordings": used,
         **{f"atlas_{name}": atlas[name][nearest] for name in TRUST},
     }
-    around = {"atlas_place": _components(of, of), "atlas_true": _names(atlas["mechanism"])}
-    return found | around | {"place": _components(x, of)}
+    around = {
+        "atlas_place": _components(atlas_evidence, atlas_evidence),
+        "atlas_true": _names(atlas["mechanism"]),
+    }
+    return columns | around | {"place": _components(x, atlas_evidence)}
 
 
 def _atlas_counts(
-    atlas: dict[str, np.ndarray], said: np.ndarray, size: np.ndarray, options: Options
+    atlas: dict[str, np.ndarray], verdict: np.ndarray, size: np.ndarray, options: Options
 ) -> np.ndarray:
     """(recording,) `right_counts` by the recordings of the atlas of the nearest size. size: rows of its sizes."""
     classes = np.unique(atlas["mechanism"])
     p = np.column_stack([atlas[f"p_{name}"] for name in (*_names(classes), "none")])
-    unseen_said, true = verdicts(p, classes, options.sure)["verdict"], _names(atlas["mechanism"])
-    found = np.full(len(said), "", "U20")
+    unseen_verdict, true = verdicts(p, classes, options.sure)["verdict"], _names(atlas["mechanism"])
+    counts = np.full(len(verdict), "", "U20")
     for k in np.unique(size):
         same = [
             np.isclose(atlas[name], atlas[f"size_{name}"][k], equal_nan=True)
             for name in ("n_neurons", "n_trials", "noise")
         ]
-        here = np.logical_and.reduce(same)
-        found[size == k] = right_counts(said[size == k], unseen_said[here], true[here])
-    return found
+        of_size = np.logical_and.reduce(same)
+        counts[size == k] = right_counts(verdict[size == k], unseen_verdict[of_size], true[of_size])
+    return counts
