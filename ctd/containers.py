@@ -1,4 +1,4 @@
-"""HDF5 files, zip archives and NumPy's arrays of unknown origin: what they claim is compared with what they hold.
+"""Read HDF5 files, zip archives and NumPy's arrays of unknown origin, and compare the sizes that they claim with those that they hold.
 
 A damaged file, or a malicious one, may claim an array of terabytes in a kilobyte, name other files to read from, or
 make its library raise anything. Here all of that is a ValueError that names the file.
@@ -26,26 +26,26 @@ constant. A stranger's megabyte takes half a gigabyte of memory at most."""
 NUMBERS = "biufc"
 """NumPy's kinds of numbers."""
 LABELS = "; numpy.unique(labels, return_inverse=True)[1] makes numbers of labels"
-"""What to do with texts."""
+"""The advice for texts."""
 SLACK = 1 << 20
 """Bytes that a file may claim anyway, such as a small dataset that was made and never written."""
 
 
-def check_claim(what: str, claimed: int, held: int, packed: int = MOST_PACKED) -> None:
-    """Raise ValueError, beginning with `what`, where more bytes are claimed than the `held` ones can stand for."""
-    if claimed > packed * held + SLACK:
+def check_claim(label: str, claimed: int, stored: int, packed: int = MOST_PACKED) -> None:
+    """Raise ValueError, beginning with `label`, where more bytes are claimed than the `stored` ones can stand for."""
+    if claimed > packed * stored + SLACK:
         raise ValueError(
-            f"{what} claims {claimed:,} bytes, but the file holds {held:,}; it is damaged"
+            f"{label} claims {claimed:,} bytes, but the file holds {stored:,}; it is damaged"
         )
-    if claimed > max(LARGE, MOST_PACKED_LARGE * held):
+    if claimed > max(LARGE, MOST_PACKED_LARGE * stored):
         raise ValueError(
-            f"{what} claims {claimed:,} bytes, {claimed // max(held, 1)} times what the file holds; if you trust it, write it again "
+            f"{label} claims {claimed:,} bytes, {claimed // max(stored, 1)} times what the file holds; if you trust it, write it again "
             "without compression"
         )
 
 
-def check_numbers(what: str, values: np.ndarray, hint: str = "") -> None:
-    """Raise ValueError, beginning with `what`, unless all entries are finite real numbers. hint: what to do about NaN.
+def check_numbers(label: str, values: np.ndarray, hint: str = "") -> None:
+    """Raise ValueError, beginning with `label`, unless all entries are finite real numbers. hint: the advice for NaN.
 
     >>> check_numbers("net.h5: bO", np.array([1.0, np.nan]), "; train it again")
     Traceback (most recent call last):
@@ -53,13 +53,13 @@ def check_numbers(what: str, values: np.ndarray, hint: str = "") -> None:
     """
     if values.dtype.kind not in "biuf":
         labels = LABELS if values.dtype.kind in "SU" else ""
-        raise ValueError(f"{what} has the type {values.dtype}; real numbers expected{labels}")
+        raise ValueError(f"{label} has the type {values.dtype}; real numbers expected{labels}")
     bad = ~np.isfinite(values)
     if bad.any():
-        # The first place is enough to find what wrote it.
+        # The first place is enough to find its cause.
         first = tuple(np.argwhere(bad)[0].tolist())
         raise ValueError(
-            f"{what} has {bad.sum()} NaN or infinite entries, the first at {first}{hint}"
+            f"{label} has {bad.sum()} NaN or infinite entries, the first at {first}{hint}"
         )
 
 
@@ -73,9 +73,9 @@ def explained(path: str | Path, kind: str) -> Iterator[None]:
             raise
         if isinstance(error, FileNotFoundError):
             raise ValueError(f"{path}: does not exist") from error
-        said = str(error).strip() or type(error).__name__
+        message = str(error).strip() or type(error).__name__
         raise ValueError(
-            f"{path}: not {kind}, or a damaged one: {' '.join(said.split())[:300]}"
+            f"{path}: not {kind}, or a damaged one: {' '.join(message.split())[:300]}"
         ) from error
 
 
@@ -105,37 +105,37 @@ def _check_matlab(path: Path) -> None:
         )
 
 
-def checked_dataset(where: str | Path, file: h5py.File, name: str | bytes) -> h5py.Dataset:
-    """A dataset of numbers that lie in this very file, not yet read. Raises ValueError, beginning with `where`."""
+def checked_dataset(source: str | Path, file: h5py.File, name: str | bytes) -> h5py.Dataset:
+    """A dataset of numbers that lie in this very file, not yet read. Raises ValueError, beginning with `source`."""
     if isinstance(name, bytes):  # as h5py gives it
-        raise ValueError(f"{where}: dataset {name!r} has a name that is no UTF-8 text")
+        raise ValueError(f"{source}: dataset {name!r} has a name that is no UTF-8 text")
     node = file[name]
-    what = f"{where}: dataset {name}"
+    label = f"{source}: dataset {name}"
     if node.dtype.kind not in NUMBERS:
         hint = LABELS if node.dtype.kind in "SO" else ""  # O: texts of any length
-        raise ValueError(f"{what} has the type {node.dtype}, which is no number{hint}")
+        raise ValueError(f"{label} has the type {node.dtype}, which is no number{hint}")
     if node.shape is None:
-        raise ValueError(f"{what} is empty, without a shape")
-    number = lambda one: h5py.h5o.get_info(one.id).fileno
+        raise ValueError(f"{label} is empty, without a shape")
+    number = lambda entry: h5py.h5o.get_info(entry.id).fileno
     if node.external or node.is_virtual or number(node) != number(file):
         raise ValueError(
-            f"{what} lies in another file, and ctd reads no file that you have not named; write a copy with its numbers"
+            f"{label} lies in another file, and ctd reads no file that you have not named; write a copy with its numbers"
         )
-    held = min(node.id.get_storage_size(), node.file.id.get_filesize())
+    stored = min(node.id.get_storage_size(), node.file.id.get_filesize())
     for shape in filter(None, (node.shape, node.chunks)):
-        check_claim(f"{what} {node.shape}", math.prod(shape) * node.dtype.itemsize, held)
+        check_claim(f"{label} {node.shape}", math.prod(shape) * node.dtype.itemsize, stored)
     return node
 
 
-def read_dataset(where: str | Path, file: h5py.File, name: str) -> np.ndarray:
+def read_dataset(source: str | Path, file: h5py.File, name: str) -> np.ndarray:
     """The numbers of a dataset. Raises as `checked_dataset`."""
-    return np.asarray(checked_dataset(where, file, name))
+    return np.asarray(checked_dataset(source, file, name))
 
 
-def read_datasets(where: str | Path, file: h5py.File) -> dict[str, np.ndarray]:
+def read_datasets(source: str | Path, file: h5py.File) -> dict[str, np.ndarray]:
     """Every dataset at the top of an HDF5 file. Raises as `read_dataset`."""
     names = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
-    return {name: read_dataset(where, file, name) for name in names}
+    return {name: read_dataset(source, file, name) for name in names}
 
 
 def as_text(value: object) -> str | None:
@@ -145,8 +145,8 @@ def as_text(value: object) -> str | None:
     ('leaky', None)
     """
     values = np.asarray(value).ravel()
-    one = values[0] if values.size == 1 else None
-    text = one.decode(errors="replace") if isinstance(one, bytes) else one
+    single = values[0] if values.size == 1 else None
+    text = single.decode(errors="replace") if isinstance(single, bytes) else single
     return str(text) if isinstance(text, str) else None
 
 
@@ -156,7 +156,7 @@ def text_attribute(file: h5py.File, name: str) -> str | None:
 
 
 def check_hdf5(path: str | Path) -> None:
-    """Raise ValueError where one of all datasets of numbers in a file lies elsewhere, or claims too much."""
+    """Raise ValueError where a dataset of numbers in a file, at any depth, lies elsewhere or claims too much."""
     with opened_hdf5(path) as file:
 
         def visit(name: str, node: h5py.HLObject) -> None:
@@ -190,29 +190,29 @@ def opened_zip(path: str | Path, kind: str, packed: int = MOST_PACKED) -> Iterat
         yield archive
 
 
-def read_array(where: str | Path, file: IO[bytes], held: int) -> np.ndarray:
-    """The array of an .npy file that has at most `held` bytes. Raises ValueError, beginning with `where`.
+def read_array(source: str | Path, file: IO[bytes], size: int) -> np.ndarray:
+    """The array of an .npy file that has at most `size` bytes. Raises ValueError, beginning with `source`.
 
     Objects are refused: reading them may run code.
     """
-    with explained(where, "an .npy file of numbers"), warnings.catch_warnings():
+    with explained(source, "an .npy file of numbers"), warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # NumPy's headers are Python
         form, start = np.lib.format, file.tell()
         # Version 3 is for names of fields that are no Latin-1, which no array of numbers has.
         readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
         version = form.read_magic(file)
         if version not in readers:
-            raise ValueError(f"{where}: version {version} of NumPy's format; 1 or 2 expected")
+            raise ValueError(f"{source}: version {version} of NumPy's format; 1 or 2 expected")
         shape, _, dtype = readers[version](file)
         if dtype.hasobject:
             raise ValueError(
-                f"{where}: holds Python objects, whose reading may run code; numpy.savez(path, *list) saves a list of "
+                f"{source}: holds Python objects, whose reading may run code; numpy.savez(path, *list) saves a list of "
                 "arrays of numbers without them"
             )
-        left = held - (file.tell() - start)
-        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > left:
+        remaining = size - (file.tell() - start)
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > remaining:
             raise ValueError(
-                f"{where}: claims {shape} {dtype}, but holds {held:,} bytes; it is damaged"
+                f"{source}: claims {shape} {dtype}, but holds {size:,} bytes; it is damaged"
             )
         file.seek(start)
         return form.read_array(file, allow_pickle=False)

@@ -44,8 +44,10 @@ def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
     with opened_hdf5(path) as file:
         arrays, groups = _flat(read_datasets(path, file)), sorted(file)
     if not arrays:
-        told = f", but {', '.join(groups)}; give one of its groups as a path" if groups else ""
-        store = f"; give {path}/gathered/0, a table of this store" if "gathered" in groups else told
+        advice = f", but {', '.join(groups)}; give one of its groups as a path" if groups else ""
+        store = (
+            f"; give {path}/gathered/0, a table of this store" if "gathered" in groups else advice
+        )
         raise ValueError(f"{path}: holds no dataset at its top level{store}")
     return arrays
 
@@ -107,7 +109,7 @@ def hdf5_writer(path: str | Path) -> Iterator[h5py.File]:
             with h5py.File(disk, "w") as file:
                 yield file
         except (OSError, RuntimeError):
-            # HDF5 misses what was not written; the disk's own error says why.
+            # HDF5 reports the missing bytes; the disk's own error gives the cause.
             if disk.error is None:
                 raise
         if disk.error is not None:
@@ -115,7 +117,7 @@ def hdf5_writer(path: str | Path) -> Iterator[h5py.File]:
 
 
 class _Disk(FileIO):
-    """A file that keeps its first error for later, and from then on drops what is written.
+    """A file that keeps its first error, and drops all later writes.
 
     HDF5 2.0 crashes the process (a segmentation fault) if a write fails while it closes a file.
     """
@@ -123,19 +125,19 @@ class _Disk(FileIO):
     error: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        left = memoryview(data).cast("B")
-        while len(left) and self.error is None:
+        remaining = memoryview(data).cast("B")
+        while len(remaining) and self.error is None:
             # One write(2) moves at most 2 GiB.
-            left = left[self._keep(super().write, left) :]
+            remaining = remaining[self._keep(super().write, remaining) :]
         return memoryview(data).nbytes
 
     def truncate(self, size: int | None = None, /) -> int:
         self._keep(super().truncate, size)
         return self.tell() if size is None else size
 
-    def _keep(self, change: Callable[..., int], *given: Any) -> int:
+    def _keep(self, change: Callable[..., int], *args: Any) -> int:
         try:
-            return change(*given)
+            return change(*args)
         except OSError as error:
             self.error = self.error or error
             return 0
@@ -143,13 +145,13 @@ class _Disk(FileIO):
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """Read every array of an .npz file: name -> array. Raises ValueError, naming the file, where it is none or holds objects."""
-    found = {}
+    arrays = {}
     with opened_zip(path, "an .npz file") as archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             with archive.open(member) as file:
-                found[name] = read_array(f"{path}: {name}", file, member.file_size)
-    return found
+                arrays[name] = read_array(f"{path}: {name}", file, member.file_size)
+    return arrays
 
 
 def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
@@ -158,7 +160,7 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
     Raises ValueError, naming the file.
     """
     suffix = Path(path).suffix
-    # A file that is missing is told by read_hdf5, in the words of every other file.
+    # read_hdf5 reports a missing file, in the same words for every kind of file.
     if suffix not in (".npz", ".npy") or not Path(path).is_file():
         return read_hdf5(path)
     if suffix == ".npz":
@@ -186,18 +188,18 @@ def unsplit(path: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
             f"data: {path}: holds no trials; numpy.savez(path, spikes=counts), (trial, time, unit)"
         )
     # One array of all trials needs no names.
-    whole = [name for name, array in listed if array.ndim == 3]
-    if len(listed) == 1 and whole:
+    trial_arrays = [name for name, array in listed if array.ndim == 3]
+    if len(listed) == 1 and trial_arrays:
         return list(listed[0][1])
-    if len(whole) > 1:
+    if len(trial_arrays) > 1:
         raise ValueError(
-            f"data: {path}: {', '.join(whole)} are {len(whole)} arrays (trial, time, unit), whose names do not say which trials are "
+            f"data: {path}: {', '.join(trial_arrays)} are {len(trial_arrays)} arrays (trial, time, unit), whose names do not say which trials are "
             "for what; did you mean 'train' and 'eval'? numpy.savez(path, train=..., eval=...)"
         )
-    if whole:
-        others = ", ".join(name for name in arrays if name != whole[0])
+    if trial_arrays:
+        others = ", ".join(name for name in arrays if name != trial_arrays[0])
         raise ValueError(
-            f"data: {path}: has {others} beside {whole[0]}, (trial, time, unit), where only {CONDITION!r} may be, the conditions of all "
+            f"data: {path}: has {others} beside {trial_arrays[0]}, (trial, time, unit), where only {CONDITION!r} may be, the conditions of all "
             "trials; leave other arrays out, or split all by name, behaviour too: numpy.savez(path, train=..., eval=..., "
             "train_behavior=..., eval_behavior=...)"
         )
@@ -258,13 +260,13 @@ def read_table(
         }
 
 
-def dataset_of[T](path: str, found: Mapping[str, T], name: str, hint: str = "") -> T:
+def dataset_of[T](path: str, arrays: Mapping[str, T], name: str, hint: str = "") -> T:
     """An array of a file. Raises ValueError, beginning with `path` and ending with `hint`, where the file has none of this name."""
-    if name not in found:
-        near = meant(name, found)
-        told = near + hint.lstrip(";.") if near else f"; it has {', '.join(sorted(found))}{hint}"
-        raise ValueError(f"{path}: has no dataset {name}{told}")
-    return found[name]
+    if name not in arrays:
+        near = meant(name, arrays)
+        advice = near + hint.lstrip(";.") if near else f"; it has {', '.join(sorted(arrays))}{hint}"
+        raise ValueError(f"{path}: has no dataset {name}{advice}")
+    return arrays[name]
 
 
 def read_recordings(
@@ -276,9 +278,9 @@ def read_recordings(
     ValueError, naming file and array, where one is missing, has other axes or other recordings and steps than the first, or
     holds a value that is not a finite real number.
     """
-    found, read = read_arrays(path, needed[0]), dict[str, np.ndarray]()
-    for name in (*needed, *(name for name in further if name in found)):
-        values = dataset_of(path, found, name, _uncut(found))
+    arrays, read = read_arrays(path, needed[0]), dict[str, np.ndarray]()
+    for name in (*needed, *(name for name in further if name in arrays)):
+        values = dataset_of(path, arrays, name, _uncut(arrays))
         if values.ndim not in (2, 3) or 0 in values.shape:
             raise ValueError(
                 f"{path}: {name} has the shape {values.shape}; (time, channel) or (recording, time, channel) expected"
@@ -294,14 +296,14 @@ def read_recordings(
     return read
 
 
-def _uncut(found: Mapping[str, np.ndarray]) -> str:
-    """How to stack the arrays of a file that holds one for each recording; "" if it holds something else."""
-    many = len(found) > 1 and all(values.ndim == 2 for values in found.values())
-    if not many or len({values.shape[1] for values in found.values()}) > 1:
+def _uncut(arrays: Mapping[str, np.ndarray]) -> str:
+    """The advice to stack the arrays of a file that holds one for each recording; "" for other files."""
+    many = len(arrays) > 1 and all(values.ndim == 2 for values in arrays.values())
+    if not many or len({values.shape[1] for values in arrays.values()}) > 1:
         return ""
-    shortest = min(found, key=lambda name: len(found[name]))
-    n = len(found[shortest])
+    shortest = min(arrays, key=lambda name: len(arrays[name]))
+    n = len(arrays[shortest])
     return (
-        f". If these are {len(found)} recordings, cut them to the length of the shortest, {shortest} with {n} samples, and "
+        f". If these are {len(arrays)} recordings, cut them to the length of the shortest, {shortest} with {n} samples, and "
         f"stack them as one array (recording, time, channel): numpy.stack([r[:{n}] for r in recordings])"
     )
