@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobs.errors import JobError, meant, nearest, validated
+from jobs.errors import JobError, did_you_mean, nearest, validated
 from jobs.spec.job import read_content
 from jobs.spec.text import SECTION
 
@@ -304,7 +304,7 @@ def parse_profile(content: Any, where: str) -> Profile:
         misnamed = (
             f"; write kind: {v} in place of {name}: {v}" for name, v in fields.items() if v in kinds
         )
-        better = next(misnamed, meant(kind, KINDS))
+        better = next(misnamed, did_you_mean(kind, KINDS))
         raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}{better}")
     _refuse_secrets(fields, where)
     instead = dict.fromkeys(("email", "mail", "mail_user"), MAIL)

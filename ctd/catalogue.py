@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ctd.dotted import NoModule, load
 from ctd.kernel import Kernel
-from ctd.words import meant
+from ctd.words import did_you_mean
 
 BOUND = r"^kernel = "
 BOUND_OR_IMPORTED = rf"{BOUND}|^from \S+ import .*\bkernel\b"
@@ -94,7 +94,9 @@ def find_module(name: str, folder: str | None = None) -> str:
         f"; ctd has {', '.join(names)}. A kernel of your own is named by the dotted path of its module, which defines `kernel` and "
         "lies beside the job file or is installed"
     )
-    raise UnknownKernel(f"kernel: {name!r} is unknown{meant(name, {*names, *stems}) or listed}")
+    raise UnknownKernel(
+        f"kernel: {name!r} is unknown{did_you_mean(name, {*names, *stems}) or listed}"
+    )
 
 
 def _importable(name: str) -> str:

@@ -23,7 +23,7 @@ from ctd.containers import (
     read_datasets,
 )
 from ctd.replacing import replacing
-from ctd.words import meant
+from ctd.words import did_you_mean
 
 CONDITION = "condition"
 """Name of the conditions (trial,) in a file that does not say which trials are for training."""
@@ -263,7 +263,7 @@ def read_table(
 def dataset_of[T](path: str, arrays: Mapping[str, T], name: str, hint: str = "") -> T:
     """An array of a file. Raises ValueError, beginning with `path` and ending with `hint`, where the file has none of this name."""
     if name not in arrays:
-        near = meant(name, arrays)
+        near = did_you_mean(name, arrays)
         advice = near + hint.lstrip(";.") if near else f"; it has {', '.join(sorted(arrays))}{hint}"
         raise ValueError(f"{path}: has no dataset {name}{advice}")
     return arrays[name]

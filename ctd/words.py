@@ -99,7 +99,7 @@ def faults(error: ValidationError, known: Iterable[str]) -> str:
     for fault in error.errors(include_url=False):
         place = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
-            hint = meant(place, known) or f"; its parameters are {', '.join(known)}"
+            hint = did_you_mean(place, known) or f"; its parameters are {', '.join(known)}"
             texts.append(f"unknown parameter {place}{hint}")
         elif fault["type"] == "value_error":
             # A model's own validator raised this. One over several fields has no place, and names them itself.
@@ -110,15 +110,15 @@ def faults(error: ValidationError, known: Iterable[str]) -> str:
     return "; ".join(texts)
 
 
-def meant(word: object, vocabulary: Iterable[str]) -> str:
+def did_you_mean(word: object, vocabulary: Iterable[str]) -> str:
     """Return "; did you mean 'X'?" if a word of the vocabulary is close to `word`, else "". Of words that are equally close, it names up to three;
     one of the same letters is closer than others.
 
-    >>> meant("ahsa", ["asha", "halving"]), meant(3, ["asha"])
+    >>> did_you_mean("ahsa", ["asha", "halving"]), did_you_mean(3, ["asha"])
     ("; did you mean 'asha'?", '')
-    >>> meant("run", ["run1", "run2"])
+    >>> did_you_mean("run", ["run1", "run2"])
     "; did you mean 'run1' or 'run2'?"
-    >>> meant("candidatse", ["candidate", "candidates"])
+    >>> did_you_mean("candidatse", ["candidate", "candidates"])
     "; did you mean 'candidates'?"
     """
     near = difflib.get_close_matches(str(word), sorted(vocabulary), n=3, cutoff=0.65)
@@ -160,7 +160,7 @@ def nearest(word: str, vocabulary: Iterable[str], command: str = "") -> str:
         or _any_described(f"{spoken}$", texts)
         or _any_of(begun, texts)
         or _any_of(initials, texts)
-        or meant(word, words)
+        or did_you_mean(word, words)
     )
     if near := near or _any_described(spoken, texts) or _any_described(rf".*\b{spoken}", texts):
         return near
@@ -176,7 +176,7 @@ def _any_described(pattern: str, texts: Mapping[str, str]) -> str:
 
 
 def _any_of(names: list[str], texts: Mapping[str, str]) -> str:
-    """The names with their texts, in a suggestion as `meant` writes it; "" if there are none, or too many to choose."""
+    """The names with their texts, in a suggestion as `did_you_mean` writes it; "" if there are none, or too many to choose."""
     if not 0 < len(names) <= 3:
         return ""
     cut = lambda text: text if len(text) < 60 else text[:57] + "..."

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from ctd.words import count as count
+from ctd.words import did_you_mean as did_you_mean
 from ctd.words import duration as duration
 from ctd.words import left_out as left_out
-from ctd.words import meant as meant
 from ctd.words import nearest as nearest
 from ctd.words import plainly
 
@@ -251,13 +251,15 @@ def _misspelt(fault: Mapping[str, Any]) -> str:
     """
     given, about = fault["input"], fault.get("ctx", {})
     if fault["type"] in ("literal_error", "enum"):
-        return meant(given, re.findall(r"'([^']*)'", about["expected"]))
+        return did_you_mean(given, re.findall(r"'([^']*)'", about["expected"]))
     if "known" not in about or not isinstance(given, Mapping):
         return ""
     if "logspace" in given:  # of NumPy; it resembles linspace
         return "; did you mean 'geomspace', whose ends are values and not exponents?"
     known = about["known"].split()
-    return next(filter(None, (meant(word, known) for word in given if word not in known)), "")
+    return next(
+        filter(None, (did_you_mean(word, known) for word in given if word not in known)), ""
+    )
 
 
 def _place(fault: Mapping[str, Any]) -> tuple[str, ...]:

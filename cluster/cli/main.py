@@ -96,10 +96,10 @@ def _with_choice(message: str) -> str:
     text = message.replace("Value error, ", "")  # pydantic's, of what the type of an option refuses
     if " is not one of " not in text:
         return text
-    from ctd.words import meant
+    from ctd.words import did_you_mean
 
     word, *choices = re.findall(r"'([^']*)'", text)
-    return text.rstrip(".") + (meant(word, choices) or ".")
+    return text.rstrip(".") + (did_you_mean(word, choices) or ".")
 
 
 WITH_SET = ("run", "plan", "submit", "posterior")

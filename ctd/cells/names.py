@@ -20,7 +20,7 @@ from ctd.cells.ungated import (
     with_units,
 )
 from ctd.kernel import Var
-from ctd.words import meant
+from ctd.words import did_you_mean
 
 CELLS = {
     cell.name: cell
@@ -59,7 +59,7 @@ def get_cell(name: str) -> Cell:
     base, colon, units = name.partition(":")
     if base not in CELLS:
         raise ValueError(
-            f"cell: {name!r} is unknown{meant(base, CELLS) or ';'} the cells are {', '.join(CELLS)}; "
+            f"cell: {name!r} is unknown{did_you_mean(base, CELLS) or ';'} the cells are {', '.join(CELLS)}; "
             "units follow a colon, as in leaky:relu"
         )
     cell = CELLS[base]

@@ -13,7 +13,7 @@ import numpy as np
 from ctd.cells.cell import Cell, Weights
 from ctd.dotted import load
 from ctd.late import Array, Float, jax, jnp
-from ctd.words import meant
+from ctd.words import did_you_mean
 
 type Units = Callable[[Array], Array]
 """Currents h -> rates f(h), of any shape."""
@@ -41,7 +41,9 @@ def get_units(name: str) -> Units:
         return UNITS[name]
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise ValueError(f"units {name!r} are unknown{meant(name, UNITS) or ';'} there are {NAMES}")
+        raise ValueError(
+            f"units {name!r} are unknown{did_you_mean(name, UNITS) or ';'} there are {NAMES}"
+        )
     function = load(name, f"units {name}")
     if not callable(function):
         raise ValueError(f"units {name}: {module} has no function {attribute} of the currents h")

@@ -21,7 +21,7 @@ from ctd.data import read_arrays
 from ctd.esn.params import OfSeries
 from ctd.kernel import View
 from ctd.late import Array, Float, on_host
-from ctd.words import count, meant
+from ctd.words import count, did_you_mean
 
 
 class Series(NamedTuple):
@@ -262,7 +262,7 @@ def read_array(
     with file_context as file:
         array = file.get(dataset)
         if not isinstance(array, np.ndarray | h5py.Dataset):
-            near = meant(dataset, file) or f"; the file has {', '.join(sorted(file))}"
+            near = did_you_mean(dataset, file) or f"; the file has {', '.join(sorted(file))}"
             raise ValueError(f"{source} is missing{near}")
         if suffix == ".npy":  # its only array has no name
             source = str(path)

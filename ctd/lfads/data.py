@@ -38,7 +38,7 @@ from ctd.lfads.distributions import COUNTS, first_outputs
 from ctd.lfads.numpy_file import SPLIT, read_numpy
 from ctd.lfads.nwb import read_nwb
 from ctd.lfads.params import Model, Units, by_file
-from ctd.words import count, meant, some
+from ctd.words import count, did_you_mean, some
 
 
 class Trials(NamedTuple):
@@ -253,7 +253,7 @@ def _unused(arrays: Mapping[str, Recordings], source: str) -> dict[str, None]:
         # If one split has the dataset of a field, the author of the file knows its name.
         lacking.update(() if arrays.keys() & set(pair) else pair)
     others = sorted(arrays.keys() - used)
-    near = [name + hint for name in others if (hint := meant(name, lacking))]
+    near = [name + hint for name in others if (hint := did_you_mean(name, lacking))]
     if near:
         warnings.warn(f"{source}: not used: {', '.join(near)}", stacklevel=2)
     return dict.fromkeys(others)

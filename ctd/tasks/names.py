@@ -13,7 +13,7 @@ from ctd.tasks.recorded import Recorded
 from ctd.tasks.task import Task
 from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator
 from ctd.tasks.yang import Yang
-from ctd.words import faults, meant
+from ctd.words import did_you_mean, faults
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -68,7 +68,9 @@ def get_task(task: object) -> Task:
 def _own_class(name: str) -> type[Task]:
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise ValueError(f"there is no task {name!r}{meant(name, TASKS)}; the tasks are {NAMES}")
+        raise ValueError(
+            f"there is no task {name!r}{did_you_mean(name, TASKS)}; the tasks are {NAMES}"
+        )
     if attribute in ("h5", "hdf5"):
         raise ValueError(f"task {name}: a file of trials is `task: file, trials: {name}`")
     cls = load(name, f"task {name}")

@@ -11,7 +11,7 @@ from ctd.late import Array, jax, jnp
 from ctd.tasks.scores import last_step
 from ctd.tasks.task import Conditions, Trial
 from ctd.tasks.yang_rules import RULES, Draws, Experiment, Plan
-from ctd.words import meant
+from ctd.words import did_you_mean
 
 OFTEN = {"contextdm1": 5.0, "contextdm2": 5.0}
 """Relative frequency of rules that the authors train more often, so that a network cannot ignore the context."""
@@ -31,7 +31,7 @@ def _rules(rule_names: object) -> tuple[str, ...]:
         return tuple(RULES)
     for rule in rules:
         if rule not in RULES:
-            hint = meant(rule, RULES) or f"; the rules are all, {', '.join(RULES)}"
+            hint = did_you_mean(rule, RULES) or f"; the rules are all, {', '.join(RULES)}"
             raise ValueError(f"there is no rule {rule!r}{hint}")
     if len(set(rules)) < len(rules):
         raise ValueError("a rule is given twice; give it once, and a larger entry of `weights`")

@@ -30,7 +30,15 @@ from pydantic import (
 from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
 from ctd.kernel import Kernel
-from jobs.errors import JobError, advised, explain, meant, near_file, nearest, refuse_booleans
+from jobs.errors import (
+    JobError,
+    advised,
+    did_you_mean,
+    explain,
+    near_file,
+    nearest,
+    refuse_booleans,
+)
 from jobs.spec.run import RunSettings
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
@@ -171,10 +179,10 @@ def _misplaced(content: Mapping[str, object]) -> dict[str, str]:
     found = {
         name: f"params.{name} if it is a parameter of the kernel"
         for name in content
-        if not meant(name, JobSpec.model_fields)
+        if not did_you_mean(name, JobSpec.model_fields)
     }
     if isinstance(sweep, Mapping):
-        names = (name for name in sweep if not meant(name, Sweep.model_fields))
+        names = (name for name in sweep if not did_you_mean(name, Sweep.model_fields))
         found |= {f"sweep.{name}": f"sweep.grid.{name} to sweep a parameter" for name in names}
         for word in ("replicates", "repeats", "repetitions"):
             found[f"sweep.{word}"] = f"sweep.seeds for {word} of every point"
