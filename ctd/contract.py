@@ -273,14 +273,14 @@ def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None
         raise ContractError(
             f"{prefix}: outcome is {_short(ended)}, expected one int32, the index of how the item ended; another result needs another name"
         )
-    for field, name in (("metric", kernel.metric), ("chosen_by", kernel.chosen_by)):
+    for field, name in (("metric", kernel.display.metric), ("chosen_by", kernel.display.chosen_by)):
         judged = values.get(name)
         if judged is not None and (judged.shape or judged.dtype.kind == "c"):
             raise ContractError(
                 f"kernel {kernel.name}: {field}: {name} is {_short(judged)}, expected one real number an item, by which items "
                 "are compared"
             )
-    for name in kernel.curves:
+    for name in kernel.display.curves:
         curve = values.get(name)
         if curve is not None and (len(curve.shape) != 1 or curve.dtype.kind == "c"):
             raise ContractError(

@@ -222,8 +222,63 @@ class NoOptions(BaseModel, frozen=True, extra="forbid"):
 
 ANYWHERE, ON_CPU = (0, 1), (1, 0)
 """Microbatches worth measuring for a kernel that names none. On a CPU, one by one (1) is first, as an item's arrays then stay in cache."""
-OWN_WEIGHTS: Mapping[str, Any] = {"width": 64, "microbatches": (0,), "cpu_microbatches": (1,)}
-"""Fields of a `Kernel` whose items have weights of their own: on a CPU these fill the cache one by one."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """How the results of a kernel are judged and shown: by `ctd best`, in tables, on the page, in the PNG beside a store."""
+
+    metric: str = ""
+    """The scalar result that says best how well an item did; tables and reports show it by default."""
+    chosen_by: str = ""
+    """The result that replaces `metric` in stores that have it: a score on data kept for choosing, where `metric` is one on test data."""
+    measured_on: tuple[str, ...] = ()
+    """Fields that change the data or the measure behind `metric`, such as the file of trials: `ctd best` and the page compare no
+    items that differ in them."""
+    replicates: tuple[str, ...] = ()
+    """Fields that only repeat an item, as `seed` does: `ctd best` and the page take items that differ in them alone for one setting."""
+    draws: bool = False
+    """True if items draw from their keys although there is no field `seed`: `ctd best` then proposes seeds, too."""
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    """Name -> the search that `search: {preset: NAME}` stands for."""
+    next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields | str]] | None = None
+    """(params of an item, "STORE::ITEM", result -> shape of the item's) -> next step -> the content of its job file, or a command."""
+    summary: tuple[str, ...] = ()
+    """The names that a run shows at its end: reduced ones, else results. Of several tables it shows the first that has rows; a second axis becomes lists."""
+    plots: Callable[..., list[Plot]] | None = None
+    """(inputs, shared, columns, results, reduced) -> the plots of a group in a report, the most telling first; `results["curve"][:200]` reads
+    200 rows."""
+    png_plots: int = 4
+    """The number of plots, from the first on, in the PNG beside the store."""
+    curves: tuple[str, ...] = ()
+    """Results of one axis that fill up while an item advances, NaN beyond: a live page calls `result` after each advance."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How many items of a kernel a device computes together. Raises TypeError for a negative number."""
+
+    width: int = 256
+    """Slots of one device by default."""
+    microbatches: tuple[int, ...] = ()
+    """Microbatches worth measuring (0: all slots, 1: one by one); the likeliest, first, is taken where measuring would cost more
+    than it could save. A kernel whose best one is known names that one alone. Empty: ANYWHERE, ON_CPU."""
+    cpu_microbatches: tuple[int, ...] = ()
+    """Microbatches worth measuring on a CPU, if they differ; empty: `microbatches`."""
+
+    def __post_init__(self) -> None:
+        if (least := min((0, *self.microbatches, *self.cpu_microbatches))) < 0:
+            raise TypeError(f"microbatches: {least} given; expected 0 or more")
+
+    def candidates(self) -> tuple[int, ...]:
+        """The microbatches worth measuring on the devices of this process. It starts JAX, so a plan asks, not an import."""
+        if jax.default_backend() == "cpu":
+            return self.cpu_microbatches or self.microbatches or ON_CPU
+        return self.microbatches or ANYWHERE
+
+
+OWN_WEIGHTS = Batching(width=64, microbatches=(0,), cpu_microbatches=(1,))
+"""For items that have weights of their own: on a CPU these fill the cache one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,39 +306,12 @@ class Kernel:
     """Every name that `reduce` returns -> all of its axes, units and long name."""
     Options: type[BaseModel] = NoOptions
     """The settings of `reduce`, which can be changed after the run."""
-    summary: tuple[str, ...] = ()
-    """The names that a run shows at its end: reduced ones, else results. Of several tables it shows the first that has rows; a second axis becomes lists."""
-    plots: Callable[..., list[Plot]] | None = None
-    """(inputs, shared, columns, results, reduced) -> the plots of a group in a report, the most telling first; `results["curve"][:200]` reads
-    200 rows."""
-    png_plots: int = 4
-    """The number of plots, from the first on, in the PNG beside the store."""
-    presets: Mapping[str, Preset] = field(default_factory=dict)
-    """Name -> the search that `search: {preset: NAME}` stands for."""
-    metric: str = ""
-    """The scalar result that says best how well an item did; tables and reports show it by default."""
-    chosen_by: str = ""
-    """The result that replaces `metric` in stores that have it: a score on data kept for choosing, where `metric` is one on test data."""
-    measured_on: tuple[str, ...] = ()
-    """Fields that change the data or the measure behind `metric`, such as the file of trials: `ctd best` and the page compare no
-    items that differ in them."""
-    draws: bool = False
-    """True if items draw from their keys although there is no field `seed`: `ctd best` then proposes seeds, too."""
-    replicates: tuple[str, ...] = ()
-    """Fields that only repeat an item, as `seed` does: `ctd best` and the page take items that differ in them alone for one setting."""
-    next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields | str]] | None = None
-    """(params of an item, "STORE::ITEM", result -> shape of the item's) -> next step -> the content of its job file, or a command."""
-    curves: tuple[str, ...] = ()
-    """Results of one axis that fill up while an item advances, NaN beyond: a live page calls `result` after each advance."""
     advances: Callable[[Any], int] | None = None
-    """inputs -> the largest number of advances of an item, if it is known beforehand; for progress."""
-    width: int = 256
-    """Slots of one device by default."""
-    microbatches: tuple[int, ...] = ()
-    """Microbatches worth measuring (0: all slots, 1: one by one); the likeliest, first, is taken where measuring would cost more
-    than it could save. A kernel whose best one is known names that one alone. Empty: ANYWHERE, ON_CPU."""
-    cpu_microbatches: tuple[int, ...] = ()
-    """Microbatches worth measuring on a CPU, if they differ; empty: `microbatches`."""
+    """inputs -> the largest number of advances of an item, if it is known beforehand; for progress and searches."""
+    display: Display = Display()
+    """How results are judged and shown."""
+    batching: Batching = Batching()
+    """How many items a device computes together."""
 
     def __post_init__(self) -> None:
         for outcome in self.outcomes:  # a text is a sequence, too
@@ -300,21 +328,19 @@ class Kernel:
             raise TypeError(
                 f'kernel {self.name}: outcomes: `dims` has no "outcome"; add "outcome": Var(), and return it from `result`'
             )
-        fields = self.Params.model_fields
+        fields, display = self.Params.model_fields, self.display
         references: tuple[Any, ...] = (
-            ("metric", "dims", self.dims, (self.metric,)),
-            ("chosen_by", "dims", self.dims, (self.chosen_by,)),
-            ("curves", "dims", self.dims, self.curves),
-            ("summary", "dims` or `reduced", {**self.dims, **self.reduced}, self.summary),
-            ("replicates", "Params", fields, self.replicates),
-            ("measured_on", "Params", fields, self.measured_on),
+            ("metric", "dims", self.dims, (display.metric,)),
+            ("chosen_by", "dims", self.dims, (display.chosen_by,)),
+            ("curves", "dims", self.dims, display.curves),
+            ("summary", "dims` or `reduced", {**self.dims, **self.reduced}, display.summary),
+            ("replicates", "Params", fields, display.replicates),
+            ("measured_on", "Params", fields, display.measured_on),
         )
         for attribute, table, described, names in references:
             for name in (name for name in names if name and name not in described):
                 fault = f"`{table}` has no {name!r}{nearest(name, described)}"
                 raise TypeError(f"kernel {self.name}: {attribute}: {fault}")
-        if (least := min((0, *self.microbatches, *self.cpu_microbatches))) < 0:
-            raise TypeError(f"kernel {self.name}: microbatches: {least} given; expected 0 or more")
 
     @property
     def failing(self) -> list[int]:
@@ -330,12 +356,6 @@ class Kernel:
                 np.asarray(coordinate.values), coordinate.units, coordinate.long_name or axis
             )
         return coordinates
-
-    def candidates(self) -> tuple[int, ...]:
-        """The microbatches worth measuring on the devices of this process. It starts JAX, so a plan asks, not an import."""
-        if jax.default_backend() == "cpu":
-            return self.cpu_microbatches or self.microbatches or ON_CPU
-        return self.microbatches or ANYWHERE
 
 
 def one_shot(

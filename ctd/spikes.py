@@ -31,7 +31,20 @@ from ctd.cells import (
     run,
     sizes,
 )
-from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Values, Var, View, one_shot
+from ctd.kernel import (
+    Batching,
+    Coordinate,
+    Data,
+    Display,
+    File,
+    Params,
+    Static,
+    Traced,
+    Values,
+    Var,
+    View,
+    one_shot,
+)
 from ctd.late import Array, Float, jax, jnp
 from ctd.plots import Group, Plot, of_group
 from ctd.plots.curves import unit_images
@@ -278,9 +291,13 @@ kernel = one_shot(
     make,
     load=load,
     coords=coords,
-    plots=plots,
-    width=4,
-    # One item has trials enough for large products; on a CPU several items side by side would not fit the cache.
-    microbatches=(0,),
-    cpu_microbatches=(1,),
+    display=Display(
+        plots=plots,
+    ),
+    batching=Batching(
+        width=4,
+        # One item has trials enough for large products; on a CPU several items side by side would not fit the cache.
+        microbatches=(0,),
+        cpu_microbatches=(1,),
+    ),
 )

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from pydantic import Field
 
-from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
+from ctd.kernel import Display, Kernel, Outcome, Params, Static, Traced, Var
 
 BLOCK, BLOCKS = 100, 10
 """Steps whose mean growth is one sample, and samples of one advance."""
@@ -89,5 +89,7 @@ kernel = Kernel(
         "gain": Var(("gain_index",), "1", "gain g"),
         "chaotic": Var(("gain_index",), "1", "share of networks with a positive exponent"),
     },
-    summary=("gain", "chaotic"),
+    display=Display(
+        summary=("gain", "chaotic"),
+    ),
 )

@@ -112,7 +112,7 @@ def overview(kernel: Kernel) -> dict[str, str]:
         "arrays per item": [*alone, *(f"{family}.* ({n})" for family, n in families.items())],
         "tables": list(dict.fromkeys(var.axes[0] for var in kernel.reduced.values() if var.axes)),
         "outcome": [end.name for end in kernel.outcomes],
-        "search.preset": list(kernel.presets),
+        "search.preset": list(kernel.display.presets),
     }
     return {title: ", ".join(names) for title, names in found.items() if names}
 
@@ -143,10 +143,10 @@ def contents(kernel: Kernel) -> dict[str, dict[str, list[Any]]]:
             "what": [end.reason for end in ends],
             "failed": [end.failed for end in ends],
         }
-    if kernel.presets:
+    if kernel.display.presets:
         found["search.preset"] = {
-            "name": list(kernel.presets),
-            "what": [preset.reason for preset in kernel.presets.values()],
+            "name": list(kernel.display.presets),
+            "what": [preset.reason for preset in kernel.display.presets.values()],
         }
     return found
 

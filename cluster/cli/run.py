@@ -202,7 +202,7 @@ def plan(
             out.print(f"{name:16} {value if value is not None else 'known once one shard has run'}")
         if preset:
             name = stage.content["search"]["preset"]
-            out.print(f"preset {name}: {ready.kernel.presets[name].reason}")
+            out.print(f"preset {name}: {ready.kernel.display.presets[name].reason}")
             text = yaml.safe_dump(preset, sort_keys=False, default_flow_style=None, width=100)
             out.print("".join(f"    {line}" for line in text.splitlines(keepends=True)).rstrip())
 

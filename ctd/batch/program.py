@@ -35,10 +35,10 @@ class Layout(NamedTuple):
 
 
 def layout_for(kernel: Kernel, n_items: int, devices: int = 1) -> Layout:
-    """The default layout: up to `kernel.width` slots a device, and the likeliest of the kernel's microbatches."""
+    """The default layout: up to `kernel.batching.width` slots a device, and the likeliest of the kernel's microbatches."""
     # No more slots than items: an empty slot is computed all the same where items are vmapped.
-    per_device = max(1, min(kernel.width, -(-n_items // devices)))
-    m = min(kernel.candidates()[0] or per_device, per_device)
+    per_device = max(1, min(kernel.batching.width, -(-n_items // devices)))
+    m = min(kernel.batching.candidates()[0] or per_device, per_device)
     return Layout.rounded_up(per_device, m, devices)
 
 

@@ -24,7 +24,7 @@ TIMES = 2
 
 def microbatch_candidates(kernel: Kernel, slots: int) -> list[int]:
     """The kernel's microbatches worth measuring, the likeliest first, each at most `slots`; 0 stands for all slots."""
-    return list(dict.fromkeys(min(m or slots, slots) for m in kernel.candidates()))
+    return list(dict.fromkeys(min(m or slots, slots) for m in kernel.batching.candidates()))
 
 
 def fastest_microbatch(

@@ -34,7 +34,7 @@ from ctd.curbd.model import (
 )
 from ctd.curbd.params import Curbd, Shared, load
 from ctd.curbd.summary import REDUCED, next_jobs, plots, reduce
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
@@ -160,8 +160,7 @@ def coords(inputs: View[Curbd], shared: Shared) -> Mapping[str, Coordinate]:
 
 
 kernel = Kernel(
-    name="curbd",
-    Params=Curbd,
+    name="curbd", Params=Curbd,
     dims=weight_dims(["leaky"], " of the network in steps of dt / steps")
     | {
         "pvar": Var((), "1", "share of the activity's variance that the free run explains: 1 - |x - r|^2 / (N T sd^2)", True),
@@ -173,30 +172,20 @@ kernel = Kernel(
         "runs": Var((), "1", "training runs done"),
         "outcome": Var((), "1", "how the fit ended"),
     },
-    load=load,
-    init=init,
-    advance=advance,
+    load=load, init=init, advance=advance,
     # The curve has an entry for each of the n_runs.
-    finished=lambda state: (state.outcome != FITTED) | (state.runs == state.pvar_curve.shape[0]),
-    result=result,
+    finished=lambda state: (state.outcome != FITTED) | (state.runs == state.pvar_curve.shape[0]), result=result,
     outcomes=(
         Outcome("fitted", "all training runs were made"),
         Outcome("diverged", "weights or rates are not finite", failed=True),
         Outcome("ill_conditioned", "P of RLS is no longer positive definite; use dtype float64 or a smaller alpha", failed=True),
         Outcome("silent", "recordings begin with 0 in all units, and without noise the network stays there; give noise, or cut the first bins off", failed=True),
     ),
-    coords=coords,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
-    Options=Best,
-    summary=("item", "pvar"),
-    plots=plots,
-    png_plots=3,
-    metric="pvar",
-    measured_on=("data", "dataset", "scale"),  # scaled by unit, all units count alike
-    next_jobs=next_jobs,
-    curves=("pvar_curve",),
-    advances=lambda inputs: inputs.n_runs // inputs.report_every,
-    **OWN_WEIGHTS,
+    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=lambda inputs: inputs.n_runs // inputs.report_every,
+    batching=OWN_WEIGHTS,
+    display=Display(
+        summary=("item", "pvar"), plots=plots, png_plots=3, metric="pvar",
+        # scaled by unit, all units count alike
+        measured_on=("data", "dataset", "scale"), next_jobs=next_jobs, curves=("pvar_curve",),
+    ),
 )  # fmt: skip

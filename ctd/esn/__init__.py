@@ -33,7 +33,7 @@ from ctd.esn.ridge import memory_capacity, ridge_fit
 from ctd.esn.series import Series, load_series
 from ctd.esn.summary import MEMORY, SUMMARISED, SWEPT, reduce, reduced_of
 from ctd.esn.summary import Options as Options
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp
 from ctd.rls import Symmetric, scaled_identity
 
@@ -263,27 +263,29 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=reduced_of(EchoState) | MEMORY,
     Options=Options,
-    summary=(*SWEPT, *SUMMARISED, *MEMORY),
-    metric="replay_nrmse",
-    chosen_by="validation_nrmse",
-    # Another series, or replays of other lengths. `washout` and `train` only say how much of a series is learned.
-    measured_on=(
-        "target",
-        "target_seed",
-        "dt",
-        "path",
-        "dataset",
-        "input_dataset",
-        "m",
-        "validation",
-        "test",
-        "starts",
-        "horizon",
-    ),
-    draws=True,
-    curves=("train_nrmse",),
-    plots=plots,
-    png_plots=3,
     advances=_passes,
-    **OWN_WEIGHTS,
+    batching=OWN_WEIGHTS,
+    display=Display(
+        summary=(*SWEPT, *SUMMARISED, *MEMORY),
+        metric="replay_nrmse",
+        chosen_by="validation_nrmse",
+        # Another series, or replays of other lengths. `washout` and `train` only say how much of a series is learned.
+        measured_on=(
+            "target",
+            "target_seed",
+            "dt",
+            "path",
+            "dataset",
+            "input_dataset",
+            "m",
+            "validation",
+            "test",
+            "starts",
+            "horizon",
+        ),
+        draws=True,
+        curves=("train_nrmse",),
+        plots=plots,
+        png_plots=3,
+    ),
 )

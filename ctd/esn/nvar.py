@@ -30,7 +30,19 @@ from ctd.esn.plots import plots
 from ctd.esn.replay import REPLAYED, TRACES, Replay, compared, replay_time, scores, windows
 from ctd.esn.series import Series, load_series
 from ctd.esn.summary import SUMMARISED, Options, reduce, reduced_of
-from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
+from ctd.kernel import (
+    Batching,
+    Coordinate,
+    Data,
+    Display,
+    Outcome,
+    Static,
+    Traced,
+    Values,
+    Var,
+    View,
+    one_shot,
+)
 from ctd.late import Array, Float, jax, jnp, lax
 
 
@@ -292,7 +304,11 @@ def coords(inputs: View[Polynomial], shared: Series) -> dict[str, Coordinate]:
 # The reduction of networks serves here too: it groups by ridge and noise, and `segment`, which is not among its
 # fields, takes the place of the seed.
 kernel = one_shot(
-    "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce, reduces_failed=True,
-    reduced=reduced_of(Polynomial), Options=Options, summary=("ridge", "noise", *SUMMARISED),
-    metric="replay_nrmse", chosen_by="validation_nrmse", replicates=("segment",), measured_on=("target", "dt", "m", "test"), plots=plots, png_plots=3, microbatches=(0,), cpu_microbatches=(1,),
+    "esn.nvar", Polynomial, DIMS, run,
+    load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce, reduces_failed=True, reduced=reduced_of(Polynomial), Options=Options,
+    display=Display(
+        summary=("ridge", "noise", *SUMMARISED), metric="replay_nrmse", chosen_by="validation_nrmse", replicates=("segment",),
+        measured_on=("target", "dt", "m", "test"), plots=plots, png_plots=3,
+    ),
+    batching=Batching(microbatches=(0,), cpu_microbatches=(1,)),
 )  # fmt: skip

@@ -23,7 +23,7 @@ from ctd import tasks
 from ctd.cells import Cell, Weights, as_weights, initial_state, readout
 from ctd.data import read_table
 from ctd.fixed_points.network import CellName, OfTrials, cell_of, load_trials, number_of
-from ctd.kernel import File, Static, Traced, Values, Var, View, one_shot
+from ctd.kernel import Batching, Display, File, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, Scale, of_group
 from ctd.tasks.scores import weighted_loss
@@ -212,6 +212,10 @@ def plots(group: Group) -> list[Plot]:
 
 
 kernel = one_shot(
-    "fixed_points.ablation", Ablation, DIMS, run, load=load, plots=plots,
-    metric="ablated_loss", measured_on=("weights", "task", "trial_seed", "loss"), microbatches=(0,), cpu_microbatches=(1,),
+    "fixed_points.ablation", Ablation, DIMS, run,
+    load=load,
+    display=Display(
+        plots=plots, metric="ablated_loss", measured_on=("weights", "task", "trial_seed", "loss"),
+    ),
+    batching=Batching(microbatches=(0,), cpu_microbatches=(1,)),
 )  # fmt: skip

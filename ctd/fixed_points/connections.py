@@ -25,7 +25,18 @@ from ctd.data import read_table
 from ctd.fixed_points import network
 from ctd.fixed_points.network import CellName, OfNetwork, map_of, number_of, stored_cell
 from ctd.fixed_points.pictures import Part, Sort, parts
-from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
+from ctd.kernel import (
+    Batching,
+    Display,
+    File,
+    Kernel,
+    NoOptions,
+    Outcome,
+    Traced,
+    Values,
+    Var,
+    View,
+)
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Scale, of_group
 from ctd.principal import principal
@@ -337,8 +348,12 @@ kernel = Kernel(
     reduce=reduce,
     reduces_failed=True,
     reduced=REDUCED,
-    summary=("connection_from", "connection_to", "departures", "fewest_steps"),
-    plots=plots,
-    # Departures share the weights, as candidates do.
-    microbatches=(64,),
+    display=Display(
+        summary=("connection_from", "connection_to", "departures", "fewest_steps"),
+        plots=plots,
+    ),
+    batching=Batching(
+        # Departures share the weights, as candidates do.
+        microbatches=(64,),
+    ),
 )

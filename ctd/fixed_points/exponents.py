@@ -29,7 +29,18 @@ from ctd.fixed_points.network import (
     state_of,
 )
 from ctd.fixed_points.pictures import input_text
-from ctd.kernel import Kernel, NoOptions, Outcome, Static, Traced, Values, Var, View
+from ctd.kernel import (
+    Batching,
+    Display,
+    Kernel,
+    NoOptions,
+    Outcome,
+    Static,
+    Traced,
+    Values,
+    Var,
+    View,
+)
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Group, Lines, Plot, of_group
 from ctd.rows import Columns, blocks, combinations
@@ -299,8 +310,9 @@ kernel = Kernel(
     outcomes=OUTCOMES,
     reduce=reduce,
     reduces_failed=True,
-    summary=("largest", "largest_error", "dimension"),
-    plots=plots,
-    microbatches=(64, 1),
-    cpu_microbatches=(1,),
+    display=Display(
+        summary=("largest", "largest_error", "dimension"),
+        plots=plots,
+    ),
+    batching=Batching(microbatches=(64, 1), cpu_microbatches=(1,)),
 )

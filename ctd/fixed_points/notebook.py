@@ -47,11 +47,13 @@ class KernelResult:
 
     def figure(self) -> Canvas:
         """matplotlib Figure: the picture that a job has beside its store."""
-        assert self.kernel.plots is not None
+        assert self.kernel.display.plots is not None
         # Pictures of a job are drawn in the items' precision, too.
         with precision(self.inputs):
-            plots = self.kernel.plots(self.inputs, self.network, {}, self.results, self.table)
-            return draw(plots[: self.kernel.png_plots])
+            plots = self.kernel.display.plots(
+                self.inputs, self.network, {}, self.results, self.table
+            )
+            return draw(plots[: self.kernel.display.png_plots])
 
     def __repr__(self) -> str:
         """State how the items ended, and list the table that a terminal shows of a job."""
@@ -63,7 +65,7 @@ class KernelResult:
         return ", ".join(f"{n:,} {name}" for name, n in ended.items() if n)
 
     def _summary_table(self) -> dict[str, np.ndarray]:
-        return {name: self.table[name] for name in self.kernel.summary}
+        return {name: self.table[name] for name in self.kernel.display.summary}
 
 
 def _run_kernel[C: KernelResult](
@@ -322,7 +324,7 @@ class Exponents(KernelResult):
     """The result of `lyapunov`; its `figure` draws the exponents by number, a line for each start."""
 
     def _summary_table(self) -> dict[str, np.ndarray]:
-        return {name: self.results[name] for name in ("exponent", *self.kernel.summary)}
+        return {name: self.results[name] for name in ("exponent", *self.kernel.display.summary)}
 
 
 def lyapunov(

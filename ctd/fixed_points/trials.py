@@ -18,7 +18,7 @@ from pydantic import Field
 from ctd.cells import Cell, Weights, as_weights, initial_state, readout, run
 from ctd.fixed_points.linear import MARGINAL, carried
 from ctd.fixed_points.network import CellName, OfTrials, cell_of, load_trials, number_of
-from ctd.kernel import Static, Traced, Values, Var, View, one_shot
+from ctd.kernel import Batching, Display, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax, on_host
 from ctd.plots import Axis, Group, Lines, Plot, of_group
 
@@ -122,6 +122,10 @@ def plots(group: Group) -> list[Plot]:
 
 
 kernel = one_shot(
-    "fixed_points.trials", Trial, DIMS, along, load=load, plots=plots, png_plots=2,
-    microbatches=(16,), cpu_microbatches=(1,),
+    "fixed_points.trials", Trial, DIMS, along,
+    load=load,
+    display=Display(
+        plots=plots, png_plots=2,
+    ),
+    batching=Batching(microbatches=(16,), cpu_microbatches=(1,)),
 )  # fmt: skip

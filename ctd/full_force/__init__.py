@@ -40,7 +40,7 @@ from ctd.full_force.model import (
 )
 from ctd.full_force.params import FullForce, Trials, load
 from ctd.full_force.summary import REDUCED, plots, reduce
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
@@ -183,8 +183,7 @@ def coords(inputs: View[FullForce], shared: Trials) -> Mapping[str, Coordinate]:
 
 
 kernel = Kernel(
-    name="full_force",
-    Params=FullForce,
+    name="full_force", Params=FullForce,
     dims=weight_dims(["leaky"], " of the task-performing network")
     | {
         "test_error": Var((), "1", "normalised error of free runs, sum (z - f)^2 / sum f^2, on the trials of `test`, by default those of training, "
@@ -196,26 +195,14 @@ kernel = Kernel(
         "trials_done": Var((), "1", "training trials done"),
         "outcome": Var((), "1", "how the item ended"),
     },
-    load=load,
-    init=init,
-    advance=advance,
-    finished=lambda state: (state.outcome != TRAINED) | (state.trials == state.curve.shape[0]),
-    result=result,
+    load=load, init=init, advance=advance, finished=lambda state: (state.outcome != TRAINED) | (state.trials == state.curve.shape[0]), result=result,
     outcomes=(
         Outcome("trained", "all training trials were run"),
         Outcome("diverged", "weights, states or outputs are not finite", failed=True),
         Outcome("ill_conditioned", "P of RLS is no longer positive definite; use dtype float64 or a smaller alpha", failed=True),
     ),
-    coords=coords,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
-    Options=Best,
-    summary=("item", "test_error"),
-    plots=plots,
-    metric="test_error",
-    measured_on=("trials", "test"),
-    curves=("curve",),
-    advances=lambda inputs: inputs.n_train,
-    **OWN_WEIGHTS,
+    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=lambda inputs: inputs.n_train, batching=OWN_WEIGHTS,
+    display=Display(
+        summary=("item", "test_error"), plots=plots, metric="test_error", measured_on=("trials", "test"), curves=("curve",),
+    ),
 )  # fmt: skip

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctd.cells import weight_dims
-from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.kernel import Batching, Coordinate, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, PyTree, jax, jnp, lax, optax
 from ctd.latent_circuit.model import (
     Circuit,
@@ -153,8 +153,7 @@ def coords(inputs: View[LatentCircuit], shared: Shared) -> Mapping[str, Coordina
 
 
 kernel = Kernel(
-    name="latent_circuit",
-    Params=LatentCircuit,
+    name="latent_circuit", Params=LatentCircuit,
     dims=weight_dims(["leaky_rates"], f" of the circuit, a network of cell {CELL}")
     | {
         "embedding": Var(("recorded", "unit"), "1", "Q, with orthonormal columns: rates of recorded units = Q times activity of nodes"),
@@ -168,26 +167,16 @@ kernel = Kernel(
         "batches": Var((), "1", "training steps taken"),
         "outcome": Var((), "1", "how the fit ended"),
     },
-    load=load,
-    init=init,
-    advance=advance,
+    load=load, init=init, advance=advance,
     # The last entry of the curve is filled by the last step.
-    finished=lambda s: (s.outcome != FITTED) | ~jnp.isnan(s.curve[-1]),
-    result=result,
+    finished=lambda s: (s.outcome != FITTED) | ~jnp.isnan(s.curve[-1]), result=result,
     outcomes=(
         Outcome("fitted", "all training steps were taken"),
         Outcome("diverged", "loss, weights or the error of rates in evaluation trials are not finite", failed=True),
     ),
-    coords=coords,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
-    Options=Best,
-    summary=("item", "nmse"),
-    plots=plots,
-    metric="nmse",
-    measured_on=("trials",),
-    curves=("curve",),
-    advances=lambda inputs: inputs.n_batches // inputs.report_every,
-    width=64,
+    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=lambda inputs: inputs.n_batches // inputs.report_every,
+    display=Display(
+        summary=("item", "nmse"), plots=plots, metric="nmse", measured_on=("trials",), curves=("curve",),
+    ),
+    batching=Batching(width=64),
 )  # fmt: skip

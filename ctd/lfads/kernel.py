@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.kernel import Coordinate, Kernel, Outcome, Values, View
+from ctd.kernel import Batching, Coordinate, Display, Kernel, Outcome, Values, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset
@@ -267,28 +267,32 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=REDUCED,
     Options=Best,
-    summary=("item", "eval_loss", "co_bps_rank", *METRICS),
-    metric="eval_loss",
-    # Other trials, bins or units, or another density. Scales of KL and penalties are no part of eval_loss (`evaluate`).
-    measured_on=(
-        "data",
-        "bin_s",
-        "window",
-        "align_to",
-        "eval_every",
-        "chop",
-        "held_out_units",
-        "held_out_bins",
-        "likelihood",
-    ),
-    next_jobs=next_jobs,
-    curves=("curve.eval.loss", "curve.train.loss"),
     advances=lambda inputs: len(block_ends(inputs)),
-    plots=plots,
-    presets=PRESETS,
-    width=16,
-    # Each model has its own weights: on a CPU one model at a time keeps them in cache; on a GPU the products
-    # of one model are too small. Measuring would take a good part of a run.
-    microbatches=(0,),
-    cpu_microbatches=(1,),
+    display=Display(
+        summary=("item", "eval_loss", "co_bps_rank", *METRICS),
+        metric="eval_loss",
+        # Other trials, bins or units, or another density. Scales of KL and penalties are no part of eval_loss (`evaluate`).
+        measured_on=(
+            "data",
+            "bin_s",
+            "window",
+            "align_to",
+            "eval_every",
+            "chop",
+            "held_out_units",
+            "held_out_bins",
+            "likelihood",
+        ),
+        next_jobs=next_jobs,
+        curves=("curve.eval.loss", "curve.train.loss"),
+        plots=plots,
+        presets=PRESETS,
+    ),
+    batching=Batching(
+        width=16,
+        # Each model has its own weights: on a CPU one model at a time keeps them in cache; on a GPU the products
+        # of one model are too small. Measuring would take a good part of a run.
+        microbatches=(0,),
+        cpu_microbatches=(1,),
+    ),
 )

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.kernel import Data, File, Kernel, Static, Traced, Values, Var, View
+from ctd.kernel import Batching, Data, Display, File, Kernel, Static, Traced, Values, Var, View
 from ctd.late import Array, Int, Real, jax, jnp, lax
 from ctd.lfads.chop import Windows
 from ctd.lfads.data import Dataset, Trials, make_dataset, read
@@ -305,8 +305,12 @@ kernel = Kernel(
     finished=lambda state: state.batch >= state.n_batches,
     result=result,
     advances=lambda inputs: inputs.chunk_batches,
-    plots=posterior_plots,
-    # A minibatch fills a device, and its bits are those of `lfads`, which runs models one by one.
-    width=2,
-    microbatches=(1,),
+    display=Display(
+        plots=posterior_plots,
+    ),
+    batching=Batching(
+        # A minibatch fills a device, and its bits are those of `lfads`, which runs models one by one.
+        width=2,
+        microbatches=(1,),
+    ),
 )

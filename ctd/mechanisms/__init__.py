@@ -23,7 +23,19 @@ from typing import NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ctd.kernel import Data, File, Params, Static, Traced, Values, Var, View, one_shot
+from ctd.kernel import (
+    Batching,
+    Data,
+    Display,
+    File,
+    Params,
+    Static,
+    Traced,
+    Values,
+    Var,
+    View,
+    one_shot,
+)
 from ctd.late import Array, Float, Int, jax, jnp
 from ctd.mechanisms.atlas import check_settings, check_size, read_atlas
 from ctd.mechanisms.counts import MOST_MEAN, factors_of, read_counts, spikes
@@ -179,12 +191,13 @@ kernel = one_shot(
         "recording.mean_count": Var((), "1", "mean spike count of a bin"),
     },
     make,
-    load=load,
-    coords=coords,
-    plots=recording_plots,
-    png_plots=len(NAMES),
-    width=8,
-    # A recording has trials enough for large products, and lax.switch takes one branch only where items are not side by side.
-    microbatches=(0,),
-    cpu_microbatches=(1,),
+    load=load, coords=coords,
+    display=Display(
+        plots=recording_plots, png_plots=len(NAMES),
+    ),
+    batching=Batching(
+        width=8,
+        # A recording has trials enough for large products, and lax.switch takes one branch only where items are not side by side.
+        microbatches=(0,), cpu_microbatches=(1,),
+    ),
 )  # fmt: skip

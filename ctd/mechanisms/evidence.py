@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctd.cells import Cell, Weights, get_cell
-from ctd.kernel import Outcome, Values, Var, View, one_shot
+from ctd.kernel import Batching, Display, Outcome, Values, Var, View, one_shot
 from ctd.late import Array, Bool, Float, jax, jnp, lax
 from ctd.mechanisms.features import FEATURES, read, velocities
 from ctd.mechanisms.fits import Evidence, Shared, load
@@ -105,19 +105,13 @@ kernel = one_shot(
         "outcome": Var((), "1", "whether there is a recording with this number, and a fit of it"),
     },
     read_off,
-    load=load,
-    outcomes=OUTCOMES,
-    coords=coords,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
-    Options=Options,
-    summary=(
+    load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Options,
+    display=Display(
+        summary=(
         "recording_item", "true", "verdict", "verdict_right", "fit_agreement", "atlas_none_found", "likeliest", "probability",
         "runner_up", "runner_up_probability", "atlas_accuracy", "atlas_accuracy_plain",
     ),
-    plots=plots,
-    png_plots=5,
-    microbatches=(0,),
-    cpu_microbatches=(1,),
+        plots=plots, png_plots=5,
+    ),
+    batching=Batching(microbatches=(0,), cpu_microbatches=(1,)),
 )  # fmt: skip

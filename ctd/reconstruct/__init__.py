@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctd.cells import get_cell, weight_dims
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax, optax
 from ctd.plots.curves import block_ends
 from ctd.reconstruct.data import Shared, load
@@ -271,8 +271,7 @@ def coords(inputs: View[Reconstruction], shared: Shared) -> Mapping[str, Coordin
 
 
 kernel = Kernel(
-    name="reconstruct",
-    Params=Reconstruction,
+    name="reconstruct", Params=Reconstruction,
     dims=weight_dims(["shplrnn", "alrnn"])
     | {
         "d_stsp": Var((), "1", "D_stsp as Hess et al. 2023 have it: KL divergence of histograms over the range of the data and .1 sd more; from six channels on that of mixtures; 0 is best"),
@@ -293,33 +292,24 @@ kernel = Kernel(
         "batches": Var((), "1", "training steps taken"),
         "outcome": Var((), "1", "how the fit ended"),
     },
-    load=load,
-    init=init,
-    advance=advance,
+    load=load, init=init, advance=advance,
     # The last entry of the curve is filled by the last step.
-    finished=lambda state: state.diverged | ~jnp.isnan(state.curve[-1]),
-    result=result,
+    finished=lambda state: state.diverged | ~jnp.isnan(state.curve[-1]), result=result,
     outcomes=(
         Outcome("fitted", "all training steps were taken"),
         Outcome("diverged", "loss or gradient not finite, or the free run leaves all bounds", failed=True),
         Outcome("at_rest", "all training steps were taken, but the free run stays at one point, unlike the data"),
         Outcome("worse_than_mean", "all training steps were taken, but the mean of the data predicts `ahead` steps ahead as well or better"),
     ),
-    coords=coords,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
-    Options=Best,
-    summary=("item", "d_stsp", "d_h", "prediction_error", "exponent", "end_spread", "peak_frequency", "data_d_stsp", "data_d_h", "data_peak_frequency"),
-    plots=plots,
-    png_plots=2,
-    metric="d_stsp",
-    # Other recordings, in another unit, or other settings of the measures.
-    measured_on=(
+    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=lambda inputs: len(block_ends(inputs)),
+    batching=OWN_WEIGHTS,
+    display=Display(
+        summary=("item", "d_stsp", "d_h", "prediction_error", "exponent", "end_spread", "peak_frequency", "data_d_stsp", "data_d_h", "data_peak_frequency"),
+        plots=plots, png_plots=2, metric="d_stsp",
+        # Other recordings, in another unit, or other settings of the measures.
+        measured_on=(
         "data", "dataset", "input_dataset", "test", "standardise", "bins", "smoothing", "ahead", "transient",
     ),
-    next_jobs=next_jobs,
-    curves=("curve",),
-    advances=lambda inputs: len(block_ends(inputs)),
-    **OWN_WEIGHTS,
+        next_jobs=next_jobs, curves=("curve",),
+    ),
 )  # fmt: skip

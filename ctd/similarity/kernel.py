@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ctd.kernel import Kernel, Outcome, Values, Var, View
+from ctd.kernel import Batching, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp
 from ctd.similarity.features import Features, load
 from ctd.similarity.pairs import distance
@@ -94,11 +94,15 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     Options=Options,
-    summary=(*SUMMARY, *PAIRS),
-    plots=plots,
     # Each pair is in one row: a row has about half as many as there are networks.
     advances=lambda inputs: max(1, len(inputs.states or inputs.weights or inputs.points) // 2),
-    # Each pair has matrices of its own: on a CPU they fit the cache one by one.
-    microbatches=(0,),
-    cpu_microbatches=(1,),
+    display=Display(
+        summary=(*SUMMARY, *PAIRS),
+        plots=plots,
+    ),
+    batching=Batching(
+        # Each pair has matrices of its own: on a CPU they fit the cache one by one.
+        microbatches=(0,),
+        cpu_microbatches=(1,),
+    ),
 )

@@ -35,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctd.cells import CELLS, Cell, get_cell, run, weight_dims
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
@@ -302,14 +302,16 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=REDUCED,
     Options=Best,
-    summary=("item", "eval_loss", "train_loss"),
-    metric="eval_loss",
-    # Trials of another task, other noise in evaluation trials, or another loss; n_eval draws more of the same trials.
-    measured_on=("task", "trials", "loss", "eval_state_noise", "eval_input_noise"),
-    next_jobs=next_jobs,
-    curves=("curve",),
     advances=lambda inputs: len(block_ends(inputs)),
-    plots=rnn_plots,
-    png_plots=2,
-    **OWN_WEIGHTS,
+    batching=OWN_WEIGHTS,
+    display=Display(
+        summary=("item", "eval_loss", "train_loss"),
+        metric="eval_loss",
+        # Trials of another task, other noise in evaluation trials, or another loss; n_eval draws more of the same trials.
+        measured_on=("task", "trials", "loss", "eval_state_noise", "eval_input_noise"),
+        next_jobs=next_jobs,
+        curves=("curve",),
+        plots=rnn_plots,
+        png_plots=2,
+    ),
 )

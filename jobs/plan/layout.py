@@ -187,7 +187,7 @@ def lay_out(
     # A worker holds the data of all groups that are searched together.
     found = [(n, size._replace(shared=size.shared * ways)) for n, size in sizes]
     layouts = [
-        _layout(group, n, size, search, kernel.width, settings, machines)
+        _layout(group, n, size, search, kernel.batching.width, settings, machines)
         for group, (n, size) in enumerate(found)
     ]
     return Plan(tuple(n for n, _ in sizes), tuple(layouts), ways)

@@ -83,7 +83,7 @@ def _computes(store: Store, job: str) -> str:
 def _proposed(store: Store, item: int, address: str) -> dict[str, JobFields | str]:
     """What an item's kernel proposes to do with it, and its setting with other seeds. address: what jobs call the store."""
     spec, kernel, once = store.job.spec, known_kernel(store), computes_once(store)
-    if kernel is None or not (kernel.next_jobs or once):
+    if kernel is None or not (kernel.display.next_jobs or once):
         return {}
     given = item_params(store, item)
     # Validating fields imports the modules that they name, and the arrays may name others than the job, which is trusted.
@@ -99,8 +99,8 @@ def _proposed(store: Store, item: int, address: str) -> dict[str, JobFields | st
     shapes = {name: store.array(group, name).shape[1:] for name in store.names(group)}
     params = kernel.Params.model_validate(given)
     jobs = dict[str, JobFields | str]()
-    if kernel.next_jobs:
-        jobs |= kernel.next_jobs(params, f"{address}::{item}", shapes)
+    if kernel.display.next_jobs:
+        jobs |= kernel.display.next_jobs(params, f"{address}::{item}", shapes)
     if isinstance(spec.search, Population):
         # A job of the same kernel would have the last values from its beginning.
         jobs = {what: job for what, job in jobs.items() if isinstance(job, str) or job["kernel"] != spec.kernel}  # fmt: skip

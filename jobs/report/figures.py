@@ -62,7 +62,7 @@ def figure_of(store: Store, group: int) -> Canvas | None:
     if not _can_draw(store, group):
         return None
     columns, results = data_of(store, group)
-    plots = of_kernel(store, group, columns, results)[: store.kernel.png_plots]
+    plots = of_kernel(store, group, columns, results)[: store.kernel.display.png_plots]
     if not plots:
         return None
     several = len(store.job.plan.group_sizes) > 1
@@ -81,7 +81,7 @@ def of_kernel(
     Raises JobError if an input file is gone, or if the function raises or returns something else than it should.
     """
     kernel, params, reduced = store.kernel, group_params(store, group), dict[str, np.ndarray]()
-    assert kernel.plots is not None
+    assert kernel.display.plots is not None
     if (gathered := f"gathered/{group}") in store.root:
         arrays = child(store.root, gathered).arrays()
         reduced = {n: as_array(decode(np.asarray(a[...]), attributes(a))) for n, a in arrays}
@@ -89,7 +89,7 @@ def of_kernel(
         with within("a figure reads the input files again"):
             shared = load_group(kernel, params, store.job.base)
         with explained(kernel, "plots", store):
-            plots: Any = kernel.plots(inputs_of(params), shared, columns, results, reduced)
+            plots: Any = kernel.display.plots(inputs_of(params), shared, columns, results, reduced)
             if not isinstance(plots, list | tuple):
                 raise ContractError(
                     f"a {type(plots).__module__}.{type(plots).__name__} is returned, expected a list of ctd.plots.Plot"
@@ -126,7 +126,11 @@ def _can_draw(store: Store, group: int) -> bool:
     # A kernel may reduce today, and not when the store was made.
     reduces = kernel.reduce is not None and store.description.reduces
     is_reduced = not reduces or f"gathered/{group}" in store.root
-    return kernel.plots is not None and is_reduced and len(data_of(store, group)[0]["item"]) > 0
+    return (
+        kernel.display.plots is not None
+        and is_reduced
+        and len(data_of(store, group)[0]["item"]) > 0
+    )
 
 
 def _by_swept(

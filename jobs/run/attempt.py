@@ -186,7 +186,7 @@ class Attempt:
     def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> Computed:
         """Advance to the end, from where an earlier attempt stood; return how, without the results."""
         saved, resumed, before_s = self._resume(run, ids, layout)
-        curves = self.store.kernel.curves
+        curves = self.store.kernel.display.curves
         live = LiveCurves(self.store, self.task.shard, self.rows, curves) if saved else None
         # Of the devices, rounded up: the last items fill their slots only in part. 0 if the kernel does not say.
         turns = math.ceil(len(ids) / (layout.slots * layout.devices))

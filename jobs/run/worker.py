@@ -160,7 +160,7 @@ class Worker:
             clear(self.store, task.shard)
         # Short first attempts have written no curves: that saves a request for each shard.
         again = task.attempt > 1 or task.begin != "fresh"
-        if self.kernel.curves and (again or seconds >= EVERY_S / 2):
+        if self.kernel.display.curves and (again or seconds >= EVERY_S / 2):
             clear_live(self.store, task.shard)
 
     def _commit(self, task: Task, began: float, found: Computed) -> Marker:

@@ -44,14 +44,16 @@ class Description:
             dict(kernel.dims),
             dict(kernel.reduced),
             kernel.outcomes,
-            kernel.summary,
-            kernel.chosen_by if kernel.chosen_by in stored else kernel.metric,
-            kernel.curves,
+            kernel.display.summary,
+            kernel.display.chosen_by
+            if kernel.display.chosen_by in stored
+            else kernel.display.metric,
+            kernel.display.curves,
             {name: info.description or "" for name, info in fields.items()},
             kernel.reduce is not None,
-            kernel.draws,
-            kernel.replicates,
-            kernel.measured_on,
+            kernel.display.draws,
+            kernel.display.replicates,
+            kernel.display.measured_on,
         )
 
     def is_basis(self, column: str) -> bool:

@@ -48,10 +48,10 @@ def meaning(content: Mapping[str, object], kernel: Kernel, where: str) -> dict[s
     if not isinstance(search, Mapping) or "preset" not in search:
         return {}
     name = search["preset"]
-    if not isinstance(name, str) or name not in kernel.presets:
-        hint = nearest(str(name), kernel.presets) or ", it has none"
+    if not isinstance(name, str) or name not in kernel.display.presets:
+        hint = nearest(str(name), kernel.display.presets) or ", it has none"
         raise JobError(f"{where}: search.preset: kernel {kernel.name} has no preset {name!r}{hint}")
-    preset = kernel.presets[name]
+    preset = kernel.display.presets[name]
     params = content.get("params") or {}
     assert isinstance(params, Mapping)  # else jobs.pipeline.Stage has refused it
     sweep, added = content.get("sweep") or {}, {}
@@ -120,14 +120,14 @@ def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
                 inner.setdefault("properties", {}).update(listed["properties"])
             schema["$defs"].update(inner.pop("$defs", {}))
             schema["properties"][field] = inner
-        if kernel.presets:
+        if kernel.display.presets:
             schema["properties"]["search"]["anyOf"].append(_preset_schema(kernel))
     return schema
 
 
 def _preset_schema(kernel: Kernel) -> dict[str, Any]:
     """The schema of a search by one of the kernel's presets, whose other fields may be left out."""
-    names = [{"const": name, "description": p.reason} for name, p in kernel.presets.items()]
+    names = [{"const": name, "description": p.reason} for name, p in kernel.display.presets.items()]
     fields = {
         k: v for m in METHODS.values() for k, v in m.model_json_schema()["properties"].items()
     }

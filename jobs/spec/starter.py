@@ -39,7 +39,7 @@ def starter(name: str, kernel: Kernel) -> str:
     'kernel: esn'
     """
     kinds = field_kinds(kernel.Params)
-    presets = kernel.presets.items()
+    presets = kernel.display.presets.items()
     options = _fields(kernel.Options, {})
     return Template(STARTER).substitute(
         name=name,

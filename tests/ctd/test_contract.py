@@ -15,7 +15,7 @@ from jobs.store.store import Store
 
 RIGHT = """
 import jax, jax.numpy as jnp
-from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
+from ctd.kernel import Kernel, Batching, Display, Outcome, Params, Static, Traced, Var
 
 class P(Params):
     n: Static[int] = 3
@@ -70,16 +70,16 @@ MISTAKES = {
     "a static field as traced": ("shared, \"k\"", "shared * traced.n, \"k\"", ["init: n is static: write static.n", "line 13"]),
     "a traced field as static": ("traced.rate", "static.rate", ["advance: rate is traced: write traced.rate"]),
     "no axes": ("{\"x\": s[\"x\"]}", "{\"x\": s[\"x\"][0]}", ["the axes ('unit',); write Var((), ...) or return an array with the axes ('unit',)"]),
-    "metric": ("result, load)", "result, load, metric=\"x\")", ["metric: x is float32[3], expected one real number an item"]),
-    "chosen by": ("result, load)", "result, load, chosen_by=\"x\")", ["chosen_by: x is float32[3], expected one real number an item"]),
+    "metric": ("result, load)", "result, load, display=Display(metric=\"x\"))", ["metric: x is float32[3], expected one real number an item"]),
+    "chosen by": ("result, load)", "result, load, display=Display(chosen_by=\"x\"))", ["chosen_by: x is float32[3], expected one real number an item"]),
     "curves": (
         "return {\"x\": s[\"x\"]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var((\"unit\",))}, init, advance, finished, result, load)",
-        "return {\"x\": s[\"x\"][0]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var()}, init, advance, finished, result, load, curves=(\"x\",))",
+        "return {\"x\": s[\"x\"][0]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var()}, init, advance, finished, result, load, display=Display(curves=(\"x\",)))",
         ["curves: x is float32[], expected real numbers along one axis"],
     ),
     "complex metric": (
         "return {\"x\": s[\"x\"]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var((\"unit\",))}, init, advance, finished, result, load)",
-        "return {\"x\": 1j * s[\"x\"][0]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var()}, init, advance, finished, result, load, metric=\"x\")",
+        "return {\"x\": 1j * s[\"x\"][0]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var()}, init, advance, finished, result, load, display=Display(metric=\"x\"))",
         ["metric: x is complex64[], expected one real number an item"],
     ),
     "no outcome": (
@@ -97,8 +97,8 @@ MISTAKES = {
     "coords": ("result, load)", "result, load, coords=lambda inputs, shared: inputs.m)", ["coords: AttributeError"]),
     "axis of coords": ("result, load)", "result, load, coords=lambda inputs, shared: {\"unti\": [1, 2, 3]})", ["coords: no result has the axis 'unti'; did you mean 'unit'?"]),
     "advances": ("result, load)", "result, load, advances=lambda inputs: inputs.n - 6)", ["kernel own: advances: ValueError: -3 given; expected 0 or more"]),
-    "microbatches": ("result, load)", "result, load, cpu_microbatches=(1, -2))", ["kernel own: microbatches: -2 given; expected 0 or more"]),
-    "summary": ("result, load)", "result, load, summary=(\"y\",))", ["summary: `dims` or `reduced` has no 'y'"]),
+    "microbatches": ("result, load)", "result, load, batching=Batching(cpu_microbatches=(1, -2)))", ["microbatches: -2 given; expected 0 or more"]),
+    "summary": ("result, load)", "result, load, display=Display(summary=(\"y\",)))", ["summary: `dims` or `reduced` has no 'y'"]),
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from ctd.batch import Layout, evaluated, precision, traced_columns
 from ctd.catalogue import kernel_names, load_kernel
 from ctd.kernel import (
     Data,
+    Display,
     Kind,
     Outcome,
     Params,
@@ -67,9 +68,13 @@ def test_contract_names_do_not_collide(case):
     kernel, _ = case
     own = {"item", "status", "group", "row", "seed"}
     assert not set(kernel.dims) & (set(kernel.Params.model_fields) | own)
-    assert set(kernel.summary) <= set(kernel.reduced or kernel.dims)
-    assert all(kernel.dims[name].axes == () for name in (kernel.metric, kernel.chosen_by) if name)
-    assert all(len(kernel.dims[name].axes) == 1 for name in kernel.curves)
+    assert set(kernel.display.summary) <= set(kernel.reduced or kernel.dims)
+    assert all(
+        kernel.dims[name].axes == ()
+        for name in (kernel.display.metric, kernel.display.chosen_by)
+        if name
+    )
+    assert all(len(kernel.dims[name].axes) == 1 for name in kernel.display.curves)
     assert ("outcome" in kernel.dims) == bool(kernel.outcomes)
 
 
@@ -225,8 +230,14 @@ def test_outcomes_that_are_none_are_refused_where_the_kernel_is_made(outcomes, d
 
 
 @pytest.mark.parametrize(
-    "given", [{"metric": "radiu"}, {"chosen_by": "radiu"}, {"curves": ("radius", "radiu")}]
+    "display",
+    [
+        Display(metric="radiu"),
+        Display(chosen_by="radiu"),
+        Display(curves=("radius", "radiu")),
+    ],
+    ids=["metric", "chosen by", "curves"],
 )
-def test_results_that_there_are_not_are_refused_where_the_kernel_is_made(given):
+def test_results_that_there_are_not_are_refused_where_the_kernel_is_made(display):
     with pytest.raises(TypeError, match=r": `dims` has no 'radiu'; did you mean 'radius'\?"):
-        one_shot("mine", Params, {"radius": Var()}, lambda *a: {}, **given)
+        one_shot("mine", Params, {"radius": Var()}, lambda *a: {}, display=display)

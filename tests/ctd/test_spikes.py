@@ -216,7 +216,7 @@ def test_counts_are_poisson(items):
 
 
 def test_the_picture_shows_spikes_and_rates_of_a_trial(items):
-    spikes, rates = kernel.plots(None, None, {"item": np.arange(1)}, items, {})
+    spikes, rates = kernel.display.plots(None, None, {"item": np.arange(1)}, items, {})
     for plot, name in ((spikes, "eval"), (rates, "eval_rates")):
         np.testing.assert_allclose(np.sort(plot.layers[0].z, 0), np.sort(items[name][0, 0].T, 0))
 
@@ -338,6 +338,6 @@ def test_spikes_go_on_to_lfads(command_line, job_file):
 def test_bins_of_the_picture_have_even_ticks():
     rng = np.random.default_rng(0)
     results = {"eval_rates": rng.random((1, 2, 25, 4)), "eval": rng.integers(0, 3, (1, 2, 25, 4))}
-    picture = draw(kernel.plots(None, None, {"item": np.arange(1)}, results, {})[:1])
+    picture = draw(kernel.display.plots(None, None, {"item": np.arange(1)}, results, {})[:1])
     ticks = picture.axes[0].get_xticks()
     assert set(np.diff(ticks)) == {5}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from ctd.kernel import Data, Kernel, Outcome, Params, Static, Traced, Var
+from ctd.kernel import Batching, Data, Kernel, Outcome, Params, Static, Traced, Var
 
 
 class Descent(Params):
@@ -74,5 +74,5 @@ kernel = Kernel(
     result,
     load=load,
     outcomes=(Outcome("descended", "made its steps"), Outcome("diverged", "too far", failed=True)),
-    width=8,
+    batching=Batching(width=8),
 )

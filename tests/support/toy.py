@@ -9,7 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ctd.kernel import Coordinate, Data, Kernel, Outcome, Params, Static, Traced, Var
+from ctd.kernel import (
+    Batching,
+    Coordinate,
+    Data,
+    Display,
+    Kernel,
+    Outcome,
+    Params,
+    Static,
+    Traced,
+    Var,
+)
 
 
 class Walk(Params):
@@ -88,8 +99,10 @@ kernel = Kernel(
         "best_item": Var(("place",), "item", "their items"),
     },
     Options=Options,
-    summary=("best_norm", "best_item"),
-    width=8,
+    display=Display(
+        summary=("best_norm", "best_item"),
+    ),
+    batching=Batching(width=8),
 )
 
 

@@ -38,7 +38,19 @@ from ctd.fixed_points.network import (
     stored_cell,
     stored_network,
 )
-from ctd.kernel import Data, File, Kernel, Outcome, Static, Traced, Values, Var, View
+from ctd.kernel import (
+    Batching,
+    Data,
+    Display,
+    File,
+    Kernel,
+    Outcome,
+    Static,
+    Traced,
+    Values,
+    Var,
+    View,
+)
 from ctd.late import Array, Bool, Float, jnp, lax
 from ctd.words import count
 
@@ -274,10 +286,14 @@ kernel = Kernel(
     reduce=reduce,
     reduces_failed=True,
     reduced=REDUCED,
-    summary=SUMMARY,
-    plots=plots,
-    png_plots=6,
-    # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
-    microbatches=(16,),
-    cpu_microbatches=(1,),
+    display=Display(
+        summary=SUMMARY,
+        plots=plots,
+        png_plots=6,
+    ),
+    batching=Batching(
+        # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
+        microbatches=(16,),
+        cpu_microbatches=(1,),
+    ),
 )

@@ -29,7 +29,7 @@ from ctd.fixed_points.network import (
     outputs_of,
     state_of,
 )
-from ctd.kernel import Kernel, Outcome, Static, Traced, Values, Var, View
+from ctd.kernel import Batching, Display, Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, jax, jnp
 
 
@@ -140,9 +140,13 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=REDUCED,
     Options=Options,
-    summary=SUMMARY,
-    plots=plots,
-    # An item that corrects its cycle would have its neighbours do the same, in vain.
-    microbatches=(16,),
-    cpu_microbatches=(1,),
+    display=Display(
+        summary=SUMMARY,
+        plots=plots,
+    ),
+    batching=Batching(
+        # An item that corrects its cycle would have its neighbours do the same, in vain.
+        microbatches=(16,),
+        cpu_microbatches=(1,),
+    ),
 )

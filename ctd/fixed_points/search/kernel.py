@@ -12,7 +12,7 @@ from ctd.fixed_points.search.params import FixedPoint, Options
 from ctd.fixed_points.search.plots import plots
 from ctd.fixed_points.search.starts import draw_start, load
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY, reduce
-from ctd.kernel import Kernel, Outcome, Values, Var, View
+from ctd.kernel import Batching, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, jax, jnp
 from ctd.words import count
 
@@ -158,9 +158,13 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=REDUCED,
     Options=Options,
-    summary=SUMMARY,
-    plots=plots,
-    width=1024,
-    # Candidates share weights, so one product serves a microbatch; a wider one leaves the cache.
-    microbatches=(64,),
+    display=Display(
+        summary=SUMMARY,
+        plots=plots,
+    ),
+    batching=Batching(
+        width=1024,
+        # Candidates share weights, so one product serves a microbatch; a wider one leaves the cache.
+        microbatches=(64,),
+    ),
 )

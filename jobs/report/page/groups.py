@@ -67,7 +67,7 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
 def keep(store: Store) -> str:
     """Store the kernel's plots of the first groups, for readers who do not run its code; return why one has none, or ""."""
     kernel, fault = known_kernel(store), ""
-    if kernel is None or not kernel.plots:
+    if kernel is None or not kernel.display.plots:
         return fault
     for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
         columns, results = data_of(store, group)
@@ -95,7 +95,7 @@ def _of_kernel(
     kernel = known_kernel(store)
     if kernel is None and (kept := read_pictures(store, group)):
         return {"plots": [plot_json(plot) for plot in kept]}
-    if kernel is None or not kernel.plots:
+    if kernel is None or not kernel.display.plots:
         generic = generic_plots(store, group, columns, results)
         return {"plots": [plot_json(plot) for plot in generic]}
     try:

@@ -309,14 +309,14 @@ def test_pipe_is_a_damaged_object(ctd, tmp_path, pattern):
 
 OWN = """
 from toy import *
-from ctd.kernel import Kernel
+from ctd.kernel import Display, Kernel
 from ctd.plots import Axis, Lines, Plot
 from dataclasses import replace
 
 def draw(inputs, shared, columns, results, reduced):
     return [Plot("Mine", [Lines([0, 1], results["x"][:, :2])], Axis("component"))]
 
-kernel = replace(kernel, name="{name}", plots=draw)
+kernel = replace(kernel, name="{name}", display=Display(plots=draw))
 """
 
 

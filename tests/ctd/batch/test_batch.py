@@ -22,7 +22,17 @@ from ctd.batch import (
     run_items,
     traced_columns,
 )
-from ctd.kernel import Params, Static, Traced, Var, inputs_of, one_shot, static_of, traced_of
+from ctd.kernel import (
+    Batching,
+    Params,
+    Static,
+    Traced,
+    Var,
+    inputs_of,
+    one_shot,
+    static_of,
+    traced_of,
+)
 from jobs.inputs.measure import load_group
 
 N = 23
@@ -194,7 +204,7 @@ def test_run_items_takes_whole_numbers_of_a_real_field_as_reals():
 
 def test_layout_for_rounds_up_to_microbatch():
     assert layout_for(toy.kernel, 100) == Layout(8, 1)
-    of = lambda m: replace(toy.kernel, microbatches=(m,), cpu_microbatches=())
+    of = lambda m: replace(toy.kernel, batching=Batching(width=8, microbatches=(m,)))
     assert layout_for(of(8), 3) == Layout(3, 3)
     assert layout_for(of(3), 100) == Layout(9, 3)
 

@@ -9,11 +9,11 @@ import toy
 from ctd.batch import Run, program, traced_columns
 from ctd.batch.tune import PROBE, fastest_microbatch
 from ctd.catalogue import load_kernel
-from ctd.kernel import static_of
+from ctd.kernel import Batching, static_of
 
 N = 40
-NOTHING_KNOWN = replace(toy.kernel, microbatches=(), cpu_microbatches=())
-KNOWN = replace(toy.kernel, microbatches=(0,), cpu_microbatches=(4,))
+NOTHING_KNOWN = replace(toy.kernel, batching=Batching(width=8))
+KNOWN = replace(toy.kernel, batching=Batching(width=8, microbatches=(0,), cpu_microbatches=(4,)))
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_fastest_microbatch_times_what_pays(kernel, n_advances, timed, started):
 
 @pytest.mark.parametrize("name", ["train_rnn", "fixed_points", "lfads", "esn", "spikes"])
 def test_kernels_of_ctd_know_their_microbatch(name):
-    assert len(load_kernel(name).candidates()) == 1
+    assert len(load_kernel(name).batching.candidates()) == 1

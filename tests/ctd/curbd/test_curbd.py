@@ -315,15 +315,15 @@ def test_keys_of_seeds_differ(path):
 def test_the_grid_of_currents_is_drawn(path, fits):
     found, inputs = fits, inputs_of(small(path))
     columns = {"item": np.arange(2), "g": np.array([1.2, 1.5])}
-    drawn = kernel.plots(inputs, kernel.load(inputs), columns, found, {})
+    drawn = kernel.display.plots(inputs, kernel.load(inputs), columns, found, {})
     grid = {plot.title: plot.layers[0].z for plot in drawn if " to " in plot.title}
     assert [*grid] == ["A to A", "B to A", "A to B", "B to B"]
     best = int(np.argmax(found["pvar"]))
     current = found["currents"][best, 1][:, :6]
     np.testing.assert_allclose(np.sort(grid["B to A"], 0)[:, 7], np.sort(current[7]), atol=0.3)
-    assert draw(drawn[: kernel.png_plots]).axes
+    assert draw(drawn[: kernel.display.png_plots]).axes
     lost = found | {"outcome": np.array([1, 1])}
-    assert len(kernel.plots(inputs, kernel.load(inputs), columns, lost, {})) == 1
+    assert len(kernel.display.plots(inputs, kernel.load(inputs), columns, lost, {})) == 1
 
 
 @pytest.mark.endurance  # what follows a recording stays; its file is read in tests/cluster/api/test_job.py

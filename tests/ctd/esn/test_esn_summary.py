@@ -199,7 +199,7 @@ def test_the_replay_of_one_output_is_drawn_in_its_own_values(m):
 def test_the_histogram_of_errors_says_what_it_leaves_out():
     def note(error):
         results = {"train_nrmse": np.ones((len(error), 1)), "replay_nrmse": np.array(error)}
-        plots = kernel.plots(
+        plots = kernel.display.plots(
             inputs_of(EchoState()), None, {"item": np.arange(len(error))}, results, {}
         )
         return plots[-1].note

@@ -84,7 +84,7 @@ def test_without_each_mode(network):
         assert found["ablated_accuracy"][mode] == pytest.approx(accuracy)
         np.testing.assert_allclose(found["removed_eigenvalue"][mode], [value.real, value.imag])
     columns = {"item": np.arange(N), "mode": np.arange(N) % 3, "point": np.arange(N) // 3}
-    plot, _ = kernel.plots(inputs_of(params), None, columns, found, {})
+    plot, _ = kernel.display.plots(inputs_of(params), None, columns, found, {})
     assert (plot.scale.label, is_whole(plot, "x")) == ("point", True)
     assert plot.layers[1].colour.tolist() == [0, 0, 0, 1, 1, 1]
 

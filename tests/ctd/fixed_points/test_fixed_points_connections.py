@@ -50,7 +50,7 @@ def test_saddles_lead_to_their_two_memories(table):
         assert sorted(points[reached].tolist()) == sorted(np.asarray(memories).tolist())
         assert graph["leads"][k, reached].tolist() == [1, 1]
 
-    seen, matrix = kernel.plots(inputs_of(params), shared, {}, results, graph)
+    seen, matrix = kernel.display.plots(inputs_of(params), shared, {}, results, graph)
     names = ["leads to", "stable (8)", *(f"{n} growing mode{'s' * (n > 1)} ({k})" for n, k in ((1, 12), (2, 6), (3, 1)))]  # fmt: skip
     assert [layer.name for layer in seen.layers] == names
     assert seen.note == "Lines lead away from hollow points."
@@ -71,7 +71,9 @@ def test_no_item_leaves_a_slow_point(table, tmp_path):
     shared = kernel.load(inputs_of(params))
     assert len(shared.departures) == 48
     assert 13 not in shared.departures[:, 0]
-    (seen,) = kernel.plots(inputs_of(params), shared, {}, {}, {"leads": np.zeros((27, 27), int)})
+    (seen,) = kernel.display.plots(
+        inputs_of(params), shared, {}, {}, {"leads": np.zeros((27, 27), int)}
+    )
     assert [(layer.name, layer.marker) for layer in seen.layers] == [
         ("stable (8)", "circle"),
         ("slow (1)", "diamond"),
@@ -128,7 +130,7 @@ def test_pictures_tell_marginal_from_stable(growing, leads, names, note):
     shared = Table({}, {}, points, np.zeros((3, 0)), nothing, nothing, np.array(growing), np.array([0, 1, 1]), np.zeros((0, 0)))  # fmt: skip
     counts = np.zeros((3, 3), int)
     counts[tuple(np.reshape(leads, (-1, 2)).astype(int).T)] = 1
-    seen, *matrix = kernel.plots(None, shared, {}, {}, {"leads": counts})
+    seen, *matrix = kernel.display.plots(None, shared, {}, {}, {"leads": counts})
     assert [layer.name for layer in seen.layers] == names
     assert seen.note == note
     assert len(matrix) == len(leads)

@@ -128,7 +128,7 @@ def test_pictures_name_the_spectra_by_their_inputs():
     inputs = inputs_of(Trajectory(n_exponents=2))
     columns = {"item": np.array([4, 5, 6]), "x": np.array([[0.0, 0], [0.5, 0], [0, 0]])}
     results = {"exponent": np.array([[1.0, 0], [2, 0], [3, 0]])}
-    (plot,) = kernel.plots(inputs, None, columns, results, {})
+    (plot,) = kernel.display.plots(inputs, None, columns, results, {})
     zero, rest, driven = plot.layers
     assert (zero.name, rest.name, driven.name) == ("0", "x = (0, 0)", "x = (0.5, 0)")
     assert (rest.text, rest.y[:, 0].tolist(), driven.text) == (
@@ -136,7 +136,7 @@ def test_pictures_name_the_spectra_by_their_inputs():
         [1, 3],
         ["item 5"],
     )
-    (plot,) = kernel.plots(inputs, None, columns | {"x": np.zeros((3, 2))}, results, {})
+    (plot,) = kernel.display.plots(inputs, None, columns | {"x": np.zeros((3, 2))}, results, {})
     assert plot.layers[1].item.tolist() == [4, 5, 6]  # the report colours them by what was swept
 
 

@@ -327,7 +327,7 @@ def test_flow_in_closed_form(tmp_path):
     with precision(params):
         shared = kernel.load(inputs)
         table = kernel.reduce(inputs, shared, {}, results, kernel.Options(between=0))
-        made = kernel.plots(inputs, shared, {}, results, table)
+        made = kernel.display.plots(inputs, shared, {}, results, table)
         (spectra,) = (plot for plot in made if plot.title.startswith("Spectra"))
         order = np.argsort(table["point"][:, 0])
     table = {name: value[order] for name, value in table.items() if np.ndim(value)}
@@ -378,7 +378,7 @@ def test_the_table_has_the_plane_of_the_pictures(searched, tmp_path, monkeypatch
     page = (ROOT / "docs" / "dynamics.md").read_text()
     (code,) = re.findall(r"```python\n(figure = jobs(?:(?!```)[\s\S])*)```", page)
     with precision(inputs):
-        made = kernel.plots(inputs, shared, {}, results, turned)
+        made = kernel.display.plots(inputs, shared, {}, results, turned)
     names = {
         "jobs": SimpleNamespace(figure=lambda store: draw(made)),
         "store": None,
@@ -401,7 +401,7 @@ def test_pictures_have_no_axis_without_variance(searched):
     states = np.asarray(shared.states)
     line = shared._replace(states=states[..., :1] * np.arange(1, states.shape[-1] + 1))
     with precision(inputs):
-        flat, full = (kernel.plots(inputs, s, {}, results, table) for s in (line, shared))
+        flat, full = (kernel.display.plots(inputs, s, {}, results, table) for s in (line, shared))
     assert flat[0].title == "Spectra of the linearisation"
     spaces = [[plot.title for plot in made if "State space" in plot.title] for made in (flat, full)]
     assert spaces[0] == []
@@ -415,7 +415,7 @@ def test_figure_is_drawn(searched, tmp_path, monkeypatch):
         empty = kernel.reduce(inputs, shared, {}, none, kernel.Options())
     for some, table in ((results, full), (none, empty)):
         with precision(inputs):
-            plots = kernel.plots(inputs, shared, {}, some, table)
+            plots = kernel.display.plots(inputs, shared, {}, some, table)
         if not len(table["q"]):
             assert [plot.title for plot in plots] == ["Where the searches ended"]
             continue
@@ -431,7 +431,9 @@ def test_figure_is_drawn(searched, tmp_path, monkeypatch):
     # Two inputs: a row of state spaces, one of spectra; the points keep their numbers.
     own = np.arange(len(full["q"]))[:, None] % 2 / 4
     with precision(inputs):
-        plots = kernel.plots(inputs, shared, {}, results, full | {"constant_input": own})[:4]
+        plots = kernel.display.plots(inputs, shared, {}, results, full | {"constant_input": own})[
+            :4
+        ]
     draw(plots).canvas.draw()
     assert [plot.title.partition("x = ")[2] for plot in plots] == ["(0)", "(0.25)"] * 2
     for k, plot in enumerate(plots):
@@ -440,10 +442,10 @@ def test_figure_is_drawn(searched, tmp_path, monkeypatch):
     # Of more than MOST_INPUTS, one picture says so.
     monkeypatch.setattr("ctd.fixed_points.pictures.MOST_INPUTS", 1)
     with precision(inputs):
-        many = kernel.plots(inputs, shared, {}, results, full | {"constant_input": own})[:2]
+        many = kernel.display.plots(inputs, shared, {}, results, full | {"constant_input": own})[:2]
     assert all("Points of 2 constant inputs together" in plot.note for plot in many)
     # The first of two outputs gives the colours.
     two = full | {"output": np.repeat(full["output"], 2, axis=1)}
     with precision(inputs):
-        plots = kernel.plots(inputs, shared, {}, results, two)
+        plots = kernel.display.plots(inputs, shared, {}, results, two)
     assert plots[1].scale.label == "readout 1 of 2"

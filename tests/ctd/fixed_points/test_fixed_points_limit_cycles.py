@@ -184,14 +184,14 @@ def test_pictures_tell_cycles_apart():
         "cycle_multiplier": np.array([[0.5, 0.1], [2.0, 0.5]], complex),
     }
     names = ["cycle 0: period 2, stable", "cycle 1: period 1, unstable"]
-    space, spectrum = kernel.plots(inputs_of(LimitCycle()), None, {}, {}, reduced)
+    space, spectrum = kernel.display.plots(inputs_of(LimitCycle()), None, {}, {}, reduced)
     for layers, sizes in ((space.layers, [2, 1]), (spectrum.layers[1:], [2, 2])):
         assert [layer.name for layer in layers] == names
         assert [(layer.hollow, layer.hue) for layer in layers] == [(False, 0), (True, 1)]
         assert [len(layer.x) for layer in layers] == sizes
     assert spectrum.layers[2].x.tolist() == [2, 0.5]
     many = {name: np.concatenate([values[:1], *[values[1:]] * 10]) for name, values in reduced.items()}  # fmt: skip
-    space, _ = kernel.plots(inputs_of(LimitCycle()), None, {}, {}, many)
+    space, _ = kernel.display.plots(inputs_of(LimitCycle()), None, {}, {}, many)
     assert [(layer.name, len(layer.x)) for layer in space.layers] == [("stable", 2), ("unstable", 10)]  # fmt: skip
     assert space.layers[1].text[9] == "cycle 10: period 1, unstable"
 

@@ -176,7 +176,7 @@ def test_line_is_drawn():
     options = kernel.Options(settle=0, between=0)
     with pytest.warns(match="may be slow points"):
         table = kernel.reduce(inputs, network, {}, ends, options)
-    plots = kernel.plots(inputs, network, {}, ends, table)
+    plots = kernel.display.plots(inputs, network, {}, ends, table)
     (chain,) = [plot for plot in plots if plot.title == "Along the chain"]
     assert [(layer.name, layer.faint) for layer in chain.layers] == [
         ("line (30)", False),

@@ -54,7 +54,7 @@ def test_trial_of_a_tanh_network(network):
     np.testing.assert_array_equal(found["eigenvalue"][0], found["eigenvalue"][2])  # modulo 2
     assert found["step_number"][0].tolist() == [0, 3, 6]
     some = {name: value[1:] for name, value in found.items()}
-    plots = kernel.plots(inputs_of(params), shared, {"trial": np.arange(1, 3)}, some, {})
+    plots = kernel.display.plots(inputs_of(params), shared, {"trial": np.arange(1, 3)}, some, {})
     assert [plot.title for plot in plots] == ["Modes along trial 1", "Modes along trial 0"]
     for trial in range(2):
         h = w["h0"]

@@ -179,7 +179,7 @@ def test_networks_learn_a_sine(tmp_path):
         found["target"][0, :, 0], np.sin(np.arange(300) * 2 * np.pi / 100), atol=1e-5
     )
     inputs, columns = inputs_of(params), {"item": np.arange(8)}
-    plots = kernel.plots(inputs, None, columns, found, {})
+    plots = kernel.display.plots(inputs, None, columns, found, {})
     assert plots[0].title == "A test trial"
     assert draw(plots).axes
 

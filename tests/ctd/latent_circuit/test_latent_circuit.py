@@ -202,7 +202,7 @@ def test_a_circuit_is_recovered():
     assert table["connectivity_r"][0] == pytest.approx(1)
     assert table["connectivity_r"].min() > 0.9
     assert np.all(np.diff(table["nmse"]) >= 0)
-    draw(kernel.plots(inputs_of(params), shared, columns, found, table))
+    draw(kernel.display.plots(inputs_of(params), shared, columns, found, table))
 
 
 def test_nodes_without_input_or_output_are_exchangeable():

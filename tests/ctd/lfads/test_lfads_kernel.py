@@ -208,7 +208,7 @@ def test_plateau_lowers_the_learning_rate(several):
 
 def test_models_run_one_by_one_on_a_cpu():
     """Known, so that no run begins with measuring it."""
-    assert kernel.candidates() == (1,)
+    assert kernel.batching.candidates() == (1,)
     assert layout_for(kernel, 8) == Layout(8, 1)
 
 

@@ -83,7 +83,7 @@ def test_pictures_show_the_first_evaluation_trial(some):
     """Its rates beside its data; nothing before its chunk is computed."""
     params, results = some
     shared = load(inputs_of(params))
-    draw = lambda rows: kernel.plots(
+    draw = lambda rows: kernel.display.plots(
         inputs_of(params), shared, {"item": rows}, {n: v[rows] for n, v in results.items()}, {}
     )
     assert draw(np.array([0, 1])) == []

@@ -145,7 +145,7 @@ def test_levels_of_noise_are_judged_apart_and_place_together(tmp_path):
     assert placed["atlas_recordings"].tolist() == [60]
     assert placed["atlas_accuracy"].tolist() == [found["accuracy"][0]]
     found["true"] = np.asarray(NAMES)[table["mechanism"]]
-    by_noise = kernel.plots(None, None, {}, {}, found)[2]
+    by_noise = kernel.display.plots(None, None, {}, {}, found)[2]
     assert by_noise.x.ticks == ["0.02", "0.2"]
     assert [layer.name for layer in by_noise.layers] == ["30 x 50", "30 x 50, plain features"]
     fits, plain = by_noise.layers
@@ -215,7 +215,7 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
         assert found["atlas_accuracy"].tolist() == [expected]
     np.testing.assert_allclose(found["atlas_place"][0], found["place"][0])
     found["true"] = np.asarray(["unknown"])
-    (plot,) = kernel.plots(None, None, {}, {}, found)
+    (plot,) = kernel.display.plots(None, None, {}, {}, found)
     assert [one.name for one in plot.layers] == [
         *(f"{NAMES[k]}, atlas" for k in range(3)),
         "unknown",

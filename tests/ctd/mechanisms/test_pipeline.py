@@ -36,7 +36,7 @@ def test_what_is_read_off_fits_is_judged_and_places_a_recording(tmp_path):
     table = evidence(columns, about, **files)
     assert table["accuracy_truth"] == [1]
     assert table["confusion"].sum() == 9
-    _, *by_size, _ = kernel.plots(None, None, {}, {}, table)
+    _, *by_size, _ = kernel.display.plots(None, None, {}, {}, table)
     kinds = {type(layer) for plot in by_size for layer in plot.layers}
     assert kinds == {Points}, "one size makes no line"
     rows = [np.asarray(layer.y).tolist() for plot in by_size for layer in plot.layers]
@@ -82,9 +82,9 @@ def test_verdict_qualified():
     placed = np.array(["plane", "line", "none of these"])
     counts = _atlas_counts(atlas, placed, np.zeros(3, int), kernel.Options())
     assert counts.tolist() == ["6 of 9", "0 of 0", ""]
-    beside = kernel.summary.index("verdict") + 1
+    beside = kernel.display.summary.index("verdict") + 1
     qualified = {"verdict_right", "fit_agreement", "atlas_none_found"}
-    assert {*kernel.summary[beside : beside + 3]} == qualified
+    assert {*kernel.display.summary[beside : beside + 3]} == qualified
     assert qualified <= {*kernel.reduced}
 
 

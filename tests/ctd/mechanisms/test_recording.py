@@ -225,7 +225,7 @@ def test_a_recording_of_each_mechanism_is_drawn():
     """Four recordings, the first two of one mechanism, and the spikes of the first."""
     results = {"train": np.ones((4, 3, 5, 6)), "recording.factors": np.zeros((4, 3, 5, 3)),
                "recording.mechanism": np.array([5, 5, 0, 1])}  # fmt: skip
-    plots = kernel.plots(None, None, {"item": np.arange(4)}, results, {})
+    plots = kernel.display.plots(None, None, {"item": np.arange(4)}, results, {})
     names = ["two_attractors, item 2", "line, item 3", "chaos, item 0"]
     spikes = "Spikes of one trial, chaos, item 0"
     assert [plot.title for plot in plots] == [*(f"Factors, {name}" for name in names), spikes]

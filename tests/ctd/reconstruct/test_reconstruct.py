@@ -182,7 +182,9 @@ def test_a_run_at_rest_is_drawn_as_a_point():
     params, found = fitted("bound")
     shared = kernel.load(inputs_of(params))
     group = lambda outcome: (inputs_of(params), shared, {"item": np.arange(4)}, found | {"outcome": np.array(outcome)}, {})  # fmt: skip
-    names = lambda outcome: [layer.name for layer in kernel.plots(*group(outcome))[0].layers]
+    names = lambda outcome: [
+        layer.name for layer in kernel.display.plots(*group(outcome))[0].layers
+    ]
     assert names([0, 2, 1, 3]) == ["data", "network, item 0"]
     assert names([1, 2, 1, 1]) == ["data", "network, item 1, at rest"]
 
@@ -192,9 +194,9 @@ def test_the_title_says_which_recording_is_drawn():
     shared = kernel.load(inputs_of(params))
     several = shared._replace(measured=Recordings(*(np.repeat(v, 3, 0) for v in shared.measured)))
     for given, end in ((shared, ""), (several, "; the first of 3 recordings")):
-        made = kernel.plots(inputs_of(params), given, {"item": np.arange(4)}, found, {})
+        made = kernel.display.plots(inputs_of(params), given, {"item": np.arange(4)}, found, {})
         titles = ("Attractor, true and generated", "Power spectra, channel 0")
-        assert [plot.title for plot in made[: kernel.png_plots]] == [
+        assert [plot.title for plot in made[: kernel.display.png_plots]] == [
             title + end for title in titles
         ]
 
@@ -280,7 +282,7 @@ def test_smoothing_that_makes_short_trials_alike_is_warned_of(tmp_path):
 
 def test_searches_for_its_points_begin_between_states():
     """Inside a cycle there is none of its states."""
-    job = kernel.next_jobs(Reconstruction(n_saved=7), "fit.zarr::3", {})["its fixed points"]
+    job = kernel.display.next_jobs(Reconstruction(n_saved=7), "fit.zarr::3", {})["its fixed points"]
     of = load_kernel(job["kernel"]).Params.model_validate(job["params"])
     assert (of.candidates, of.dataset, of.mix) == ("fit.zarr::3::results", "states", 0.5)
     assert job["sweep"] == {"grid": {"candidate": {"range": 7}}}

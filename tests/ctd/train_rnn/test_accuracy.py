@@ -86,7 +86,7 @@ def test_conditions_are_coordinates(stopped):
 def test_pictures(stopped):
     params, found = stopped
     shared, columns = kernel.load(inputs_of(params)), {"item": np.arange(3)}
-    plots = kernel.plots(inputs_of(params), shared, columns, found, {})
+    plots = kernel.display.plots(inputs_of(params), shared, columns, found, {})
     titles = {plot.title.partition(" of item")[0]: plot for plot in plots}
     assert {"Psychometric curves", "Outputs", "State space"} <= titles.keys()
     curves = plots[0]
@@ -124,7 +124,7 @@ def test_conditions_without_a_trial_have_no_bar():
     share = np.full((1, len(params.task.conditions.values)), np.nan)
     share[0, seen] = [0.25, 0.75]
     found = ONE_NETWORK | {"accuracy": np.ones(1), "condition_accuracy": share}
-    plots = kernel.plots(inputs_of(params), None, {"item": np.arange(1)}, found, {})
+    plots = kernel.display.plots(inputs_of(params), None, {"item": np.arange(1)}, found, {})
     bars, lines = next(plot for plot in plots if plot.title.startswith("Accuracy by")).layers
     np.testing.assert_array_equal(bars.left + 0.4, seen)
     np.testing.assert_array_equal(bars.height, share[0, seen])
@@ -136,7 +136,7 @@ def test_a_target_of_one_step_is_drawn():
     shared = kernel.load(inputs_of(params))
     results = ONE_NETWORK | {"outputs": np.zeros((1, 2, 6, 1))}
     results |= {"states": np.random.default_rng(0).normal(size=(1, 2, 6, 8))}
-    plots = kernel.plots(inputs_of(params), shared, {"item": np.arange(1)}, results, {})
+    plots = kernel.display.plots(inputs_of(params), shared, {"item": np.arange(1)}, results, {})
     (outputs,) = (p for p in plots if p.title.startswith("Outputs"))
     assert [layer.name for layer in outputs.layers] == ["output", "target"], "no line"
     points = outputs.layers[-1]
@@ -157,7 +157,7 @@ def test_states_are_drawn_to_the_last_step_of_any_output():
     results = ONE_NETWORK | {"outputs": np.zeros((1, 2, 6, 2))}
     results |= {"states": np.random.default_rng(0).normal(size=(1, 2, 6, 8))}
     columns, shared = {"item": np.arange(1)}, shared._replace(evaluation=trials)
-    plots = kernel.plots(inputs_of(params), shared, columns, results, {})
+    plots = kernel.display.plots(inputs_of(params), shared, columns, results, {})
     (space,) = (p for p in plots if p.title.startswith("State space"))
     assert np.isfinite(space.layers[0].x).all()
 
@@ -169,7 +169,7 @@ def test_weights_are_drawn_by_area_and_type():
     weights = np.tile([1.0, 2, -3, 4, 5, -6], (6, 1)) + np.arange(6)[:, None] / 10
     results = ONE_NETWORK | {"weights.wR": weights[None]}
     shared = kernel.load(inputs_of(params))
-    drawn = kernel.plots(inputs_of(params), shared, {"item": np.arange(1)}, results, {})[-1]
+    drawn = kernel.display.plots(inputs_of(params), shared, {"item": np.arange(1)}, results, {})[-1]
     image, borders = drawn.layers
     order = [1, 0, 2, 4, 3, 5]
     np.testing.assert_array_equal(image.z, weights[np.ix_(order, order)])

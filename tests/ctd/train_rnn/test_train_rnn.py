@@ -228,7 +228,7 @@ def test_reduce_and_figure(outcome):
         assert value.ndim == len(kernel.reduced[name].axes), name
     if not all(outcome):
         np.testing.assert_allclose(reduced["curve_quantile"][1], [3, 2, 0.3])
-    plot, losses = kernel.plots(small(), Shared(trials), columns, results, reduced)[:2]
+    plot, losses = kernel.display.plots(small(), Shared(trials), columns, results, reduced)[:2]
     assert losses.title == "Evaluation against training loss"
     # The curves are of the training loss. Lines of diverged networks have no colour of it.
     assert plot.scale.label == ("" if all(outcome) else "log10 evaluation loss")
@@ -242,7 +242,7 @@ def test_reduce_and_figure(outcome):
     if len(trained):
         np.testing.assert_array_equal(lines["networks"].y, curves[trained])
     of_file = small(task="file", trials="data/trials.npz")
-    plot = kernel.plots(of_file, Shared(trials), columns, results, reduced)[0]
+    plot = kernel.display.plots(of_file, Shared(trials), columns, results, reduced)[0]
     assert plot.title.endswith(", trials of trials.npz")
 
 
@@ -264,14 +264,16 @@ def test_params_refused(changes, message):
 
 
 def test_longer_training_is_proposed_without_its_end_by_accuracy():
-    proposed = kernel.next_jobs(Network(stop_at=0.9, n_batches=50), "net.zarr::0", {})
+    proposed = kernel.display.next_jobs(Network(stop_at=0.9, n_batches=50), "net.zarr::0", {})
     assert proposed["train another for longer"]["params"] == {"n_batches": 100}
 
 
 def test_fixed_points_after_trials_of_a_file_are_sought_from_saved_states():
     network = Network(task=tasks.Recorded(), trials="trials.npz", n_saved=4)
-    assert "its fixed points" not in kernel.next_jobs(network, "net.zarr::0", {})
-    job = kernel.next_jobs(network, "net.zarr::0", {"states": (4, 20, 8)})["its fixed points"]
+    assert "its fixed points" not in kernel.display.next_jobs(network, "net.zarr::0", {})
+    job = kernel.display.next_jobs(network, "net.zarr::0", {"states": (4, 20, 8)})[
+        "its fixed points"
+    ]
     assert job["sweep"] == {"grid": {"candidate": {"range": 80}}}
     assert job["params"] == {
         "weights": "net.zarr::0",
@@ -282,7 +284,7 @@ def test_fixed_points_after_trials_of_a_file_are_sought_from_saved_states():
 
 @pytest.mark.parametrize("task", [tasks.Mante(), tasks.ContextualIntegrator()])
 def test_fixed_points_are_proposed_for_each_context(task):
-    proposed = kernel.next_jobs(Network(task=task), "net.zarr::0", {})["its fixed points"]
+    proposed = kernel.display.next_jobs(Network(task=task), "net.zarr::0", {})["its fixed points"]
     x = np.array(proposed["sweep"]["grid"]["x"])
     assert (x[:, :2] == 0).all(), "no stimulus"
     trials = eval_trials(task, 16)

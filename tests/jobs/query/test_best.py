@@ -202,7 +202,7 @@ def test_what_was_not_judged_is_told():
 
 
 CUT = """
-from ctd.kernel import Params, Traced, Var, one_shot
+from ctd.kernel import Display, Params, Traced, Var, one_shot
 
 
 class Item(Params):
@@ -214,7 +214,7 @@ def loss(static, shared, traced, key):
     return {"loss": traced.x * traced.part + (1 - traced.x) / 2}
 
 
-kernel = one_shot("cut", Item, {"loss": Var()}, loss, metric="loss", replicates=("part",))
+kernel = one_shot("cut", Item, {"loss": Var()}, loss, display=Display(metric="loss", replicates=("part",)))
 """
 
 
@@ -233,7 +233,7 @@ def test_items_that_differ_in_a_field_that_repeats_are_of_one_setting(tmp_path, 
 
 
 SCALED = """
-from ctd.kernel import Data, Params, Traced, Var, one_shot
+from ctd.kernel import Data, Display, Params, Traced, Var, one_shot
 
 
 class Item(Params):
@@ -247,7 +247,7 @@ def loss(static, shared, traced, key):
 
 kernel = one_shot(
     "scaled", Item, {"loss": Var()}, loss, load=lambda inputs: {"a": 1.0, "b": 10.0}[inputs.data],
-    metric="loss", measured_on=("data",),
+    display=Display(metric="loss", measured_on=("data",)),
 )
 """
 """The loss on data b is ten times that on data a."""
@@ -383,7 +383,7 @@ def test_commands_write_jobs_that_are_valid(trained, tmp_path):
 
 
 LISTED = """
-from ctd.kernel import File, Params, Static, Traced, Var, one_shot
+from ctd.kernel import Display, File, Params, Static, Traced, Var, one_shot
 
 
 class Item(Params):
@@ -398,7 +398,7 @@ def loss(static, shared, traced, key):
     return {"loss": traced.x}
 
 
-kernel = one_shot("listed", Item, {"loss": Var()}, loss, metric="loss")
+kernel = one_shot("listed", Item, {"loss": Var()}, loss, display=Display(metric="loss"))
 """
 
 

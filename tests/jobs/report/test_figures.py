@@ -11,7 +11,7 @@ from search_jobs import HALVING, results, whole_store
 from stores import JOB, make, run
 
 import jobs
-from ctd.kernel import Var
+from ctd.kernel import Display, Var
 from ctd.plots import Axis, Lines, Plot, Points, tick
 from jobs.errors import JobError
 from jobs.gather.gather import gather
@@ -58,7 +58,7 @@ def elsewhere(*given):
 
 
 def test_a_kernels_plots_are_drawn(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "kernel", replace(store.kernel, plots=norms))
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, display=Display(plots=norms)))
     paths = save_figures(store, tmp_path / "t")
     assert [path.name for path in paths] == ["t.png", "t-0.png", "t-1.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
@@ -78,7 +78,7 @@ def test_a_kernels_plots_are_drawn(store, tmp_path, monkeypatch):
         patch.setattr(store, "description", replace(store.description, metric=""))
         found = save_figures(store, tmp_path / "v")
         assert [path.name for path in found] == ["v.png", "v-1.png"], "v.png is that of group 0"
-    monkeypatch.setattr(store, "kernel", replace(store.kernel, plots=elsewhere))
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, display=Display(plots=elsewhere)))
     with pytest.raises(
         JobError,
         match=r"plots: a matplotlib.figure.Figure is returned, expected a list of ctd.plots.Plot",
@@ -119,7 +119,7 @@ def test_a_figure_that_raises_is_told_with_its_line(store, tmp_path, monkeypatch
     def broken(inputs, shared, columns, results, reduced):
         return columns["n"][0].shape[2]
 
-    monkeypatch.setattr(store, "kernel", replace(store.kernel, plots=broken))
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, display=Display(plots=broken)))
     with pytest.raises(
         JobError, match=r"plots: .*Error: .*\n.*test_figures.py, line \d+, in broken"
     ):
@@ -130,11 +130,11 @@ def test_a_figure_needs_no_reduction(tmp_path, monkeypatch):
     """A kernel of one's own often has none, and its stores no gathered group."""
     made, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}})
     monkeypatch.setattr(
-        made, "kernel", replace(made.kernel, plots=norms, reduce=None, reduced={}, summary=())
+        made, "kernel", replace(made.kernel, display=Display(plots=norms), reduce=None, reduced={})
     )
     assert "gathered/0" not in made.root
     assert [axes.get_title() for axes in figure(made).axes] == ["norms"]
-    empty = replace(made.kernel, plots=lambda *given: [])
+    empty = replace(made.kernel, display=Display(plots=lambda *given: []))
     monkeypatch.setattr(made, "kernel", empty)
     assert save_figures(made, tmp_path / "empty") == [], "as where no cycle was found"
     assert not (tmp_path / "empty.png").exists()
@@ -154,7 +154,7 @@ def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
         return norms(inputs, shared, columns, results, reduced)
 
     monkeypatch.setattr(
-        made, "kernel", replace(made.kernel, plots=look, reduce=None, reduced={}, summary=())
+        made, "kernel", replace(made.kernel, display=Display(plots=look), reduce=None, reduced={})
     )
     assert figure(made) is not None
     (plot,) = default_plots(made, 0)
@@ -196,7 +196,7 @@ def test_results_along_names_are_marks_beside_the_names(tmp_path):
 
 
 def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "kernel", replace(store.kernel, plots=norms))
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, display=Display(plots=norms)))
     for path in (tmp_path / "t.png", tmp_path / "t-0.png"):
         path.write_text("old")
     with full_disk(), pytest.raises(JobError, match="too large"):
@@ -285,7 +285,7 @@ def test_what_optuna_proposes_is_drawn_as_what_was_swept(tmp_path, law, log):
     made, _ = run(
         tmp_path / "o.zarr", {k: v for k, v in HALVING.items() if k != "sweep"} | {"search": search}
     )
-    made.kernel = replace(made.kernel, plots=lambda *given: [])
+    made.kernel = replace(made.kernel, display=Display(plots=lambda *given: []))
     assert [path.name for path in save_figures(made, tmp_path / "o")] == ["o.png"]
     plot = overview(made, "loss")
     assert (plot.title, plot.x.log) == ("loss against rate", log)

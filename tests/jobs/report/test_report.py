@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from page_stores import HOSTILE, SECRET, create, finished
 
+from ctd.kernel import Display
 from ctd.plots import Plot
 from jobs.query.query import table
 from jobs.redact import redact
@@ -125,7 +126,7 @@ def test_a_picture_that_fails_is_said_and_the_rest_stays(store, monkeypatch):
         raise KeyError("curve")
 
     draws = lambda plots: monkeypatch.setitem(
-        store.__dict__, "kernel", replace(store.kernel, plots=plots)
+        store.__dict__, "kernel", replace(store.kernel, display=Display(plots=plots))
     )
     draws(broken)
     content = Content(store).results()

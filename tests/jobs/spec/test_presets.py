@@ -5,7 +5,7 @@ from dataclasses import replace
 import hill
 import pytest
 
-from ctd.kernel import Preset
+from ctd.kernel import Display, Preset
 from jobs.errors import JobError
 from jobs.spec.job import parse_job
 from jobs.spec.presets import expand_preset, meaning
@@ -21,7 +21,9 @@ SEARCH = {
 }
 KERNEL = replace(
     hill.kernel,
-    presets={"climb": Preset("uphill", SEARCH, {"steps": 30, "limit": 25}, {"seeds": 6})},
+    display=Display(
+        presets={"climb": Preset("uphill", SEARCH, {"steps": 30, "limit": 25}, {"seeds": 6})}
+    ),
 )
 
 
