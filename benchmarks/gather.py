@@ -31,7 +31,7 @@ from pathlib import Path
 from options import parse
 
 from jobs import keys
-from jobs.storage.checksums import checksummed, digest
+from jobs.storage.checksums import digest
 from jobs.store.writer import write_shard
 
 N_SHARDS = 8
@@ -183,7 +183,7 @@ def gathering(folder: Path, args) -> None:
             found.setdefault(task, []).append(apart(task, store.address))
         found.setdefault("gather, nothing new", []).append(apart("gather", store.address))
         last = list(store.job.plan.shards())[-1]
-        sealed = checksummed(store.committed.markers(last.group)[-1].to_json())
+        sealed = store.committed.markers(last.group)[-1].to_bytes()
         store.committed.forget([last])
         apart("gather", store.address)
         key = keys.record(keys.DONE, last.group, last.number, digest(sealed))

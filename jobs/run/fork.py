@@ -15,6 +15,7 @@ from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.storage.lease import Lease
 from jobs.store.manifest import origin
+from jobs.store.marker import FailedItems
 from jobs.store.store import Store
 from jobs.store.writer import write_shard
 
@@ -77,7 +78,7 @@ def _copy(old: Store, new: Store, lease: Lease) -> None:
         _check_items(old, new, shard)
         # Before the marker: it lacks the rows that these records explain.
         if entries := failed.get(marker.shard.number):
-            new.failed.add(shard, entries)
+            new.failed.add(FailedItems(shard=shard, rows=entries))
         # Other rows hold fill values, which the writer puts there again.
         rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without + marker.unused)
         values = {
@@ -85,7 +86,8 @@ def _copy(old: Store, new: Store, lease: Lease) -> None:
             for name in [*old.names(shard.group), "status"]
         }
         lease.check()  # another driver may have taken this process for dead
-        write_shard(new, replace(marker, shard=shard, copied_from=old.address), values, rows)
+        copied = marker.model_copy(update={"shard": shard, "copied_from": old.address})
+        write_shard(new, copied, values, rows)
 
 
 def _check_items(old: Store, new: Store, shard: Shard) -> None:

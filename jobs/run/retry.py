@@ -32,7 +32,7 @@ from jobs.spec.run import RunSettings
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
 from jobs.store.look import Look
-from jobs.store.marker import FailedItem
+from jobs.store.marker import FailedItem, FailedItems
 
 MAX_FOUND = 32
 """A shard in which this many items fail while the search still goes on is given up as a whole."""
@@ -310,4 +310,4 @@ class Failures:
         entries = self.failed.setdefault(home, [])
         entries.append(failed)
         with objects.may_fail():  # as in `_narrowed`
-            self._store.failed.add(planned, entries)
+            self._store.failed.add(FailedItems(shard=planned, rows=entries))

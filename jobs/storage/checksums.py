@@ -6,15 +6,50 @@
 import hashlib
 import json
 from collections.abc import Buffer, Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, Self, TypeVar
 
 from obstore.store import ObjectStore
-from pydantic import BaseModel
+from pydantic import BaseModel, PlainSerializer
 
 from jobs import keys
 from jobs.storage import objects
 
 _SEAL = ',"seal":"'
+
+T = TypeVar("T")
+
+ByName = Annotated[T, PlainSerializer(lambda values: values._asdict())]
+"""A named tuple that stands in JSON as a mapping with its names."""
+
+
+class Sealed(BaseModel, frozen=True, serialize_by_alias=True):
+    """The content of an object of JSON that carries its own checksum. Later versions of ctd may have added fields."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the object, without its checksum."""
+        return self.model_dump()
+
+    def to_bytes(self) -> bytes:
+        """Return the object."""
+        return checksummed(self.to_json())
+
+    @classmethod
+    def from_bytes(cls, data: bytes | None) -> Self | None:
+        """Return the content of an object; None if `data` is None or damaged, or has other content."""
+        # A checksum does not say who wrote the object.
+        try:
+            return cls.model_validate(verified(data))
+        except (ValueError, TypeError, OverflowError):
+            return None
+
+    def write(self, store: ObjectStore, key: str) -> None:
+        """Write the object."""
+        objects.write(store, key, self.to_bytes())
+
+    @classmethod
+    def read(cls, store: ObjectStore, key: str) -> Self | None:
+        """Return the content of the object at `key`; None if it is missing or damaged, or has other content."""
+        return cls.from_bytes(objects.read(store, key))
 
 
 def checksummed(content: Mapping[str, object]) -> bytes:

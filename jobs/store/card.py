@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from obstore.store import ObjectStore
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from jobs import keys
 from jobs.errors import JobError, advised
 from jobs.spec.job import leaves
 from jobs.storage import addresses, objects
-from jobs.storage.checksums import checksummed, verified_as
+from jobs.storage.checksums import Sealed
 from jobs.store.arrays import DONE
 from jobs.store.finding import Read, is_store
 from jobs.store.look import Look
@@ -27,14 +27,12 @@ from jobs.store.roles import JOB_SEED
 from jobs.store.store import Store, refuse_links
 from jobs.store.tally import Tally
 
-Whole = Annotated[int, Field(ge=0, lt=2**53)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A count: a card may be a stranger's."""
 
 
-class Note(BaseModel):
+class Note(Sealed):
     """A user's words about a store."""
-
-    model_config = ConfigDict(frozen=True)
 
     note: str = ""
     tags: tuple[str, ...] = ()
@@ -46,17 +44,17 @@ class Card(Note):
     kernel: str
     name: str
     swept: tuple[str, ...]
-    items: Whole
-    done: Whole
-    failed: Whole
-    dropped: Whole = 0
+    items: Count
+    done: Count
+    failed: Count
+    dropped: Count = 0
     """Items that a search took out; cards of earlier versions count them as done."""
     metric: str
     """The result that items are judged by; "" without one."""
     best: float | None
     """Its best value over the done items that were gathered; None without one."""
-    best_item: Whole | None
-    size: Whole
+    best_item: Count | None
+    size: Count
     """Bytes of all objects; of an archive, those of its file."""
     created: str
     """When the store was created, as 2026-11-28T14:30:00Z."""
@@ -79,14 +77,13 @@ def read_card(address: str, read: Read) -> Card | None:
 
     Raises JobError if the store is damaged or out of reach.
     """
-    found = verified_as(Card.model_validate, read(keys.CARD))
-    if found and found.fields is None:
-        found = None
-    found = found or (write_card(Look(Store.open(address))) if is_store(read) else None)
+    card = Card.from_bytes(read(keys.CARD))
+    if card is None or card.fields is None:
+        card = write_card(Look(Store.open(address))) if is_store(read) else None
     path = addresses.local_path(address)
-    if found and path and addresses.is_zip(path):  # its card has the size of the store
-        return found.model_copy(update={"size": path.stat().st_size})
-    return found
+    if card and path and addresses.is_zip(path):  # its card has the size of the store
+        return card.model_copy(update={"size": path.stat().st_size})
+    return card
 
 
 def write_card(look: Look) -> Card:
@@ -125,13 +122,13 @@ def write_card(look: Look) -> Card:
     # The card of an unfinished store would be out of date with the next shard. A reader who may not write makes it at each look.
     if not tally.left:
         with objects.may_fail():
-            _put(store, card, stamp)
+            _write(store, card, stamp)
     return card
 
 
 def read_note(store: ObjectStore) -> Note:
     """Return what the user wrote about a store; an empty note if there is none, or it is damaged."""
-    return verified_as(Note.model_validate, objects.read(store, keys.NOTE)) or Note()
+    return Note.read(store, keys.NOTE) or Note()
 
 
 def write_note(store: Store, note: Note) -> None:
@@ -139,17 +136,17 @@ def write_note(store: Store, note: Note) -> None:
     refuse_links(store)
     with objects.writing(store.address):
         # The note first: after a kill in between the card shows the old one, until the same command is repeated.
-        objects.write(store.objects, keys.NOTE, checksummed(note.model_dump(mode="json")))
+        note.write(store.objects, keys.NOTE)
         stamp = store.committed.stamp()
-        if card := verified_as(Card.model_validate, objects.read(store.objects, keys.CARD)):
-            _put(store, card.model_copy(update=note.model_dump()), stamp)
+        if card := Card.read(store.objects, keys.CARD):
+            _write(store, card.model_copy(update=note.model_dump()), stamp)
 
 
 def _best(store: Store) -> tuple[float | None, int | None]:
     """The best value of the metric over the done items, and its item, as of the last gather; (None, None) without one."""
     metric, sums = store.roles.metric, partial(objects.read, store.objects, keys.sums("gathered"))
-    made, found = sums(), None
-    if metric is None or made is None or f"items/{metric.name}" not in store.root:
+    before, best = sums(), None
+    if metric is None or before is None or f"items/{metric.name}" not in store.root:
         return None, None
     try:
         table: Any = store.root["items"]
@@ -159,12 +156,12 @@ def _best(store: Store) -> tuple[float | None, int | None]:
         values = np.asarray(table[metric.name][...], float)[rows]
         if np.isfinite(values).any():
             first = int(metric.rank(values)[0])
-            found = float(values[first]), int(table["item"][int(rows[first])])
+            best = float(values[first]), int(table["item"][int(rows[first])])
     except Exception:
-        if sums() == made:
+        if sums() == before:
             raise
     # A gather deletes the checksums first and writes them last: what was read while they changed may be of two gathers.
-    return found if found and sums() == made else (None, None)
+    return best if best and sums() == before else (None, None)
 
 
 def _is_measured_twice(store: Store, table: Any) -> bool:
@@ -173,9 +170,9 @@ def _is_measured_twice(store: Store, table: Any) -> bool:
     return any(len(np.unique(column, axis=0)) > 1 for column in values)
 
 
-def _put(store: Store, card: Card, stamp: str) -> None:
+def _write(store: Store, card: Card, stamp: str) -> None:
     """Write a card that was made of the markers as they were at `stamp`, and take it back if they have changed."""
-    objects.write(store.objects, keys.CARD, checksummed(card.model_dump(mode="json")))
+    card.write(store.objects, keys.CARD)
     # `forget` deletes the card before and after it takes markers back: either it or this finds the other's work.
     if store.committed.stamp() != stamp:
         objects.delete(store.objects, keys.CARD)

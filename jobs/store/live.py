@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ctd.batch import Run
 from ctd.batch.round import RoundRun
@@ -18,7 +18,7 @@ from ctd.plots import spread
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, verified_as
+from jobs.storage.checksums import Sealed
 from jobs.store.store import Store
 
 EVERY_S, SHARE, COST = 5.0, 0.01, 0.01
@@ -50,10 +50,8 @@ class Value(NamedTuple):
         return (max if self.more_is_better else min)(self.best, *others)
 
 
-class Growing(BaseModel):
+class Growing(Sealed, extra="forbid"):
     """Curves of some items of one shard, as they were at one time."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: list[int]
     """Rows of the group."""
@@ -93,8 +91,8 @@ class LiveCurves:
         if not self._curves or began + advance_s * self._is_first < self._due:
             return
         # A group need not store every curve that the kernel names.
-        held = self._store.names(self._shard.group)
-        names = tuple(name for name in self._curves if name in held)
+        stored = self._store.names(self._shard.group)
+        names = tuple(name for name in self._curves if name in stored)
         rows, values = run.peek(names)
         self._look(values, run.rounds, np.isin(rows, run.going))
         counting = time.monotonic()
@@ -103,8 +101,7 @@ class LiveCurves:
         with objects.may_fail():
             if len(rows):
                 key = keys.live(self._shard.group, self._shard.number)
-                found = _some(self._rows[rows], values, run.rounds)
-                objects.write(self._store.objects, key, checksummed(found.model_dump(mode="json")))
+                _some(self._rows[rows], values, run.rounds).write(self._store.objects, key)
         ended = time.monotonic()
         cost = 0.0 if self._is_first else ended - began - counting
         self._due = ended + max(EVERY_S, SHARE * (ended - self._began), cost / COST)
@@ -120,10 +117,10 @@ class LiveCurves:
             return
         var, begun = self._store.description.dims[name], finite.any(axis=1)
         last = finite.shape[1] - 1 - np.argmax(finite[begun, ::-1], axis=1)
-        points, known = values[name][begun, last].astype(float), values[name][finite]
-        best = float(known.max() if var.more_is_better else known.min())
+        points, numbers = values[name][begun, last].astype(float), values[name][finite]
+        best = float(numbers.max() if var.more_is_better else numbers.min())
         # Nothing but the metric says which way is better: of a curve on its way to it, not of a rate or a state.
-        described, way = self._store.description, lambda one: (one.units, one.more_is_better)
+        described, way = self._store.description, lambda var: (var.units, var.more_is_better)
         metric = described.dims.get(described.metric)
         if metric is None or way(metric) != way(var):
             best = math.nan
@@ -160,9 +157,9 @@ def _some(rows: np.ndarray, values: dict[str, np.ndarray], advances: int) -> Gro
     growing = Growing(rows=rows[some].tolist(), advances=advances, places={}, curves={})
     # Five digits are enough for a curve on a screen, and keep the object small. JSON has no NaN.
     number = lambda value: float(f"{value:.5g}") if np.isfinite(value) else None
-    for name, found in values.items():
-        at = growing.places[name] = spread(found.shape[1], MAX_POINTS).tolist()
-        growing.curves[name] = [[number(v) for v in row] for row in found[some][:, at].tolist()]
+    for name, curves in values.items():
+        at = growing.places[name] = spread(curves.shape[1], MAX_POINTS).tolist()
+        growing.curves[name] = [[number(v) for v in row] for row in curves[some][:, at].tolist()]
     return growing
 
 
@@ -172,19 +169,19 @@ def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
     place = lambda key: (int(key.split("/")[-2]), keys.number_of(key))
     # A worker that was killed between its commit and `clear_live` leaves its curves behind.
     listed = objects.list_keys(store.objects, keys.LIVE)
-    wanted = sorted((key for key in listed if keys.number_of(key) not in committed), key=place)
-    for key, data in objects.read_all(store.objects, wanted[:MAX_SHARDS]):
+    under_way = sorted((key for key in listed if keys.number_of(key) not in committed), key=place)
+    for key, data in objects.read_all(store.objects, under_way[:MAX_SHARDS]):
         group, shard = place(key)
         # None: damaged, or deleted since the listing because its shard was committed.
-        growing = verified_as(Growing.model_validate, data)
+        growing = Growing.from_bytes(data)
         if growing and _fits(growing, store, group):
             yield group, shard, growing
 
 
 def _fits(growing: Growing, store: Store, group: int) -> bool:
     """Whether the numbers agree with each other and with the store: it may be a stranger's."""
-    rows, places, sizes = growing.rows, growing.places, store.job.plan.group_sizes
-    if not rows or group >= len(sizes) or not all(0 <= row < sizes[group] for row in rows):
+    rows, places, groups = growing.rows, growing.places, store.job.plan.group_sizes
+    if not rows or group >= len(groups) or not all(0 <= row < groups[group] for row in rows):
         return False
-    found = {name: [len(curve) for curve in curves] for name, curves in growing.curves.items()}
-    return all(n in places and found[n] == len(rows) * [len(places[n])] for n in found)
+    sizes = {name: [len(curve) for curve in curves] for name, curves in growing.curves.items()}
+    return all(n in places and sizes[n] == len(rows) * [len(places[n])] for n in sizes)

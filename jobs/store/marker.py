@@ -5,33 +5,31 @@ failing item that is found adds a new record, with those before it. jobs.store.r
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from obstore.store import ObjectStore
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
 from ctd.batch import Layout
 from jobs import keys
 from jobs.errors import Text
 from jobs.plan.layout import Plan, Shard
 from jobs.storage import objects
-from jobs.store.records import Records
+from jobs.storage.checksums import ByName
+from jobs.store.records import Record, Records
 
 
-@dataclass(frozen=True, kw_only=True)
-class Marker:
+class Marker(Record):
     """The commit marker of a shard. Fields that do not apply to the attempt are None, and are not written."""
 
-    shard: Shard
-    sha256: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = {}
     """Key -> checksum of every object that the shard wrote."""
     attempt: int = 1
     without: tuple[int, ...] = ()
     """Rows that were not computed, because their items fail even alone."""
-    unused: tuple[int, ...] = ()
+    unused: Annotated[tuple[int, ...], Field(exclude_if=lambda rows: not rows)] = ()
     """Rows that stay empty, because the search has their items in another group; not written if there are none."""
-    outcomes: Mapping[str, int] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = {}
     """Outcome -> number of items."""
     n_failed: int = 0
     nan: Mapping[str, int] | None = None
@@ -39,7 +37,7 @@ class Marker:
     source: str = ""
     """Digest of the source code that computed the shard."""
 
-    layout: Layout = field(default_factory=lambda: Layout(0, 0))
+    layout: ByName[Layout] = Layout(0, 0)
     rounds: int = 0
     """Advances that the devices made."""
     narrowed_to: int | None = None
@@ -87,30 +85,21 @@ class Marker:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the marker's object, without its checksum."""
-        said = {k: v for k, v in asdict(self).items() if v is not None and (v or k != "unused")}
-        return said | {"shard": self.shard._asdict(), "layout": self.layout._asdict()}
-
-    @staticmethod
-    def from_json(content: Any) -> "Marker":
-        """Return the marker that `to_json` described, without fields of a later ctd. Raises ValueError if it describes none."""
-        return _PARSER.validate_python(content)
-
-
-_PARSER = TypeAdapter(Marker)
+        return self.model_dump(exclude_none=True)
 
 
 class Committed(Records[Marker]):
     """The committed shards of one store, that is, those with a marker."""
 
     def __init__(self, store: ObjectStore, plan: Plan) -> None:
-        super().__init__(store, plan, (keys.DONE, keys.SEGMENTS), Marker.from_json)
+        super().__init__(store, plan, (keys.DONE, keys.SEGMENTS), Marker)
 
     def forget(self, shards: Iterable[Shard]) -> None:
         """Take back the markers of some shards; the caller must hold the store's lease."""
-        if named := list(shards):
+        if taken_back := list(shards):
             objects.delete(self.objects, keys.CARD)  # it says that all items are computed
             # After the card: a kill in between leaves a store that is done and has no card, which the next reader makes.
-            super().forget(named)
+            super().forget(taken_back)
             # And again: whoever had read the markers may have written the card since. It looks at them once more after that.
             objects.delete(self.objects, keys.CARD)
 
@@ -119,10 +108,8 @@ class Committed(Records[Marker]):
         return list(self.latest(group).values())
 
 
-class FailedItem(BaseModel):
+class FailedItem(BaseModel, frozen=True, extra="allow"):
     """An item that fails even alone. Further fields say where it was computed, or how its worker died."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     row: int
     """Its row in the group."""
@@ -140,12 +127,9 @@ class FailedItem(BaseModel):
         return str((self.model_extra or {}).get("host", ""))
 
 
-class FailedItems(BaseModel):
-    """The record of one shard."""
+class FailedItems(Record):
+    """The record of the items of one shard that are known to fail: of all of them, so that earlier records can go."""
 
-    model_config = ConfigDict(frozen=True)
-
-    shard: Shard
     items: Sequence[FailedItem] = Field(alias="rows")
 
     @property
@@ -158,14 +142,8 @@ class Failed(Records[FailedItems]):
     """The failing items of one store."""
 
     def __init__(self, store: ObjectStore, plan: Plan) -> None:
-        folders = keys.FAILED, keys.FAILED_SEGMENTS
-        super().__init__(store, plan, folders, FailedItems.model_validate)
+        super().__init__(store, plan, (keys.FAILED, keys.FAILED_SEGMENTS), FailedItems)
 
     def items(self) -> dict[int, list[FailedItem]]:
         """Return shard -> its items that fail by themselves; a damaged record gives none."""
         return {number: list(record.items) for number, record in self.latest().items()}
-
-    def add(self, shard: Shard, items: Sequence[FailedItem]) -> None:
-        """Write the record of a shard: those of its items that are known to fail."""
-        # All of them each time, so that the newest record is enough and the older ones can go.
-        self.write({"shard": shard._asdict(), "rows": [item.model_dump() for item in items]})

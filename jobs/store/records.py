@@ -14,66 +14,67 @@ make that safe:
     record back meanwhile, the log has grown, and the segment is not added
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 
 from obstore.store import ObjectStore
 
 from jobs import keys
 from jobs.plan.layout import Plan, Shard
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, digest, verified_as
+from jobs.storage.checksums import ByName, Sealed, digest
 from jobs.store.segments import Log, live, resolved
 
 
-class Record(Protocol):
-    """A record of one shard, which `shard` names in the content of its object, too. The one with the highest version counts."""
+class Record(Sealed):
+    """A record of one shard."""
+
+    shard: ByName[Shard]
 
     @property
-    def shard(self) -> Shard: ...
-    @property
-    def version(self) -> tuple[float, int]: ...
+    @abstractmethod
+    def version(self) -> tuple[float, int]:
+        """Of several records of a shard, the one with the highest version counts."""
 
 
 class Records[T: Record]:
     """The records of one kind in one store; each call reads them as they are at that moment."""
 
     def __init__(
-        self, store: ObjectStore, plan: Plan, folders: tuple[str, str], read: Callable[[Any], T]
+        self, store: ObjectStore, plan: Plan, folders: tuple[str, str], kind: type[T]
     ) -> None:
-        """folders: that of single records, and that of segments. read: as `model` of `verified_as`."""
-        self.objects, self.plan = store, plan
+        """folders: that of single records, and that of segments."""
+        self.objects, self.plan, self.kind = store, plan, kind
         self.folder, self.log = folders[0], Log(store, folders[1])
-        self._read = read
 
     def record(self, line: bytes) -> T | None:
         """Return the record in a line; None if it is damaged, or of a shard that the plan does not have."""
-        found = verified_as(self._read, line)
-        return found if found and found.shard == self.plan.shard(found.shard.number) else None
+        record = self.kind.from_bytes(line)
+        return record if record and record.shard == self.plan.shard(record.shard.number) else None
 
     def numbers(self) -> set[int]:
         """Return the numbers of all shards that have a record."""
         # By the keys alone, without reading: the record of a shard that counts here may be damaged, which `ctd check` finds.
         single = {keys.number_of(key) for key in objects.list_keys(self.objects, self.folder)}
-        found = single | resolved(self.log.read()).keys()
-        return {number for number in found if 0 <= number < self.plan.n_shards}
+        numbers = single | resolved(self.log.read()).keys()
+        return {number for number in numbers if 0 <= number < self.plan.n_shards}
 
     def latest(self, group: int | None = None) -> dict[int, T]:
         """Return shard -> its record (of one group, if given), in the order of the plan. Damaged ones are left out."""
         # The single records first: one that is deleted between the two readings is in the log by then. In the other
         # order it could be seen in neither.
-        single = self.whole(self.singles(group))
+        single = self.intact(self.singles(group))
         log, plan = resolved(self.log.read()), self.plan
-        wanted = range(plan.n_shards) if group is None else plan.numbers(group)
-        found = self.in_log({number: log[number] for number in wanted if number in log})
+        numbers = range(plan.n_shards) if group is None else plan.numbers(group)
+        records = self.in_log({number: log[number] for number in numbers if number in log})
         # A single record counts over the log: it is the same, not deleted yet, or was written later (see `forget`).
-        found |= {number: single[key] for number, key in newest(single).items()}
-        return {number: found[number] for number in sorted(found)}
+        records |= {number: single[key] for number, key in newest(single).items()}
+        return {number: records[number] for number in sorted(records)}
 
     def in_log(self, lines: Mapping[int, bytes]) -> dict[int, T]:
         """Return shard -> record, from shard -> line; damaged lines are left out."""
-        found = {number: self.record(line) for number, line in lines.items()}
-        return {n: one for n, one in found.items() if one is not None and one.shard.number == n}
+        records = {number: self.record(line) for number, line in lines.items()}
+        return {n: record for n, record in records.items() if record and record.shard.number == n}
 
     def singles(self, group: int | None = None) -> dict[str, bytes]:
         """Return key -> line of the single records (of one group, if given). Whoever needs all reads the log afterwards."""
@@ -81,24 +82,28 @@ class Records[T: Record]:
         for _ in objects.read_attempts(folder):
             listed = list(objects.list_keys(self.objects, folder))
             read = dict(objects.read_all(self.objects, listed))
-            there = {key: line for key, line in read.items() if line is not None}
-            gone = {keys.number_of(key) for key in read.keys() - there.keys()}
+            lines = {key: line for key, line in read.items() if line is not None}
+            deleted = {keys.number_of(key) for key in read.keys() - lines.keys()}
             # `compact` may have deleted both records of a shard while we read: the older one after we had read it, the
             # newer one before. The older one must not count, so read again.
-            if gone.isdisjoint(map(keys.number_of, there)):
+            if deleted.isdisjoint(map(keys.number_of, lines)):
                 break
-        return there
+        return lines
 
-    def whole(self, lines: Mapping[str, bytes]) -> dict[str, T]:
+    def intact(self, lines: Mapping[str, bytes]) -> dict[str, T]:
         """Return key -> record, of the lines that are not damaged and lie at their shard's key."""
-        found = {key: self.record(line) for key, line in lines.items()}
+        records = {key: self.record(line) for key, line in lines.items()}
         place = lambda shard: f"{keys.place(self.folder, shard.group, shard.number)}-"
-        return {k: one for k, one in found.items() if one and k.startswith(place(one.shard))}
+        return {
+            k: record
+            for k, record in records.items()
+            if record and k.startswith(place(record.shard))
+        }
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Add a record with this content; `compact` deletes the earlier ones of its shard."""
-        shard, data = record["shard"], checksummed(record)
-        key = keys.record(self.folder, shard["group"], shard["number"], digest(data))
+    def add(self, record: T) -> None:
+        """Write a record; `compact` deletes the earlier ones of its shard."""
+        data = record.to_bytes()
+        key = keys.record(self.folder, record.shard.group, record.shard.number, digest(data))
         # One write of a whole object: after a kill it is there or not. Another writer of this key writes the same bytes.
         objects.write(self.objects, key, data)
 
@@ -113,30 +118,32 @@ class Records[T: Record]:
         read: dict[str, bytes] = {}
         for _ in objects.read_attempts(self.folder):
             # The log before the records: see the rules at the top.
-            seen = self.log.read()
-            logged = resolved(seen)
+            segments = self.log.read()
+            logged = resolved(segments)
             listed = list(objects.list_keys(self.objects, self.folder))
-            found = objects.read_all(self.objects, [key for key in listed if key not in read])
-            read |= {key: line for key, line in found if line is not None}
+            lines = objects.read_all(self.objects, [key for key in listed if key not in read])
+            read |= {key: line for key, line in lines if line is not None}
             if not read.keys() >= set(listed):
                 continue  # another process compacts: the newer of two records may be in the log, and not in `read`
-            whole = self.whole({key: read[key] for key in listed})
-            new = newest(whole)
+            intact = self.intact({key: read[key] for key in listed})
+            new = newest(intact)
             # In the log already, byte for byte: added in the last turn, or by a process that was killed before it deleted.
             safe = {number for number, key in new.items() if logged.get(number) == read[key]}
             last = {new[number] for number in safe}
-            gone = {key for key, record in whole.items() if record.shard.number in safe}
+            superfluous = {key for key, record in intact.items() if record.shard.number in safe}
             # The newest record of a shard goes last: a kill in between must not leave an older one that then counts.
-            objects.delete_each(self.objects, gone - last)
+            objects.delete_each(self.objects, superfluous - last)
             objects.delete_each(self.objects, last)
             # Segments that a later one replaces, which a process that was killed may have left.
-            kept = {segment.number for segment in live(seen)}
-            replaced = (self.log.key(s.number) for s in seen if s.number not in kept)
+            needed = {segment.number for segment in live(segments)}
+            replaced = (self.log.key(s.number) for s in segments if s.number not in needed)
             objects.delete_each(self.objects, replaced)
             if safe == new.keys():
                 return
-            lines = {number: read[key] for number, key in new.items() if number not in safe}
-            self.log.append(seen, lines)
+            lines_by_shard = {
+                number: read[key] for number, key in new.items() if number not in safe
+            }
+            self.log.append(segments, lines_by_shard)
 
     def forget(self, shards: Iterable[Shard]) -> None:
         """Take back the records of some shards; the caller must hold the store's lease."""
@@ -152,7 +159,7 @@ class Records[T: Record]:
                 return
 
 
-def newest[T: Record](found: Mapping[str, T]) -> dict[int, str]:
-    """Return shard -> key of its latest record."""
-    rising = sorted(found, key=lambda key: (found[key].version, key))
-    return {found[key].shard.number: key for key in rising}
+def newest[T: Record](records: Mapping[str, T]) -> dict[int, str]:
+    """Return shard -> key of its latest record. records: by key."""
+    rising = sorted(records, key=lambda key: (records[key].version, key))
+    return {records[key].shard.number: key for key in rising}

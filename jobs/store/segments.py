@@ -11,24 +11,30 @@ then be deleted. It also names shards that no longer have a record, whatever ear
 record is rewritten only when its segment has grown by half: both numbers grow like the logarithm of the number of shards.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 from obstore.store import ObjectStore
-from pydantic import BaseModel
+from pydantic import PlainSerializer
 
 from jobs import keys
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, verified_as
+from jobs.storage.checksums import Sealed
 
 
-class Head(BaseModel):
+class Head(Sealed):
     """The first and the last line of a segment."""
 
     number: int
     since: int
     shards: list[int]
-    undone: frozenset[int]
+    undone: Annotated[frozenset[int], PlainSerializer(sorted)]
+
+
+class _Line(Sealed):
+    """The line of a record, whatever its kind."""
+
+    shard: Mapping[str, Any]
 
 
 class Segment(NamedTuple):
@@ -37,7 +43,7 @@ class Segment(NamedTuple):
     number: int
     since: int
     """The segment replaces all segments from this number on, up to its own."""
-    undone: Set[int]
+    undone: frozenset[int]
     """Shards whose records in earlier segments no longer count; those in `lines` have a new one."""
     lines: Mapping[int, bytes]
     """Shard -> the line of its record."""
@@ -57,8 +63,8 @@ class Segment(NamedTuple):
     def encode(self) -> bytes:
         """Return the content of its object."""
         shards = sorted(self.lines)
-        said = {"number": self.number, "since": self.since}
-        head = checksummed({**said, "shards": shards, "undone": sorted(self.undone)})
+        content = Head(number=self.number, since=self.since, shards=shards, undone=self.undone)
+        head = content.to_bytes()
         # The head twice: with one of them damaged, the other still says what the segment replaces.
         return b"\n".join([head, *(self.lines[n] for n in shards), head, b""])
 
@@ -69,7 +75,7 @@ def decode(number: int, data: bytes) -> Segment:
     Of a damaged object, `encode` makes other bytes again, unless nothing but records is damaged, which have their own checksums.
     """
     lines = data.removesuffix(b"\n").split(b"\n")
-    ends = (verified_as(Head.model_validate, line) for line in (lines[0], lines[-1]))
+    ends = map(Head.from_bytes, (lines[0], lines[-1]))
     # Either head will do, since both are the same; a damaged first one leaves the last.
     head = next(filter(None, ends), None)
     if not head:  # nobody knows what it replaces: it stands for itself
@@ -77,16 +83,17 @@ def decode(number: int, data: bytes) -> Segment:
     # A copied file has another number, and would replace those between.
     if head.number != number or head.since > number:
         return Segment(number, number, frozenset(), {})
-    own = lines[1:-1]
-    whole = lines[0] == lines[-1] and len(head.shards) == len(own)
-    found = dict(zip(head.shards, own, strict=True)) if whole else _by_shard(lines)
-    return Segment(number, head.since, head.undone, found)
+    records = lines[1:-1]
+    is_intact = lines[0] == lines[-1] and len(head.shards) == len(records)
+    by_shard = dict(zip(head.shards, records, strict=True)) if is_intact else _by_shard(lines)
+    return Segment(number, head.since, head.undone, by_shard)
 
 
 def _by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
     """Return shard -> line, of the undamaged lines."""
-    numbers = {line: verified_as(lambda found: found["shard"]["number"], line) for line in lines}
-    return {number: line for line, number in numbers.items() if isinstance(number, int)}
+    intact = ((line, content.shard) for line in lines if (content := _Line.from_bytes(line)))
+    numbers = ((shard.get("number"), line) for line, shard in intact)
+    return {number: line for number, line in numbers if isinstance(number, int)}
 
 
 def live(segments: Sequence[Segment]) -> list[Segment]:
@@ -101,12 +108,12 @@ def live(segments: Sequence[Segment]) -> list[Segment]:
 
 def resolved(segments: Sequence[Segment]) -> dict[int, bytes]:
     """Return shard -> the line of its record, from the whole log."""
-    found: dict[int, bytes] = {}
+    lines: dict[int, bytes] = {}
     for segment in live(segments):
         for shard in segment.undone:
-            found.pop(shard, None)
-        found |= segment.lines
-    return found
+            lines.pop(shard, None)
+        lines |= segment.lines
+    return lines
 
 
 class Log:
@@ -114,7 +121,7 @@ class Log:
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
         self._objects, self._folder = store, folder
-        self._kept: dict[str, Segment] = {}
+        self._cache: dict[str, Segment] = {}
 
     def key(self, number: int) -> str:
         """Return the key of a segment."""
@@ -127,39 +134,38 @@ class Log:
     def read(self) -> list[Segment]:
         """Return all segments in order, including those that later ones replace."""
         for _ in objects.read_attempts(self._folder):
-            listed, kept = self.keys(), self._kept
-            new = [key for key in listed if key not in kept]
-            read = dict(objects.read_all(self._objects, new))
-            there = {key: data for key, data in read.items() if data is not None}
-            found = {key: decode(keys.number_of(key), data) for key, data in there.items()}
-            found |= {key: kept[key] for key in listed if key in kept}
-            self._kept = found
+            listed, cache = self.keys(), self._cache
+            new = [key for key in listed if key not in cache]
+            read = objects.read_all(self._objects, new)
+            segments = {k: decode(keys.number_of(k), data) for k, data in read if data is not None}
+            segments |= {key: cache[key] for key in listed if key in cache}
+            self._cache = segments
             # A listing is not one moment: it may miss a new segment and yet lack the old ones that this replaced. Only a
             # second, equal listing shows that nothing has changed.
-            if len(found) == len(listed) and self.keys() == listed:
+            if len(segments) == len(listed) and self.keys() == listed:
                 break
-        return [found[key] for key in listed]
+        return [segments[key] for key in listed]
 
     def append(
-        self, seen: Sequence[Segment], lines: Mapping[int, bytes], undone: Set[int] = frozenset()
+        self, segments: Sequence[Segment], lines: Mapping[int, bytes], undone: Iterable[int] = ()
     ) -> None:
-        """Add a segment to the log as it was `seen`; merge the last segments into it, unless twice as large.
+        """Add a segment to the log, whose `segments` the caller has read; merge the last ones into it, unless twice as large.
 
         If another process has added to the log meanwhile, this does nothing. The caller reads the log again to find out,
         and must find the new segment there before it deletes the single records.
         """
-        # Behind what was seen: if somebody has added a segment since, this number is taken, and `_create` does nothing.
-        number = seen[-1].number + 1 if seen else 0
-        new = Segment(number, number, undone, lines)
-        for earlier in reversed(live(seen)):
+        # Behind what was read: if somebody has added a segment since, this number is taken, and `_create` does nothing.
+        number = segments[-1].number + 1 if segments else 0
+        new = Segment(number, number, frozenset(undone), lines)
+        for earlier in reversed(live(segments)):
             if earlier.size >= 2 * new.size:
                 break
             new = new.after(earlier)
         self._create(new)
 
-    def rewrite(self, seen: Sequence[Segment], lines: Mapping[int, bytes]) -> None:
+    def rewrite(self, segments: Sequence[Segment], lines: Mapping[int, bytes]) -> None:
         """Replace all segments by one with these records; otherwise like `append`."""
-        number = seen[-1].number + 1 if seen else 0
+        number = segments[-1].number + 1 if segments else 0
         self._create(Segment(number, 0, frozenset(), lines))
 
     def _create(self, new: Segment) -> None:

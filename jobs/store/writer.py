@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def write_shard(
             sums[key] = digest(data)
     # Last: a kill before this line leaves a shard that counts as never computed. (A loss of power can keep the marker
     # and lose an object that is not on the disk yet: `ctd check` finds it by the checksums here.)
-    store.committed.write(replace(marker, sha256=sums).to_json())
+    store.committed.add(marker.model_copy(update={"sha256": sums}))
 
 
 def _stored(

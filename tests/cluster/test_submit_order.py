@@ -26,7 +26,7 @@ from jobs.spec.job import parse_job, read_job
 from jobs.spec.run import RunSettings
 from jobs.store.advice import again_command
 from jobs.store.manifest import write_job
-from jobs.store.marker import FailedItem
+from jobs.store.marker import FailedItem, FailedItems
 from jobs.store.store import Store
 
 
@@ -408,7 +408,8 @@ def changed(tmp_path):
     store = open_or_create(read_job(path), str(tmp_path), "x", address, executor)
     run_shards(store, executor)
     shard = next(iter(store.job.plan.shards()))
-    store.failed.add(shard, [FailedItem(row=0, item=0, error="no")])
+    failing = [FailedItem(row=0, item=0, error="no")]
+    store.failed.add(FailedItems(shard=shard, rows=failing))
     write_job(store.objects, replace(store.job, sources={"toy": "0"}))
     return address
 

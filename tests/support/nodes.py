@@ -61,4 +61,7 @@ class Nodes(SerialExecutor):
         if report.told:
             told, cost = report.told
             return [report._replace(told=(told, replace(cost, seconds=took)))]
-        return [report._replace(marker=report.marker and replace(report.marker, seconds=took))]
+        if report.marker is None:
+            return [report]
+        slower = report.marker.model_copy(update={"seconds": took})
+        return [report._replace(marker=slower)]

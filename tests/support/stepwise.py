@@ -9,8 +9,8 @@ from obstore.store import MemoryStore
 from jobs import keys
 from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, digest
-from jobs.store.marker import FailedItem, Marker
+from jobs.storage.checksums import digest
+from jobs.store.marker import FailedItem, FailedItems, Marker
 from jobs.store.store import Store
 
 
@@ -92,12 +92,12 @@ class Stage:
             actor.pause()
         # Only now, without a pause between: the newest marker is the one that was written last.
         shard, now = Shard(k, 0, k, k + 1), float(next(self.clock))
-        rows = [FailedItem(row=k, item=k, error="no", time=now).model_dump()]
-        contents = {
-            "committed": Marker(shard=shard, started=now).to_json(),
-            "failed": {"shard": shard._asdict(), "rows": rows},
+        failing = [FailedItem(row=k, item=k, error="no", time=now)]
+        records = {
+            "committed": Marker(shard=shard, started=now),
+            "failed": FailedItems(shard=shard, rows=failing),
         }
-        sealed = checksummed(contents[self.kind])
+        sealed = records[self.kind].to_bytes()
         key = keys.record(self.records().folder, 0, k, digest(sealed))
         really_write(self.objects, key, sealed)
         self.may[k] = {now, *({None} if k in self.taking.values() else ())}

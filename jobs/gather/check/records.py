@@ -28,25 +28,25 @@ def check_records[T: Record](
     """
     # Before the segments, as every reader does: a record that moves meanwhile may be seen in both, never in neither.
     read = records.singles()
-    seen = records.log.read()
-    bad = list(_damaged(mending, records, seen)) or list(_missing(records.log, seen))
+    segments = records.log.read()
+    bad = list(_damaged(mending, records, segments)) or list(_missing(records.log, segments))
     yield from bad
-    lines = resolved(seen)
-    found = records.in_log(lines)
+    lines = resolved(segments)
+    logged = records.in_log(lines)
     # A new segment replaces all, and `compact` deletes those: a kill in between leaves both, of which the new one counts.
     if bad and mending.may_write():
-        records.log.rewrite(seen, {number: lines[number] for number in found})
+        records.log.rewrite(segments, {number: lines[number] for number in logged})
         records.compact()
-    single = records.whole(read)
+    single = records.intact(read)
     for key in sorted(read.keys() - single.keys()):
         yield mending.mend(key, f"removed: {AGAIN}", what="damaged")
-    return found | {number: single[key] for number, key in newest(single).items()}
+    return logged | {number: single[key] for number, key in newest(single).items()}
 
 
 def _damaged[T: Record](
-    mending: Mending, records: Records[T], seen: list[Segment]
+    mending: Mending, records: Records[T], segments: list[Segment]
 ) -> Generator[Finding]:
-    for segment in seen:
+    for segment in segments:
         key = records.log.key(segment.number)
         # None: a writer has replaced the segment meanwhile.
         is_whole = objects.read(mending.objects, key) in (None, segment.encode())
@@ -54,10 +54,10 @@ def _damaged[T: Record](
             yield Finding(key, "damaged", "written again without what is damaged")
 
 
-def _missing(log: Log, seen: list[Segment]) -> Generator[Finding]:
+def _missing(log: Log, segments: list[Segment]) -> Generator[Finding]:
     """Yield a finding for every gap in the log; check_markers reports the shards that were in it."""
     last = -1
-    for segment in live(seen):
+    for segment in live(segments):
         if segment.since > last + 1:
             yield Finding(log.key(segment.since - 1), "missing", "its shards are computed again")
         last = segment.number
@@ -133,11 +133,11 @@ def _notes(mending: Mending, markers: Iterable[Marker]) -> dict[str, dict[str, A
 
 def _check_failed(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
     """Check the records of failing items; a marker names the items of its shard that need one."""
-    found = yield from check_records(mending, mending.store.failed)
+    records = yield from check_records(mending, mending.store.failed)
     again = []
     for number, marker in markers.items():
-        known = {item.row for item in found[number].items} if number in found else set()
-        if not known >= {*marker.without}:
+        rows = {item.row for item in records[number].items} if number in records else set()
+        if not rows >= {*marker.without}:
             again.append(marker.shard)
             yield Finding(keys.place(keys.FAILED, marker.shard.group, number), "missing", AGAIN)
     if mending.may_write():

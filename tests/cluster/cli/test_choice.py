@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,8 +108,8 @@ def test_pace_is_the_least_of_this_machine():
     spec = spec_of()
     assert remembered_pace(spec) is None
     for seconds, known in ((3.0, 0.3), (5.0, 0.3), (2.0, 0.2)):
-        elsewhere = replace(MARKER, seconds=0.1, host="elsewhere")
-        remember_pace(spec, [elsewhere, replace(MARKER, seconds=seconds)])
+        elsewhere = MARKER.model_copy(update={"seconds": 0.1, "host": "elsewhere"})
+        remember_pace(spec, [elsewhere, MARKER.model_copy(update={"seconds": seconds})])
         assert remembered_pace(spec) == pytest.approx(known)
     assert remembered_pace(spec_of(params={"n_steps": 8})) is None
     (file,) = (Path(os.environ["CTD_CACHE"]) / "pace").iterdir()

@@ -34,7 +34,7 @@ from jobs.spec.job import parse_job, read_job
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 from jobs.store.events import Events
-from jobs.store.marker import FailedItem, Marker
+from jobs.store.marker import FailedItem, FailedItems, Marker
 from jobs.store.store import Store
 
 FAULTY = """
@@ -212,7 +212,8 @@ def test_status_names_the_first_failed_items_and_counts_the_others(ctd, job_file
     store = open_or_create(read_job(path), str(path.parent), "job", address, SerialExecutor(1))
     for shard in reversed([*store.job.plan.shards()]):
         rows = range(shard.start, shard.start + 12, 2)
-        store.failed.add(shard, [FailedItem(row=row, item=row, error="no") for row in rows])
+        failing = [FailedItem(row=row, item=row, error="no") for row in rows]
+        store.failed.add(FailedItems(shard=shard, rows=failing))
     lines = ctd("status", address)[1].splitlines()
     assert lines[-11:] == [f"item {k}, attempt 1: no" for k in range(0, 20, 2)] + ["and 2 more"]
 

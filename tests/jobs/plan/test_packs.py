@@ -2,7 +2,6 @@
 
 import pickle
 import re
-from dataclasses import replace
 
 import jax
 import numpy as np
@@ -287,7 +286,7 @@ def test_an_item_that_failed_with_an_error_leaves_fill_values(tmp_path):
     whole = {name: store.rows(0, name, 0, 2) for name in store.names(0)}
     marker = store.committed.markers()[0]
     rest = {name: values[1:] for name, values in whole.items()} | {"status": np.ones(1, np.int8)}
-    write_shard(store, replace(marker, without=(0,)), rest, np.array([1]))
+    write_shard(store, marker.model_copy(update={"without": (0,)}), rest, np.array([1]))
     again = Store.open(address)
     assert again.rows(0, "status", 0, 2).tolist() == [2, 1]
     for name, values in whole.items():

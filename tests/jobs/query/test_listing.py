@@ -107,7 +107,7 @@ def test_list_is_sorted_by_time_and_filtered(command_line, tmp_path):
         store = make(tmp_path / name)
         about = {"ended": 100.0 - k, "done": 44, "best": float(k), "metric": "loss" if k else ""}
         whole = card_of(store).model_copy(update=about)
-        objects.write(store.objects, keys.CARD, checksummed(whole.model_dump(mode="json")))
+        whole.write(store.objects, keys.CARD)
     assert list_stores([str(tmp_path)])[0]["store"].tolist() == ["b", "c", "a"]
     found = lambda where: list_stores([str(tmp_path)], where)[0]["store"].tolist()
     assert found("kernel == 'toy' and best >= 1") == ["c", "a"]

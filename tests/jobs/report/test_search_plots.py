@@ -175,7 +175,7 @@ def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
     )
     store.description = replace(store.description, metric="loss")
     first = store.committed.markers()[0]
-    store.committed.write(replace(first, end=first.end + 1000).to_json())
+    store.committed.add(first.model_copy(update={"end": first.end + 1000}))
     frame = table(store, "items")
     ended = ends(store, frame["group"].to_numpy(), frame["row"].to_numpy())
     assert (ended[:4] > ended[4:]).all()

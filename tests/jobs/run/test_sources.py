@@ -25,7 +25,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import checksummed, write_sums
 from jobs.store.events import read_events
 from jobs.store.manifest import write_job
-from jobs.store.marker import FailedItem
+from jobs.store.marker import FailedItem, FailedItems
 from jobs.store.store import Store
 
 KERNEL = """
@@ -206,7 +206,8 @@ def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp
     store = make(own, tmp_path)
     run_shards(store, SerialExecutor(1))
     shard = next(store.job.plan.shards())
-    store.failed.add(shard, [FailedItem(row=0, item=0, error="no")])
+    failing = [FailedItem(row=0, item=0, error="no")]
+    store.failed.add(FailedItems(shard=shard, rows=failing))
     edit(tmp_path, own, 5.0)
     assert [item.error for item in store.failed.items()[0]] == ["no"]
     with pytest.raises(JobError, match="has changed since"):
