@@ -170,7 +170,8 @@ class GroupSearch:
         self, asked: Round | None, skipped: Sequence[int] = (), again: Sequence[int] = ()
     ) -> None:
         """Write down what was told since the last decision, and the round that follows."""
-        self._unwritten, self._news = Decision(tuple(self._news), asked, skipped, again), []
+        told, self._news = tuple(self._news), []
+        self._unwritten = Decision(told=told, asked=asked, skipped=skipped, again=again)
         self._write()
 
     def _write(self) -> None:

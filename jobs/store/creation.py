@@ -21,7 +21,7 @@ from jobs.plan.packing import as_attribute, by_pack, place
 from jobs.plan.search import shapes as search_shapes
 from jobs.spec import trust
 from jobs.storage import addresses, connect, objects
-from jobs.storage.checksums import checksummed, write_sums
+from jobs.storage.checksums import write_sums
 from jobs.storage.hierarchy import zarr_store
 from jobs.storage.lease import Held
 from jobs.store.arrays import create_array, describe, flags, plain, put_array
@@ -79,7 +79,7 @@ def create_store(
 
 def description_of(store: Store) -> bytes:
     """Return the content of run/kernel.json, of a store that has its arrays."""
-    return checksummed(described(store, store.science).to_json())
+    return described(store, store.science).to_bytes()
 
 
 def renew_description(store: Store) -> None:

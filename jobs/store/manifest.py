@@ -230,7 +230,7 @@ def origin(job: Job, address: str) -> dict[str, Any]:
 
 def read_description(store: ObjectStore) -> Description | None:
     """Return the description that a store keeps; None if it is missing or damaged."""
-    return verified_as(Description.from_json, objects.read(store, keys.KERNEL))
+    return Description.read(store, keys.KERNEL)
 
 
 def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
@@ -249,7 +249,7 @@ def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
             reduced.setdefault(name, _var(_axes(array), attributes(array)))
     reduced = {name: var for name, var in reduced.items() if var.axes != (name,)}  # coordinates
     # Arrays do not say whether the kernel has a `reduce`; whoever gathers imports the kernel and finds out.
-    return Description(dims, reduced, outcomes, reduces=True)
+    return Description(dims=dims, reduced=reduced, outcomes=outcomes, reduces=True)
 
 
 def _results(group: Any) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:

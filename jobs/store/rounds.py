@@ -24,7 +24,7 @@ from ctd.batch import Snapshot
 from jobs import keys
 from jobs.search.searcher import Round, Told
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, digest, verified_as
+from jobs.storage.checksums import Sealed, digest
 from jobs.storage.lease import Held
 from jobs.store.checkpoint import decode, encode
 from jobs.store.store import Store
@@ -54,7 +54,7 @@ class Cost:
     """Advances of the devices."""
 
 
-class KeptRound(NamedTuple):
+class StoredRound(NamedTuple):
     """The object of a round, its states unread."""
 
     key: str
@@ -89,6 +89,9 @@ class KeptRound(NamedTuple):
 def _record(leaves: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> np.dtype[Any]:
     """Return the dtype of one item's state: its leaves side by side, without gaps."""
     return np.dtype([(f"leaf{k}", *leaf) for k, leaf in enumerate(leaves)])
+
+
+_ROUND = TypeAdapter(Round)
 
 
 def round_digest(round_: Round) -> str:
@@ -126,17 +129,17 @@ def write_round(
 
 def read_round(
     store: Store, group: int, number: int, round_: Round | None = None
-) -> KeptRound | None:
+) -> StoredRound | None:
     """Return the object of a round; None if it is missing, damaged, or of another round than `round_` (None: of any)."""
     key = keys.place(keys.ROUNDS, group, number)
     length = objects.read_range(store.objects, key, 0, DIGITS)
     if length is None or not length.isdigit():
         return None
     head = objects.read_range(store.objects, key, DIGITS, int(length))
-    found = head and decode(head)
-    if not found or found[0].get("job") != store.job.spec.digest():
+    content = head and decode(head)
+    if not content or content[0].get("job") != store.job.spec.digest():
         return None
-    identity, saved = found
+    identity, saved = content
     # A search that began anew uses the numbers for other rounds, and a worker that outlives its driver may still write an
     # old one.
     if round_ is not None and identity.get("round") != round_digest(round_):
@@ -145,17 +148,17 @@ def read_round(
         told = Told(**saved.arrays, failed=tuple(identity["failed"]))
         cost, start = Cost(**identity["cost"]), DIGITS + int(length)
         dtype = _record([(np.dtype(kind), tuple(shape)) for kind, shape in identity["leaves"]])
-        kept = KeptRound(key, number, told, cost, dtype, identity["sha256"], start)
-        return kept if len(kept.sha256) == len(told.rows) else None
+        stored = StoredRound(key, number, told, cost, dtype, identity["sha256"], start)
+        return stored if len(stored.sha256) == len(told.rows) else None
     except Exception:  # a stranger's, as in `decode`
         return None
 
 
 def is_whole_round(store: Store, key: str) -> bool:
     """Return whether the object of a round, states included, is as it was written."""
-    found = read_round(store, int(key.split("/")[-2]), keys.number_of(key))
+    stored = read_round(store, int(key.split("/")[-2]), keys.number_of(key))
     try:
-        return found is not None and found.states(store, found.told.rows) is not None
+        return stored is not None and stored.states(store, stored.told.rows) is not None
     except Damaged:
         return False
 
@@ -163,8 +166,7 @@ def is_whole_round(store: Store, key: str) -> bool:
 # --- decisions ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(Sealed):
     """The reports since the last decision, and the round that follows from them."""
 
     told: Sequence[tuple[int, Told, Cost]]
@@ -177,12 +179,9 @@ class Decision:
     """Rows that failed with an error and are tried again."""
 
 
-_ROUND, _DECISION = TypeAdapter(Round), TypeAdapter(Decision)
-
-
 def write_decision(store: Store, group: int, number: int, decision: Decision) -> None:
     """Write a decision; raises Held if another driver has written this one."""
-    key, data = keys.decision(group, number), checksummed(_DECISION.dump_python(decision))
+    key, data = keys.decision(group, number), decision.to_bytes()
     # Of two drivers, of which one has lost its lease and does not know yet, the second stops here. Equal bytes are no
     # conflict: a write that was reported as failed may have arrived.
     if not objects.create(store.objects, key, data) and objects.read(store.objects, key) != data:
@@ -192,11 +191,9 @@ def write_decision(store: Store, group: int, number: int, decision: Decision) ->
 def read_decisions(store: Store, group: int) -> Iterator[Decision]:
     """Yield the decisions of a group's search in their order, up to the first that is missing or damaged."""
     n = sum(1 for _ in objects.list_keys(store.objects, f"{keys.DECISIONS}/{group}"))
-    wanted = [keys.decision(group, k) for k in range(n)]
-    for _, data in objects.read_all(store.objects, wanted):
-        decision = verified_as(_DECISION.validate_python, data)
-        if (
-            decision is None
-        ):  # each decision rests on all before it, so that those behind a gap say nothing
+    for _, data in objects.read_all(store.objects, [keys.decision(group, k) for k in range(n)]):
+        decision = Decision.from_bytes(data)
+        # Each decision rests on all before it, so that those behind a gap say nothing.
+        if decision is None:
             return
         yield decision

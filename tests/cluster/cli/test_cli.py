@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -182,14 +181,16 @@ def test_last_table_names_the_points_and_itself(ctd, job_file, tmp_path, capsys,
     assert {row.split()[1] for row in rows} == {"0", "0.1", "0.2", "0.3", "0.4", "0.5"}
     reduced = store.description.reduced
     other = reduced | {"said": reduced["said"]._replace(usual="b")}
-    monkeypatch.setitem(vars(store), "description", replace(store.description, reduced=other))
+    monkeypatch.setitem(
+        vars(store), "description", store.description.model_copy(update={"reduced": other})
+    )
     show_summary(store)
     assert capsys.readouterr().out.splitlines()[1].split()[-1] == "said"
-    ids = replace(store.description, summary=("best_item",))
+    ids = store.description.model_copy(update={"summary": ("best_item",)})
     monkeypatch.setitem(vars(store), "description", ids)
     show_summary(store)
     assert capsys.readouterr().out.strip().startswith("their items (table place)")
-    plain = replace(store.description, reduced={}, summary=("norm",))
+    plain = store.description.model_copy(update={"reduced": {}, "summary": ("norm",)})
     monkeypatch.setitem(vars(store), "description", plain)
     show_summary(store)
     heads, *rows = capsys.readouterr().out.splitlines()
@@ -207,7 +208,7 @@ def test_a_summary_without_the_ids_of_its_items_has_not_their_fields(tmp_path, c
             ["group", "place", "n", "push", "rate", "best_norm", "best_item"],
         ),
     ):
-        found = replace(store.description, summary=summary)
+        found = store.description.model_copy(update={"summary": summary})
         monkeypatch.setitem(vars(store), "description", found)
         show_summary(store)
         shown = capsys.readouterr().out.splitlines()[1].split()

@@ -476,7 +476,7 @@ MOVING = SEARCH | {"method": "population", "every": 1, "generations": 2}
 def test_settings_that_are_computed_once(fields, content, once):
     spec = parse_job({"kernel": "train_rnn", **content}, "job")
     # A kernel with the field `g`, as `esn` has it, draws without a field `seed`.
-    description = Description({}, fields=fields, draws="g" in fields)
+    description = Description(dims={}, fields=fields, draws="g" in fields)
     store = SimpleNamespace(job=SimpleNamespace(spec=spec), description=description)
     assert computes_once(store) == once
 

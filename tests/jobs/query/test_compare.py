@@ -1,7 +1,6 @@
 """jobs.query.compare: two stores whose differences are known beforehand."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,7 +87,9 @@ def test_compare_of_different_sizes_and_settings(first, tmp_path, monkeypatch):
     assert results["differ"] == results["items"] == 3
     said = "3 pairs of other item numbers: their random draws differ, also with one seed"
     assert said not in a.notes, "the kernel does not say that it draws"
-    monkeypatch.setitem(vars(first), "description", replace(first.description, draws=True))
+    monkeypatch.setitem(
+        vars(first), "description", first.description.model_copy(update={"draws": True})
+    )
     assert said in compare(first, b).notes
     assert said not in compare(first, first).notes
     assert results["max |a-b|"] == pytest.approx(max(apart))

@@ -1,7 +1,5 @@
 """Fields that a sweep zips are one factor of its pictures, its tables and its page."""
 
-from dataclasses import replace
-
 import numpy as np
 from stores import JOB, run
 
@@ -15,7 +13,7 @@ def test_a_zip_is_one_factor(tmp_path):
     sweep = {"zip": {"n": [5, 3], "rate": [0.1, 0.2]}, "seeds": 4}
     store, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": sweep})
     gather(store)
-    store.description = replace(store.description, metric="norm")
+    store.description = store.description.model_copy(update={"metric": "norm"})
     plot = overview(store, "norm")
     assert plot.x.label == "n, rate"
     assert plot.x.ticks == ["5, 0.1", "3, 0.2"], "in the order of the job"

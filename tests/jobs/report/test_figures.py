@@ -42,7 +42,7 @@ def store(tmp_path_factory):
     grid = {"n": [3, 5], "rate": [0.1, 0.2, 0.4]}
     made, _ = run(tmp_path_factory.mktemp("s") / "t.zarr", {**JOB, "sweep": {"grid": grid}})
     gather(made)
-    made.description = replace(made.description, metric="norm")
+    made.description = made.description.model_copy(update={"metric": "norm"})
     return made
 
 
@@ -75,7 +75,7 @@ def test_a_kernels_plots_are_drawn(store, tmp_path, monkeypatch):
     assert (of_group.get_suptitle(), of_group.axes[0].get_title()) == ("n 5", "norms")
     assert jobs.figure(opened).axes[0].get_title().startswith("norm against ")
     with monkeypatch.context() as patch:
-        patch.setattr(store, "description", replace(store.description, metric=""))
+        patch.setattr(store, "description", store.description.model_copy(update={"metric": ""}))
         found = save_figures(store, tmp_path / "v")
         assert [path.name for path in found] == ["v.png", "v-1.png"], "v.png is that of group 0"
     monkeypatch.setattr(store, "kernel", replace(store.kernel, display=Display(plots=elsewhere)))

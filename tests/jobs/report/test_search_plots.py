@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -173,7 +172,7 @@ def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
     store, _ = run(
         tmp_path / "p.zarr", changed(changed(POPULATION, "search", None), "run.shard_items", 4)
     )
-    store.description = replace(store.description, metric="loss")
+    store.description = store.description.model_copy(update={"metric": "loss"})
     first = store.committed.markers()[0]
     store.committed.add(first.model_copy(update={"end": first.end + 1000}))
     frame = table(store, "items")

@@ -1,7 +1,5 @@
 """jobs.store.live: curves of a running shard grow towards what is stored in the end, and are gone then."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from page_stores import create, finished
@@ -176,7 +174,7 @@ def test_check_removes_what_a_killed_process_left(watched):
 def test_a_curve_has_a_best_if_the_metric_says_which_way_is_better(tmp_path, metric, has_best):
     """Less of an accuracy is worse; of a kernel's own curve, such as a rate, nobody says."""
     store, run = create(tmp_path, "train_rnn"), Slow(60.0)
-    store.description = replace(store.description, metric=metric)
+    store.description = store.description.model_copy(update={"metric": metric})
     curves = LiveCurves(store, store.job.plan.shard(0), np.arange(10), ("curve",))
     run.advance()
     curves._look(run.peek(("curve",))[1], 1, np.ones(2, bool))

@@ -93,7 +93,7 @@ def test_decisions_are_read_and_written_as_ever(store):
     ],
 )
 def test_a_stranger_s_decision_ends_those_that_are_read(store, changed):
-    write_decision(store, 5, 0, Decision((), None))
+    write_decision(store, 5, 0, Decision(told=(), asked=None))
     objects.write(store.objects, keys.decision(5, 1), checksummed(DECISIONS[0] | changed))
     assert len(list(read_decisions(store, 5))) == 1
 
