@@ -135,7 +135,7 @@ def speed(name: str, n: int, seconds: float, out: Path) -> None:
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     kernel = load_kernel(name)
     group = evaluate_group(kernel, kernel.Params.model_validate(given), os.getcwd())
-    sizes = group.measured(GroupLayout(n, 0, n), 1)
+    sizes = group.measured(GroupLayout(slots=n, microbatch=0, shard_items=n), 1)
     planned = sizes.shared + n * (sizes.state + sizes.work + sizes.result)
     found = {"per_s": n * rounds / took, "first_s": first, "peak": peak, "planned": planned}
     out.write_text(json.dumps(found))

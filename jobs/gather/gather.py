@@ -21,7 +21,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from obstore.store import ObjectStore
@@ -316,7 +315,7 @@ def set_gather(
         asked = reductions_of(spec, description)
         # A gather would find it after it has deleted the tables, and so would every query.
         check_reductions(asked, open_columns(store))
-        return replace(job, spec=spec)
+        return job.model_copy(update={"spec": spec})
 
     change_job(store, changed)
 

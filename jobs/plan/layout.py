@@ -12,6 +12,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple, Self
 
+from pydantic import BaseModel, NonNegativeInt, PositiveInt
+
 from ctd.kernel import Kernel
 from jobs.errors import JobError, count
 from jobs.spec.run import RunSettings
@@ -38,14 +40,14 @@ class Sizes(NamedTuple):
     """Device memory of the group's data, on each device."""
 
 
-class GroupLayout(NamedTuple):
+class GroupLayout(BaseModel, frozen=True):
     """The division of a group's items into shards, slots and microbatches."""
 
-    slots: int
+    slots: PositiveInt
     """Items that a device holds at a time."""
-    microbatch: int
+    microbatch: NonNegativeInt
     """Vmapped width; 0: the first worker measures the fastest one, and the store keeps it."""
-    shard_items: int
+    shard_items: PositiveInt
     """Rows of one shard; the last shard of a group may have fewer."""
 
     def of_devices(self, local: int, narrowed: int | None = None) -> tuple[int, int]:
@@ -229,7 +231,8 @@ def _layout(
         shard_items = _shard_items(n, slots, size.result, machines.workers)
     # Slots beyond the rows of a shard would never be filled.
     slots = max(1, min(slots, shard_items))
-    return GroupLayout(slots, min(asked.microbatch or 0, slots), shard_items)
+    microbatch = min(asked.microbatch or 0, slots)
+    return GroupLayout(slots=slots, microbatch=microbatch, shard_items=shard_items)
 
 
 def _too_large(

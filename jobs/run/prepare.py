@@ -183,7 +183,10 @@ def create(ready: Prepared, address: str, about: dict[str, Any] | None = None) -
     """
     sources = sources_of(ready.spec, ready.base)
     inputs = versions_of(_files(ready.items), ready.base)
-    job = Job(ready.spec, ready.plan, ready.base, provenance() | (about or {}), sources, inputs)
+    job = Job(
+        spec=ready.spec, base=ready.base, group_sizes=ready.plan.group_sizes, layouts=ready.plan.layouts,
+        provenance=provenance() | (about or {}), sources=sources, inputs=inputs,
+    )  # fmt: skip
     # Two processes that start together: one creates the store, the other gets Held or reopens it.
     with Lease.acquire(connect.open_objects(address, create=True), address).held() as lease:
         if Store.exists(address):

@@ -208,8 +208,8 @@ def take_settings(store: Store, given: RunSettings) -> list[str]:
     old = store.job.spec.run
     run = given.model_copy(update={name: getattr(old, name) for name in LAYOUT})
     if run != old:  # workers, on other machines too, read the settings in the store
-        taken = lambda job: replace(job, spec=job.spec.model_copy(update={"run": run}))
-        change_job(store, taken)
+        spec = lambda job: job.spec.model_copy(update={"run": run})
+        change_job(store, lambda job: job.model_copy(update={"spec": spec(job)}))
     differ = [name for name in LAYOUT if getattr(given, name) not in (None, getattr(old, name))]
     return [
         f"run.{name}: {getattr(given, name)} given; {store.address} keeps the layout that it was made with"

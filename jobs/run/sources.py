@@ -14,7 +14,6 @@ import hashlib
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -143,7 +142,8 @@ def accept_changes(store: Store) -> list[str]:
     # A kill between its two copies leaves run/job.json with the old sources: the changes have to be accepted again.
     if different or not job.sources:
         inputs = {**job.inputs, **files}
-        change_job(store, lambda latest: replace(latest, sources=now, inputs=inputs))
+        update = {"sources": now, "inputs": inputs}
+        change_job(store, lambda job: job.model_copy(update=update))
     return different
 
 

@@ -34,11 +34,16 @@ class Sealed(BaseModel, frozen=True, serialize_by_alias=True):
         return checksummed(self.to_json())
 
     @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Return the content that `to_json` gave. Raises ValueError for anything else."""
+        return cls.model_validate(content)
+
+    @classmethod
     def from_bytes(cls, data: bytes | None) -> Self | None:
         """Return the content of an object; None if `data` is None or damaged, or has other content."""
         # A checksum does not say who wrote the object.
         try:
-            return cls.model_validate(verified(data))
+            return cls.from_json(verified(data))
         except (ValueError, TypeError, OverflowError):
             return None
 

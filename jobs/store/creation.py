@@ -162,7 +162,7 @@ def _create_group(
     of_group = {
         "params": group.params.model_dump(mode="json"),
         "swept": {name: plain(value) for name, value in group.labels.items()},
-        "layout": layout._asdict(),
+        "layout": layout.model_dump(),
         "results": sorted(shapes),
         "packed": as_attribute(packed, entry),
         # By CF convention: xarray turns these variables into coordinates.

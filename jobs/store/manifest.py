@@ -13,12 +13,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from obstore.store import ObjectStore
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, PlainSerializer, PositiveInt, ValidationError
 
 from ctd.installed import version_of
 from ctd.kernel import Outcome, Var
@@ -32,7 +32,7 @@ from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.search import Optuna
 from jobs.storage import objects
 from jobs.storage.addresses import local_path
-from jobs.storage.checksums import checksummed, parsed, verified, verified_as
+from jobs.storage.checksums import Sealed, parsed, verified
 from jobs.store.arrays import attributes
 from jobs.store.finding import stores_in
 
@@ -40,80 +40,69 @@ FORMAT = 1
 """Version of the store format in docs/store-format.md. Readers refuse a higher one."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """Everything that a worker must know of the job; all of it is in the store."""
+StoredSpec = Annotated[
+    JobSpec, PlainSerializer(lambda spec: spec.model_dump(mode="json", exclude_defaults=True))
+]
 
-    spec: JobSpec
-    plan: Plan
-    base: str
+
+class Job(Sealed):
+    """The content of run/job.json: everything that a worker must know of the job. It is checked, because a stranger may have
+    written it."""
+
+    format: int = FORMAT
+    spec: StoredSpec
+    base: str = Field(pattern=r"^[^\x00]*$")
     """Relative file names in the spec start from this folder."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    group_sizes: tuple[PositiveInt, ...]
+    layouts: tuple[GroupLayout, ...]
+    provenance: Mapping[str, Any]
     """Versions, git commit, host and command of the process that created the store."""
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = {}
     """Module -> sha256 of its source, for the kernel's modules (jobs.run.sources); empty in older stores."""
-    inputs: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = {}
     """Input file -> a text that changes with its content (jobs.inputs.versions); empty in older stores."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of run/job.json."""
-        return {
-            "format": FORMAT,
-            "spec": self.spec.model_dump(mode="json", exclude_defaults=True),
-            "digest": self.spec.digest(),
-            "base": self.base,
-            "group_sizes": list(self.plan.group_sizes),
-            "layouts": [layout._asdict() for layout in self.plan.layouts],
-            "provenance": dict(self.provenance),
-            "sources": dict(self.sources),
-            "inputs": dict(self.inputs),
-        }
+    @cached_property
+    def plan(self) -> Plan:
+        """The shards of the job."""
+        # `ways` is not stored: groups that are searched together each have a row for every item (Plan.ways).
+        ways = sum(self.group_sizes) // max(1, self.n_items)
+        ways = max(1, ways) if isinstance(self.spec.search, Optuna) else 1
+        return Plan(self.group_sizes, self.layouts, ways)
 
-    @staticmethod
-    def from_json(content: Mapping[str, object], where: str) -> Job:
+    @property
+    def n_items(self) -> int:
+        """The number of items that the spec has."""
+        return sum(part.count() for part in self.spec.sweeps())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of run/job.json, with the spec's digest for readers of other stores."""
+        content = super().to_json() | {"format": FORMAT}
+        return {"format": FORMAT, "spec": content["spec"], "digest": self.spec.digest()} | content
+
+    @classmethod
+    def from_json(cls, content: Any, place: str = "") -> Job:
         """Return the job that `to_json` described.
 
-        Raises ValidationError if `content` describes none; JobError, which begins with `where`, if the format is newer than this
+        Raises ValidationError if `content` describes none; JobError, which begins with `place`, if the format is newer than this
         ctd, or the spec is not valid.
         """
-        if is_newer(content):
+        if is_newer(content := content or {}):
             raise JobError(
-                f"{where}: store format {content['format']}, this ctd reads up to {FORMAT}; update ctd"
+                f"{place}: store format {content['format']}, this ctd reads up to {FORMAT}; update ctd"
             )
-        found = _Content.model_validate(content)
-        layouts = tuple(GroupLayout(**layout.model_dump()) for layout in found.layouts)
-        spec, sizes = parse_job(found.spec, where), found.group_sizes
+        spec = content.get("spec")
+        spec = parse_job(spec, place) if isinstance(spec, dict) else spec
+        job = cls.model_validate({**content, "spec": spec})
         # The checksum holds for a text that a stranger wrote, too: check what later code relies on.
-        n, planned = sum(part.count() for part in spec.sweeps()), sum(sizes)
-        # `ways` is not stored: groups that are searched together each have a row for every item (Plan.ways).
-        ways = max(1, planned // max(1, n)) if isinstance(spec.search, Optuna) else 1
+        sizes, n, ways, n_groups = job.group_sizes, job.n_items, job.plan.ways, len(job.layouts)
         alike = all(len(set(sizes[k : k + ways])) == 1 for k in range(0, len(sizes), ways))
-        if n * ways != planned or len(layouts) != len(sizes) or len(sizes) % ways or not alike:
+        if n * ways != sum(sizes) or n_groups != len(sizes) or len(sizes) % ways or not alike:
             raise JobError(
-                f"{where}: run/job.json is damaged: its sweep has {count(n, 'item')} in {count(len(layouts), 'group')}, its plan "
-                f"{planned} in {len(sizes)}; restore it from a backup"
+                f"{place}: run/job.json is damaged: its sweep has {count(n, 'item')} in {count(n_groups, 'group')}, its plan "
+                f"{sum(sizes)} in {len(sizes)}; restore it from a backup"
             )
-        plan = Plan(sizes, layouts, ways)
-        return Job(spec, plan, found.base, found.provenance, found.sources, found.inputs)
-
-
-class _Layout(BaseModel):
-    slots: PositiveInt
-    microbatch: NonNegativeInt
-    shard_items: PositiveInt
-
-
-class _Content(BaseModel):
-    """The fields of run/job.json that readers need, checked because the store may be a stranger's."""
-
-    format: int = 0
-    spec: dict[str, Any]
-    base: str = Field(pattern=r"^[^\x00]*$")
-    group_sizes: tuple[PositiveInt, ...]
-    layouts: tuple[_Layout, ...]
-    provenance: dict[str, Any]
-    sources: dict[str, str] = {}
-    inputs: dict[str, str] = {}
+        return job
 
 
 def read_job(store: ObjectStore, address: str) -> Job:
@@ -155,13 +144,13 @@ def _is_of_other_files(address: str) -> bool:
 
 def is_job(data: bytes | None) -> bool:
     """Whether these bytes are a whole run/job.json."""
-    return verified_as(lambda found: Job.from_json(found or {}, ""), data) is not None
+    return Job.from_bytes(data) is not None
 
 
 def write_job(store: ObjectStore, job: Job) -> None:
     """Write both copies; run/job.json, which means that the store is complete, comes last."""
     for key in (keys.JOB_COPY, keys.JOB):
-        objects.write(store, key, checksummed(job.to_json()))
+        job.write(store, key)
 
 
 def is_newer(content: Mapping[str, object]) -> bool:
@@ -197,9 +186,9 @@ def idle_gpus() -> int:
     """
     if jax.default_backend() != "cpu" or jax.config.jax_platforms == "cpu":
         return 0
-    given = (os.environ.get(name, "").split(",") for name in GPUS)
+    lists = (os.environ.get(name, "").split(",") for name in GPUS)
     none = ("", "-1", "none", "NoDevFiles")  # what stands there in place of a GPU
-    return max(len([gpu for gpu in one if gpu not in none]) for one in given)
+    return max(len([gpu for gpu in gpus if gpu not in none]) for gpus in lists)
 
 
 def provenance() -> dict[str, Any]:
@@ -221,8 +210,8 @@ def provenance() -> dict[str, Any]:
 
 def origin(job: Job, address: str) -> dict[str, Any]:
     """Return the entry of a store at `address` in the provenance of another one that has its items."""
-    found = {"spec_sha256": job.spec.digest(), "base": job.base, "provenance": dict(job.provenance)}
-    return {"store": address, **found}
+    fields = {"spec_sha256": job.spec.digest(), "base": job.base}
+    return {"store": address, **fields, "provenance": dict(job.provenance)}
 
 
 # --- the kernel -----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -410,7 +409,7 @@ def changed(tmp_path):
     shard = next(iter(store.job.plan.shards()))
     failing = [FailedItem(row=0, item=0, error="no")]
     store.failed.add(FailedItems(shard=shard, rows=failing))
-    write_job(store.objects, replace(store.job, sources={"toy": "0"}))
+    write_job(store.objects, store.job.model_copy(update={"sources": {"toy": "0"}}))
     return address
 
 

@@ -3,7 +3,6 @@
 import atexit
 import shutil
 import tempfile
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def reseal(store, base, kernel, **params):
     """Have the store's job name another kernel, and further params."""
     spec = store.job.spec
     spec = spec.model_copy(update={"kernel": kernel, "params": {**spec.params, **params}})
-    store.job = replace(store.job, spec=spec, base=base)
+    store.job = store.job.model_copy(update={"spec": spec, "base": base})
     write_job(store.objects, store.job)
 
 

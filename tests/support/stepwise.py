@@ -80,7 +80,7 @@ class Stage:
         self.actors, self.may, self.taking = {}, {k: {None} for k in range(n)}, {}
 
     def store(self):
-        plan = Plan((self.n,), (GroupLayout(1, 1, 1),))
+        plan = Plan((self.n,), (GroupLayout(slots=1, microbatch=1, shard_items=1),))
         return Store("memory", self.objects, SimpleNamespace(plan=plan))
 
     def records(self, store=None):

@@ -358,7 +358,10 @@ def test_a_program_is_compiled_for_its_memory_once_however_often_it_is_planned(m
     for params, slots, n in tables:
         values = toy.Walk.model_validate({"n": 46} | params)
         group = evaluate_group(toy.kernel, values, str(SUPPORT))
-        first, again = (group.measured(GroupLayout(slots, 2, 8), 1) for _ in range(2))
+        first, again = (
+            group.measured(GroupLayout(slots=slots, microbatch=2, shard_items=8), 1)
+            for _ in range(2)
+        )
         assert first == again
         assert (len(asked), first.work > 0) == (n, True), params
 

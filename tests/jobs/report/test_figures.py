@@ -97,11 +97,13 @@ def test_pictures_say_where_their_data_are_others_now(monkeypatch):
     """Also the page: they show what an input file holds, and it was replaced since."""
     store = finished("fixed_points")
     assert replaced(store, 0) == "", "nothing was"
-    monkeypatch.setattr(store, "job", replace(store.job, inputs={"net.h5": "of another", "a": ""}))
+    monkeypatch.setattr(
+        store, "job", store.job.model_copy(update={"inputs": {"net.h5": "of another", "a": ""}})
+    )
     said = "not the data that this store was made from: net.h5 changed since"
     assert figure(store).get_suptitle().splitlines()[-1] == said
     assert groups(store)[0][0]["error"] == said
-    monkeypatch.setattr(store, "job", replace(store.job, base="/nowhere"))
+    monkeypatch.setattr(store, "job", store.job.model_copy(update={"base": "/nowhere"}))
     with pytest.raises(JobError, match=r"a figure reads the input files again: .*no such file"):
         figure(store)
 
@@ -109,7 +111,9 @@ def test_pictures_say_where_their_data_are_others_now(monkeypatch):
 def test_no_table_is_made_from_other_data(monkeypatch):
     """Fixed points of one network would get the Jacobians of another."""
     store = finished("fixed_points")
-    monkeypatch.setattr(store, "job", replace(store.job, inputs={"net.h5": "of another"}))
+    monkeypatch.setattr(
+        store, "job", store.job.model_copy(update={"inputs": {"net.h5": "of another"}})
+    )
     with pytest.raises(JobError, match=r"net\.h5 changed since the items were computed; bring it"):
         reduce_group(store, 0)
     assert "gathered/0" in store.root

@@ -143,7 +143,7 @@ def restless(monkeypatch):
 
     objects.write(store, f"{keys.DONE}/0/000000-ffffffff.json", b"")
     monkeypatch.setattr(objects, "list_keys", never_the_same)
-    plan = Plan((3,), (GroupLayout(1, 1, 1),))
+    plan = Plan((3,), (GroupLayout(slots=1, microbatch=1, shard_items=1),))
     return Store("memory", store, SimpleNamespace(plan=plan, spec=SimpleNamespace(search=None)))
 
 
