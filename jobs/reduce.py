@@ -29,7 +29,7 @@ from jobs.inputs.measure import collected, load_with_warnings, paths_of, two_len
 from jobs.inputs.versions import changed_files
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
-from jobs.storage.checksums import digest, digest_of, read_verified, write_sums
+from jobs.storage.checksums import Sums, digest, digest_of, write_sums
 from jobs.store.advice import gather_command, resume_command
 from jobs.store.arrays import DONE, Lazy, attributes, put_array
 from jobs.store.marker import Marker
@@ -193,13 +193,11 @@ def program_of(kernel: Kernel) -> str:
 
 def is_reduced(store: Store, group: int, origin: str) -> bool:
     """Whether gathered/G is complete. origin: what `made_from` returns for the group's present markers."""
-    sums = read_verified(store.objects, keys.sums(f"gathered/{group}"))
-    if sums is None or sums["made_from"] != origin:
+    sums = Sums.read(store.objects, keys.sums(f"gathered/{group}"))
+    if sums is None or sums.about.get("made_from") != origin:
         return False
     # Of a group without results the checksums are of no object.
-    return (
-        not sums["sha256"] or objects.read(store.objects, f"gathered/{group}/zarr.json") is not None
-    )
+    return not sums.sha256 or objects.read(store.objects, f"gathered/{group}/zarr.json") is not None
 
 
 def reduce_group(

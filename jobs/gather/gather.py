@@ -35,7 +35,7 @@ from jobs.run.task import Executor, Reduction
 from jobs.spec.job import JobSpec, set_field
 from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.storage import connect, objects
-from jobs.storage.checksums import digest_of, read_verified, write_sums
+from jobs.storage.checksums import Sums, digest_of, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.card import write_card
 from jobs.store.creation import renew_description
@@ -225,8 +225,8 @@ def _gathered(store: Store) -> dict[str, Any]:
     """What the last gather was made from; empty if it did not end or its tables are gone."""
     if objects.read(store.objects, "items/zarr.json") is None:
         return {}
-    found = read_verified(store.objects, keys.sums("gathered")) or {}
-    return {name: value for name, value in found.items() if name != "sha256"}
+    sums = Sums.read(store.objects, keys.sums("gathered"))
+    return sums.about if sums else {}
 
 
 def _own_objects(store: Store) -> Iterator[str]:

@@ -21,8 +21,8 @@ from jobs import keys
 from jobs.errors import count
 from jobs.run.task import Pulse, ShardProgress, Task, rows_of
 from jobs.search import Round
-from jobs.storage.checksums import agree, read_verified
 from jobs.store.checkpoint import Checkpoints
+from jobs.store.layouts import Microbatch
 from jobs.store.live import LiveCurves
 from jobs.store.rounds import Damaged, read_round, round_digest
 from jobs.store.store import Store, names_of_columns
@@ -269,13 +269,13 @@ class Attempt:
     def _microbatch(self, ids: np.ndarray, traced: object, slots: int, devices: int) -> int:
         """Return the microbatch that the store keeps for this process's kind of device; the first worker to ask measures it."""
         key = keys.layout(self.task.shard.group, jax.local_devices()[0].device_kind)
-        chosen: Any = read_verified(self.store.objects, key)
-        if chosen is None:
-            best, seconds = self._measure(ids, traced, slots, devices)
-            found = {"microbatch": best, "seconds_per_item": seconds}
+        note = Microbatch.read(self.store.objects, key)
+        if note is None:
+            fastest, seconds = self._measure(ids, traced, slots, devices)
+            measured = Microbatch(microbatch=fastest, seconds_per_item=seconds)
             # Workers may measure at the same time and differ; the microbatch decides the rounding, so all take the first.
-            chosen = agree(self.store.objects, key, found)
-        return int(chosen["microbatch"])
+            return measured.agree(self.store.objects, key).microbatch
+        return note.microbatch
 
     def _measure(
         self, ids: np.ndarray, traced: object, slots: int, devices: int

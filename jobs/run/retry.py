@@ -30,7 +30,7 @@ from jobs.plan.layout import Shard
 from jobs.run.task import Begin, Report, Step, Task, rows_of
 from jobs.spec.run import RunSettings
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, read_verified
+from jobs.store.layouts import FewerSlots, Microbatch
 from jobs.store.look import Look
 from jobs.store.marker import FailedItem, FailedItems
 
@@ -137,8 +137,8 @@ class Failures:
         self._histories: dict[int, ShardHistory] = {}
         """Shard -> its failures."""
         listed = list(objects.list_keys(store.objects, keys.SLOTS))
-        known = {keys.number_of(key): read_verified(store.objects, key) for key in listed}
-        self.slots = {group: int(found["slots"]) for group, found in known.items() if found}
+        notes = {keys.number_of(key): FewerSlots.read(store.objects, key) for key in listed}
+        self.slots = {group: note.slots for group, note in notes.items() if note}
         """Group -> items that a device holds at a time, where memory allows fewer than planned."""
         self.failed = {number: [*items] for number, items in look.failed.items()}
         """Shard -> its failing items."""
@@ -243,9 +243,9 @@ class Failures:
         history.widest = self._store.job.plan.layouts[shard.group].microbatch
         if not history.widest:  # measured, on each kind of device
             layouts = objects.list_keys(self._store.objects, keys.LAYOUT)
-            own = [key for key in layouts if keys.number_of(key) == shard.group]
-            found = [read_verified(self._store.objects, key) or {} for key in own]
-            history.widest = max((int(one.get("microbatch", 1)) for one in found), default=1)
+            listed = [key for key in layouts if keys.number_of(key) == shard.group]
+            notes = [Microbatch.read(self._store.objects, key) for key in listed]
+            history.widest = max((note.microbatch for note in notes if note), default=1)
 
     def _narrowed(self, again: Task, floor: int = 1) -> Verdict | None:
         """Halve the slots of the task's group, unless that was done since the last attempt was handed out.
@@ -265,8 +265,7 @@ class Failures:
         self.slots[group] = fewer
         # If the write fails, this run knows the number; only the next one has to find it again.
         with objects.may_fail():
-            record = checksummed({"slots": fewer, "planned": planned})
-            objects.write(self._store.objects, keys.slots(group), record)
+            FewerSlots(slots=fewer, planned=planned).write(self._store.objects, keys.slots(group))
         note = f"group {group}: {fewer} slots in place of {now}"
         return Verdict(again._replace(slots=fewer), note=note)
 

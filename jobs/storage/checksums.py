@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Buffer, Callable, Iterable, Mapping
+from collections.abc import Buffer, Iterable, Mapping
 from typing import Annotated, Any, Self, TypeVar
 
 from obstore.store import ObjectStore
@@ -56,6 +56,15 @@ class Sealed(BaseModel, frozen=True, serialize_by_alias=True):
         """Return the content of the object at `key`; None if it is missing or damaged, or has other content."""
         return cls.from_bytes(objects.read(store, key))
 
+    def agree(self, store: ObjectStore, key: str) -> Self:
+        """Return the content of the object at `key`; the first caller writes its own there, and all others get the same."""
+        # Of several who create it at the same time one succeeds; all, that one too, take what is there.
+        objects.create(store, key, self.to_bytes())
+        agreed = self.read(store, key)
+        if agreed is None:  # the object exists, but is damaged: nobody can have used it
+            self.write(store, key)
+        return agreed or self
+
 
 def checksummed(content: Mapping[str, object]) -> bytes:
     """Return a mapping (at least one field) as JSON whose last field, `seal`, is a checksum of the rest."""
@@ -67,11 +76,11 @@ def verified(data: bytes | None) -> dict[str, Any] | None:
     """Return the mapping that `checksummed` wrote; None if `data` is None or damaged."""
     try:
         # From the right: `seal` is the last field, and the content may contain the same text.
-        body, found, rest = (data or b"").decode().rpartition(_SEAL)
+        body, seal, checksum = (data or b"").decode().rpartition(_SEAL)
     except UnicodeDecodeError:
         return None
     body += "}"
-    if not found or rest != f'{digest(body.encode())}"}}':
+    if not seal or checksum != f'{digest(body.encode())}"}}':
         return None
     return parsed(body)
 
@@ -80,23 +89,10 @@ def parsed(text: str | bytes | None) -> dict[str, Any] | None:
     """Return the mapping in a JSON text; None if the text is no JSON mapping."""
     try:
         # A stranger may have nested brackets a million deep.
-        found = json.loads(text or b"null")
+        content = json.loads(text or b"null")
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
-
-
-def verified_as[T](model: Callable[[Any], T], data: bytes | None) -> T | None:
-    """Return what `model` makes of the mapping that `checksummed` wrote; None if `data` is None, damaged or refused by it.
-
-    >>> verified_as(lambda found: found["slots"], checksummed({"slots": 4}))
-    4
-    """
-    # A checksum does not say who wrote the text.
-    try:
-        return model(verified(data))
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return None
+    return content if isinstance(content, dict) else None
 
 
 def read_verified(store: ObjectStore, key: str) -> dict[str, Any] | None:
@@ -104,30 +100,26 @@ def read_verified(store: ObjectStore, key: str) -> dict[str, Any] | None:
     return verified(objects.read(store, key))
 
 
-def agree(store: ObjectStore, key: str, content: Mapping[str, object]) -> Mapping[str, Any]:
-    """Return the mapping at `key`; the first caller writes `content` there, and all others get the same."""
-    # Of several who create it at the same time one succeeds; all, that one too, take what is there.
-    objects.create(store, key, checksummed(content))
-    agreed = read_verified(store, key)
-    if agreed is None:  # the object exists, but is damaged: nobody can have used it
-        objects.write(store, key, checksummed(content))
-    return agreed or content
+class Sums(Sealed, extra="allow"):
+    """The checksums of some objects, run/sums/NAME.json. Further fields say what the objects were made from: `about`."""
 
-
-def write_sums(store: ObjectStore, name: str, of: Iterable[str], **about: object) -> None:
-    """Write the checksums of the objects at keys `of`, as they are now, and further fields, to run/sums/NAME.json."""
-    sums = {key: digest(data or b"") for key, data in objects.read_all(store, sorted(of))}
-    objects.write(store, keys.sums(name), checksummed({**about, "sha256": sums}))
-
-
-def read_sums(store: ObjectStore, name: str) -> dict[str, str] | None:
-    """Return key -> checksum as `write_sums` wrote them; None if the file is missing or damaged."""
-    found = verified_as(_Sums.model_validate, objects.read(store, keys.sums(name)))
-    return None if found is None else found.sha256
-
-
-class _Sums(BaseModel):
     sha256: dict[str, str]
+    """Key -> checksum."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The further fields."""
+        return self.model_extra or {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the object, the checksums last."""
+        return {**self.about, "sha256": self.sha256}
+
+
+def write_sums(store: ObjectStore, name: str, listed: Iterable[str], **about: object) -> None:
+    """Write the checksums of the objects at the listed keys, as they are now, and further fields, to run/sums/NAME.json."""
+    sums = {key: digest(data or b"") for key, data in objects.read_all(store, sorted(listed))}
+    Sums(sha256=sums, **about).write(store, keys.sums(name))
 
 
 def is_intact(store: ObjectStore, key: str, sha256: str) -> bool:

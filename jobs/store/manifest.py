@@ -142,11 +142,6 @@ def _is_of_other_files(address: str) -> bool:
     return bool(names) and not names & {"run", "zarr.json"}
 
 
-def is_job(data: bytes | None) -> bool:
-    """Whether these bytes are a whole run/job.json."""
-    return Job.from_bytes(data) is not None
-
-
 def write_job(store: ObjectStore, job: Job) -> None:
     """Write both copies; run/job.json, which means that the store is complete, comes last."""
     for key in (keys.JOB_COPY, keys.JOB):
@@ -215,11 +210,6 @@ def origin(job: Job, address: str) -> dict[str, Any]:
 
 
 # --- the kernel -----------------------------------------------------------------------------------
-
-
-def read_description(store: ObjectStore) -> Description | None:
-    """Return the description that a store keeps; None if it is missing or damaged."""
-    return Description.read(store, keys.KERNEL)
 
 
 def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:

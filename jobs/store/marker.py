@@ -7,13 +7,12 @@ failing item that is found adds a new record, with those before it. jobs.store.r
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
-from obstore.store import ObjectStore
 from pydantic import BaseModel, Field
 
 from ctd.batch import Layout
 from jobs import keys
 from jobs.errors import Text
-from jobs.plan.layout import Plan, Shard
+from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import ByName
 from jobs.store.records import Record, Records
@@ -91,8 +90,7 @@ class Marker(Record):
 class Committed(Records[Marker]):
     """The committed shards of one store, that is, those with a marker."""
 
-    def __init__(self, store: ObjectStore, plan: Plan) -> None:
-        super().__init__(store, plan, (keys.DONE, keys.SEGMENTS), Marker)
+    kind, folder, segments = Marker, keys.DONE, keys.SEGMENTS
 
     def forget(self, shards: Iterable[Shard]) -> None:
         """Take back the markers of some shards; the caller must hold the store's lease."""
@@ -141,8 +139,7 @@ class FailedItems(Record):
 class Failed(Records[FailedItems]):
     """The failing items of one store."""
 
-    def __init__(self, store: ObjectStore, plan: Plan) -> None:
-        super().__init__(store, plan, (keys.FAILED, keys.FAILED_SEGMENTS), FailedItems)
+    kind, folder, segments = FailedItems, keys.FAILED, keys.FAILED_SEGMENTS
 
     def items(self) -> dict[int, list[FailedItem]]:
         """Return shard -> its items that fail by themselves; a damaged record gives none."""

@@ -40,12 +40,14 @@ class Record(Sealed):
 class Records[T: Record]:
     """The records of one kind in one store; each call reads them as they are at that moment."""
 
-    def __init__(
-        self, store: ObjectStore, plan: Plan, folders: tuple[str, str], kind: type[T]
-    ) -> None:
-        """folders: that of single records, and that of segments."""
-        self.objects, self.plan, self.kind = store, plan, kind
-        self.folder, self.log = folders[0], Log(store, folders[1])
+    kind: type[T]
+    folder: str
+    """Below it are single records."""
+    segments: str
+    """Below it are the segments."""
+
+    def __init__(self, store: ObjectStore, plan: Plan) -> None:
+        self.objects, self.plan, self.log = store, plan, Log(store, self.segments)
 
     def record(self, line: bytes) -> T | None:
         """Return the record in a line; None if it is damaged, or of a shard that the plan does not have."""

@@ -30,7 +30,7 @@ from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.hierarchy import zarr_store
 from jobs.store.arrays import attributes
-from jobs.store.manifest import Job, described_by_arrays, read_description, read_job, write_job
+from jobs.store.manifest import Job, described_by_arrays, read_job, write_job
 from jobs.store.marker import Committed, Failed
 from jobs.store.roles import Roles
 
@@ -75,7 +75,7 @@ class Store:
         If the store lacks it, it comes from ctd's kernel, or else from the arrays.
         """
         spec = self.job.spec
-        if found := read_description(self.objects):
+        if found := Description.read(self.objects, keys.KERNEL):
             return found
         if trust.is_ctds_kernel(spec.kernel):
             return described(self, find_kernel(spec.kernel, None))

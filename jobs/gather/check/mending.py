@@ -11,11 +11,12 @@ from jobs.errors import JobError
 from jobs.gather.gather import GATHERED, gather
 from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand
+from jobs.spec.description import Description
 from jobs.storage import addresses, objects
-from jobs.storage.checksums import digest, is_intact, parsed, read_sums, read_verified, write_sums
+from jobs.storage.checksums import Sums, digest, is_intact, parsed, write_sums
 from jobs.storage.lease import Lease
 from jobs.store.creation import description_of, keys_outside_run, laid_out
-from jobs.store.manifest import is_job, read_description
+from jobs.store.manifest import Job
 from jobs.store.store import Store, known_kernel
 
 OTHER = (
@@ -84,9 +85,9 @@ class Mending:
 
     def altered(self, name: str) -> list[str]:
         """The objects that differ from the checksums `name`; these themselves if they are damaged or missing."""
-        if (sums := read_sums(self.objects, name)) is None:
+        if (sums := Sums.read(self.objects, keys.sums(name))) is None:
             return [keys.sums(name)]
-        return [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
+        return [key for key, sha in sums.sha256.items() if not is_intact(self.objects, key, sha)]
 
     def summed(self, folder: str) -> set[str]:
         """The names of the checksums below a folder of run/sums."""
@@ -106,17 +107,17 @@ def check_job(mending: Mending) -> Iterator[Finding]:
     """Check both copies of the job against their checksums, and the description of its kernel."""
     for key, other in ((keys.JOB, keys.JOB_COPY), (keys.JOB_COPY, keys.JOB)):
         # One of them is whole, or the store could not have been opened.
-        if not is_job(objects.read(mending.objects, key)):
+        if Job.read(mending.objects, key) is None:
             right = objects.read(mending.objects, other) or b""
             yield mending.mend(key, f"copied from {other}", right)
-    if read_description(mending.objects) is None:
+    if Description.read(mending.objects, keys.KERNEL) is None:
         made = description_of(mending.store) if mending.may_write() else None
         yield mending.mend(keys.KERNEL, "made again from the kernel", made)
 
 
 def check_created(mending: Mending) -> Iterator[Finding]:
     """Check metadata and columns."""
-    sums = read_sums(mending.objects, "created")
+    sums = Sums.read(mending.objects, keys.sums("created"))
     if sums is None:
         key = keys.sums("created")
         # Making these checksums again would run a kernel that the user has not trusted.
@@ -125,16 +126,16 @@ def check_created(mending: Mending) -> Iterator[Finding]:
             return
         again = _made_again(mending.store)
         write_sums(again.objects, "created", keys_outside_run(again))
-        sums = read_sums(again.objects, "created") or {}
+        sums = Sums.read(again.objects, keys.sums("created")) or Sums(sha256={})
         yield mending.mend(key, "made again", objects.read(again.objects, key))
-    bad = [key for key, sha in sums.items() if not is_intact(mending.objects, key, sha)]
+    bad = [key for key, sha in sums.sha256.items() if not is_intact(mending.objects, key, sha)]
     # A gather changes the root's metadata, and keeps its own checksum of it.
     if "zarr.json" in bad and _root_is_as_gathered(mending):
         bad.remove("zarr.json")
     made = _made_again(mending.store) if bad and mending.may_write() else None
     for key in bad:
         right = None if made is None else objects.read(made.objects, key) or b""
-        if right is None or digest(right) == sums[key]:
+        if right is None or digest(right) == sums.sha256[key]:
             yield mending.mend(key, "made again from the job", right)
         else:
             yield Finding(key, mending.state(key), OTHER)
@@ -153,9 +154,9 @@ def _made_again(store: Store) -> Store:
 
 
 def _root_is_as_gathered(mending: Mending) -> bool:
-    sums = read_sums(mending.objects, "gathered")
+    sums = Sums.read(mending.objects, keys.sums("gathered"))
     if sums is not None:
-        return is_intact(mending.objects, "zarr.json", sums["zarr.json"])
+        return is_intact(mending.objects, "zarr.json", sums.sha256["zarr.json"])
     return mending.has_gathered() and parsed(objects.read(mending.objects, "zarr.json")) is not None
 
 
@@ -163,8 +164,9 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
     """Check all objects of the last gather; a repair removes damaged ones and gathers again."""
     if not mending.has_gathered():
         return
-    made = read_verified(mending.objects, keys.sums("gathered")) or {}
-    groups = {f"gathered/{g}" for g in made.get("groups", ())} | mending.summed("gathered")
+    sums = Sums.read(mending.objects, keys.sums("gathered"))
+    named = sums.about.get("groups", ()) if sums else ()
+    groups = {f"gathered/{g}" for g in named} | mending.summed("gathered")
     # Name of the checksums -> its damaged objects.
     bad = {name: mending.altered(name) for name in ["gathered", *sorted(groups)]}
     bad = {name: wrong for name, wrong in bad.items() if wrong}

@@ -1,13 +1,13 @@
 """Check the records of shards (markers and failing items, in segments or by themselves), the rows that markers commit, and notes."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Any
 
 from jobs import keys
 from jobs.gather.check.mending import Finding, Mending
 from jobs.plan.layout import Shard
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, digest, read_verified
+from jobs.storage.checksums import Sealed, digest
+from jobs.store.layouts import FewerSlots, Microbatch
 from jobs.store.marker import Marker
 from jobs.store.records import Record, Records, newest
 from jobs.store.segments import Log, Segment, live, resolved
@@ -104,17 +104,18 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
 
 def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
     """Check the notes; each marker repeats what its shard ran with, so that most notes can be restored."""
-    wanted = _notes(mending, markers.values())
+    notes = _notes(mending, markers.values())
     listed = [k for folder in (keys.LAYOUT, keys.SLOTS) for k in objects.list_keys(mending.objects, folder)]  # fmt: skip
-    for key in sorted({*listed, *wanted}):
-        if read_verified(mending.objects, key) is None:
-            right = checksummed(wanted[key]) if key in wanted else None
+    for key in sorted({*listed, *notes}):
+        kind = FewerSlots if key.startswith(keys.SLOTS) else Microbatch
+        if kind.read(mending.objects, key) is None:
+            right = notes[key].to_bytes() if key in notes else None
             yield mending.mend(key, "taken from the markers, or learned again", right)
     yield from _check_failed(mending, markers)
 
 
-def _notes(mending: Mending, markers: Iterable[Marker]) -> dict[str, dict[str, Any]]:
-    """The notes that follow from the markers: key -> content."""
+def _notes(mending: Mending, markers: Iterable[Marker]) -> dict[str, Sealed]:
+    """The notes that follow from the markers, by key."""
     slots: dict[int, int] = {}
     microbatches: dict[str, int] = {}
     layouts = mending.store.job.plan.layouts
@@ -126,9 +127,8 @@ def _notes(mending: Mending, markers: Iterable[Marker]) -> dict[str, dict[str, A
         if layouts[group].microbatch == 0 and marker.longest_s:
             key = keys.layout(group, marker.device_kind)
             microbatches[key] = max(microbatches.get(key, 0), marker.layout.microbatch)
-    halved = {keys.slots(g): {"slots": n, "planned": layouts[g].slots} for g, n in slots.items()}
-    chosen = {k: {"microbatch": n, "seconds_per_item": {}} for k, n in microbatches.items()}
-    return {**halved, **chosen}
+    fewer = {keys.slots(g): FewerSlots(slots=n, planned=layouts[g].slots) for g, n in slots.items()}
+    return fewer | {key: Microbatch(microbatch=n) for key, n in microbatches.items()}
 
 
 def _check_failed(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
