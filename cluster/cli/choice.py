@@ -62,7 +62,7 @@ def _may_die(store: Store) -> bool:
     # Items that fail even alone are left: `--failed` computes them again.
     if look.tally.is_complete and not any(marker.without for marker in look.markers):
         return False
-    deaths = (event.kind == "error" and event.fault == "death" for event in look.events)
+    deaths = (failure.fault == "death" for failure in look.failures)
     return bool(look.unended) or any(deaths)
 
 

@@ -265,6 +265,7 @@ def logs(
 ) -> None:
     """Show what happened: attempts, reasons, hosts, times, and where in your files it failed."""
     from jobs.report.history import dropped_at, history, history_lines, params_of
+    from jobs.store.events import Failure
 
     if shard is not None and item is not None:
         raise JobError(f"--shard {shard}: not with --item {item}; leave one out")
@@ -287,5 +288,5 @@ def logs(
         show_facts({"item": str(item)} | params | {"dropped": dropped_at(opened, item)})
     for line in [*history_lines(found, full=full), *printed.splitlines()]:
         out.print(line)
-    if not full and any(event.trace for event in found):
+    if not full and any(isinstance(event, Failure) and event.trace for event in found):
         err.print("--full shows the whole tracebacks")

@@ -31,7 +31,7 @@ from jobs.storage.lease import drivers
 from jobs.storage.objects import is_storage_error, list_keys
 from jobs.store.advice import going_on
 from jobs.store.arrays import attributes
-from jobs.store.events import read_events
+from jobs.store.look import Look
 from jobs.store.store import Store
 
 
@@ -196,8 +196,8 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
 
 def nothing_yet(stores: Sequence[Store]) -> str:
     """The reason why stores without a committed shard show no items, and the next command for one that is running, else the first."""
-    runs = [[e for e in read_events(store) if e.kind in ("run", "end")] for store in stores]
-    ended = sum(events[-1].ended or 0 for events in runs if events)
+    ends = [Look(store).last_end for store in stores]
+    ended = sum(end.ended or 0 for end in ends if end)
     said = "no item has been computed yet"
     searching = [store for store in stores if store.job.spec.search]
     decided = sum(len([*list_keys(store.objects, keys.DECISIONS)]) for store in searching)

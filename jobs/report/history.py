@@ -4,6 +4,7 @@ import math
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,7 +14,7 @@ from jobs.errors import JobError, count, duration
 from jobs.inputs.items import place_of, row_params
 from jobs.storage.lease import holder
 from jobs.store.arrays import DROPPED
-from jobs.store.events import WARNING, Event
+from jobs.store.events import Begin, Commit, End, Event, Failure, Kill, Remark
 from jobs.store.look import Look
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
@@ -44,59 +45,55 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
     events = by_shard(look.markers, look.events, {shard: failing}).get(shard, [])
     if item is None:
         return events
+    rows = lambda event: (isinstance(event, Failure) and event.rows) or ()
     # An event without rows may concern any row.
-    has_row = lambda rows: len(rows) != 2 or rows[0] <= row < rows[1]
-    return [event for event in events if has_row(event.rows or ())]
+    return [e for e in events if len(rows(e)) != 2 or rows(e)[0] <= row < rows(e)[1]]
 
 
 def by_shard(
     markers: Iterable[Marker], events: Iterable[Event], failed: Mapping[int, Sequence[FailedItem]]
 ) -> dict[int, list[Event]]:
     """The events of each shard in order of time: its attempts, its items that fail by themselves, its commit."""
-    found: dict[int, list[Event]] = {}
+    by_number = defaultdict[int, list[Event]](list)
     for event in events:
         if event.shard is not None:
-            found.setdefault(event.shard, []).append(event)
+            by_number[event.shard].append(event)
     for shard, items in failed.items():
         for item in items:
             fields = {**item.model_dump(), "event": "item failed", "shard": shard}
             with suppress(ValueError):  # further fields that a stranger wrote
-                found.setdefault(shard, []).append(Event.from_json(fields))
+                by_number[shard].append(Event.from_json(fields))
     for marker in markers:
-        found.setdefault(marker.shard.number, []).append(_committed(marker))
-    return {shard: sorted(of, key=lambda event: event.time) for shard, of in found.items()}
+        by_number[marker.shard.number].append(_committed(marker))
+    return {n: sorted(log, key=lambda event: event.time) for n, log in by_number.items()}
 
 
 def _committed(marker: Marker) -> Event:
     """The event "committed" of a shard, from its marker."""
-    kept = ("attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes")
-    fields = {name: getattr(marker, name) for name in kept}
-    said = {name: value for name, value in fields.items() if value is not None}
-    return Event(time=marker.ended, kind="committed", shard=marker.shard.number, **said)
+    names = {"attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes"}
+    fields = marker.model_dump(include=names, exclude_none=True)
+    return Commit(time=marker.ended, kind="committed", shard=marker.shard.number, **fields)
 
 
 def _with_killed(look: Look) -> list[Event]:
     """All events, and events of two further kinds: "committed" for a shard without a "done" event, whose driver died or has
     not written it yet; "killed" at the last sign of life of a driver that died."""
-    dead = {event.process: event.time for event in look.events if event.kind == "killed"}
-    events = [event for event in look.events if event.kind != "killed"]
-    noted = {event.shard for event in events if event.kind == "done"}
-    events += [
-        _committed(marker)
-        for marker in look.markers
-        if marker.shard.number not in noted and marker.copied_from is None
-    ]
+    dead = {event.process: event.time for event in look.events if isinstance(event, Kill)}
+    events = [event for event in look.events if not isinstance(event, Kill)]
+    done = {event.shard for event in events if isinstance(event, Commit)}
+    markers = (marker for marker in look.markers if marker.copied_from is None)
+    events += [_committed(marker) for marker in markers if marker.shard.number not in done]
     lease = holder(look.store.objects)
     living = {(driver.host, driver.pid) for driver in look.drivers}
     for run in look.unended:
         if run.process in living:
             continue
-        runs = [e.time for e in events if e.time > run.time and e.kind == "run"]
+        runs = [e.time for e in events if e.time > run.time and isinstance(e, Begin)]
         signs = [e.time for e in events if run.time <= e.time < min(runs, default=math.inf)]
         signs.append(dead.get(run.process, run.time))
         if lease and run.process == (lease.host, lease.pid):
             signs.append(lease.renewed)
-        events.append(Event(time=max(signs), kind="killed", host=run.host, pid=run.pid))
+        events.append(Kill(time=max(signs), host=run.host, pid=run.pid))
     return sorted(events, key=lambda event: event.time)
 
 
@@ -125,7 +122,7 @@ def own_frames(trace: str) -> list[str]:
             source = f": {code}" if code and lines[at + 1].startswith("    ") else ""
             text = f"{path}:{match['line']} in {match['name']}{source}"
             frames[text] = not LIBRARIES.search(path) and not path.startswith(OURS)
-    return [text for text, own in frames.items() if own] or list(frames)[-1:]
+    return [text for text, is_users in frames.items() if is_users] or list(frames)[-1:]
 
 
 def params_of(store: Store, item: int) -> dict[str, Any]:
@@ -153,50 +150,55 @@ def history_lines(
 
     full: write the whole traceback; otherwise its frames in the user's own files.
 
-    >>> history_lines([Event(time=0, kind="done", shard=1, seconds=28.61)], time.gmtime)
+    >>> history_lines([Commit(time=0, shard=1, seconds=28.61)], time.gmtime)
     ['1970-01-01 00:00:00  shard 1 done, 28.6 s']
     """
     lines = []
     for event in events:
         at = time.strftime("%Y-%m-%d %H:%M:%S", clock(event.time))
         lines.append(f"{at}  {_sentence(event)}")
-        trace = event.trace or ""
+        trace = (isinstance(event, Failure) and event.trace) or ""
         lines += ["    " + line for line in (trace.splitlines() if full else own_frames(trace))]
     return lines
 
 
 def _sentence(event: Event) -> str:
-    """What happened, to which shard, and where; an event of another version of ctd: its fields."""
-    place, text, error, about = _place(event), event.text or "", event.error or "", event.about
+    """Return a sentence on what happened, to which shard, and where; on an event of another version of ctd, with its fields."""
     attempt = f", attempt {event.attempt}" if (event.attempt or 1) > 1 else ""
     group = "" if event.group is None else f"group {event.group}"
     of_round = f"a round of {group}{attempt}" if group and event.attempt else group
     shard = of_round if event.shard is None else f"shard {event.shard}{attempt}"
-    # The text of a death says its kind.
-    fault = "" if "died" in about or event.fault in (None, "error") else f" ({event.fault})"
-    to_compute, executor = count(event.pending or 0, "shard"), event.executor or "unknown"
-    told = {
-        "run": f"run: {to_compute} to compute, {executor}, {count(event.workers or 1, 'worker')}{place}",
-        "end": f"end: {count(event.done or 0, 'shard')} done, {event.failed or 0} failed{_why(event)}{place}",
-        "killed": f"killed: the driver{place}",
-        "done": f"{shard} done{_work(event)}{place}",
-        "committed": f"{shard} committed{_work(event)}{place}",
-        "error": f"{shard} failed{fault}{_rows(event)}: {error}{place}",
-        "stopped": f"{shard} stopped: {error}{place}",
-        "item failed": f"item {about.get('item')} failed: {error}",
-        "second": f"{shard} begun a second time: {text}",
-        "superseded": f"{shard} {text}",
-        "decision": ": ".join(filter(None, [shard, text])),
-        WARNING: f"warning: {text}",
-    }
-    if event.kind in told:
-        return told[event.kind]
-    rest = {k: v for k, v in event.to_json().items() if k not in ("time", "event", "trace")}
-    return f"{event.kind}: {', '.join(f'{name} {value}' for name, value in rest.items())}"
+    place = _place(event)
+    match event:
+        case Begin():
+            workers = count(event.workers or 1, "worker")
+            return f"run: {count(event.pending or 0, 'shard')} to compute, {event.executor or 'unknown'}, {workers}{place}"
+        case End():
+            return f"end: {count(event.done or 0, 'shard')} done, {event.failed or 0} failed{_reason(event)}{place}"
+        case Kill():
+            return f"killed: the driver{place}"
+        case Commit():
+            return f"{shard} {event.kind}{_work(event)}{place}"
+        case Failure(kind="item failed"):
+            return f"item {event.about.get('item')} failed: {event.error or ''}"
+        case Failure(kind="stopped"):
+            return f"{shard} stopped: {event.error or ''}{place}"
+        case Failure():
+            # The text of a death says its kind.
+            is_clear = "died" in event.about or event.fault in (None, "error")
+            fault = "" if is_clear else f" ({event.fault})"
+            return f"{shard} failed{fault}{_rows(event)}: {event.error or ''}{place}"
+        case Remark(kind="decision"):
+            return ": ".join(filter(None, [shard, event.text]))
+        case Remark():
+            heads = {"warning": "warning:", "second": f"{shard} begun a second time:"}
+            return f"{heads.get(event.kind, shard)} {event.text or ''}"
+    fields = {k: v for k, v in event.to_json().items() if k not in ("time", "event", "trace")}
+    return f"{event.kind}: {', '.join(f'{name} {value}' for name, value in fields.items())}"
 
 
-def _work(event: Event) -> str:
-    """How long a shard took, and what came out."""
+def _work(event: Commit) -> str:
+    """Return how long a shard took, and what came out."""
     parts = [] if event.seconds is None else [duration(event.seconds)]
     if advances := event.about.get("rounds"):
         parts.append(count(advances, "advance"))
@@ -209,11 +211,11 @@ def _work(event: Event) -> str:
 def _place(event: Event) -> str:
     process = f"process {event.pid}" if event.pid else ""
     device = str(event.about.get("device_kind", ""))
-    found = ", ".join(filter(None, [event.host, process, device]))
-    return f" ({found})" if found else ""
+    place = ", ".join(filter(None, [event.host, process, device]))
+    return f" ({place})" if place else ""
 
 
-def _rows(event: Event) -> str:
+def _rows(event: Failure) -> str:
     """The rows of a probe, which computes a part of a shard."""
     if not event.probe or not event.rows:
         return ""
@@ -221,8 +223,8 @@ def _rows(event: Event) -> str:
     return f" in row {first} alone" if first == last else f" in rows {first} to {last} alone"
 
 
-def _why(event: Event) -> str:
-    """How many items failed in the shards that a run has done, and why it ended early."""
+def _reason(event: End) -> str:
+    """Return how many items failed in the shards that a run has done, and why it ended early."""
     items = f"; {count(event.n_failed, 'item')} failed" if event.n_failed else ""
-    lost = f"; running then: {', '.join(map(str, event.lost))}" if event.lost else ""
-    return items + (f", stopped: {event.stopped}{lost}" if event.stopped else lost)
+    shards = f"; running then: {', '.join(map(str, event.lost))}" if event.lost else ""
+    return items + (f", stopped: {event.stopped}{shards}" if event.stopped else shards)

@@ -17,7 +17,7 @@ from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe
 from jobs.store import checkpoint
 from jobs.store.card import read_note
-from jobs.store.events import Event, planned_warnings
+from jobs.store.events import Event, Remark, planned_warnings
 from jobs.store.look import Look
 from jobs.store.marker import Marker
 from jobs.store.tally import Tally
@@ -60,7 +60,7 @@ def state(look: Look) -> dict[str, Any]:
         **_origin(markers),
         "stopped": stopped,
         "unfinished": _unfinished(look) if stopped else None,
-        "attempts_failed": sum(event.kind == "error" for event in look.events),
+        "attempts_failed": len(look.failures),
         "items_with_errors": sum(map(len, look.failed.values())),
         "warnings": _warnings(look),
         "learned": _learned(look)[-5:],
@@ -77,16 +77,9 @@ def _warnings(look: Look) -> list[str]:
 def _errors(look: Look) -> list[dict[str, Any]]:
     """Attempts whose shards are still open, and items that failed, each with its error."""
     plan = look.store.job.plan
-    about = lambda failure, what: {
-        what: getattr(failure, what),
-        "attempt": failure.attempt,
-        "error": failure.error,
-    }
-    attempts = [
-        about(event, "group" if event.shard is None else "shard")
-        for event in look.events
-        if event.kind == "error" and is_open(event, plan, look.committed)
-    ]
+    about = lambda e, place: {place: getattr(e, place), "attempt": e.attempt, "error": e.error}
+    unresolved = (e for e in look.failures if is_open(e, plan, look.committed))
+    attempts = [about(e, "group" if e.shard is None else "shard") for e in unresolved]
     failing = sorted(itertools.chain(*look.failed.values()), key=lambda item: item.item)
     return attempts[-MAX_ERRORS:] + [about(item, "item") for item in failing[:MAX_ERRORS]]
 
@@ -95,7 +88,8 @@ def _learned(look: Look) -> list[str]:
     """Decisions, except those before the first attempt of a committed shard: they say nothing of its results."""
     anew = {m.shard.number: m.started for m in look.markers if m.attempt == 1}
     is_past = lambda event: event.shard is not None and event.time < anew.get(event.shard, 0)
-    return [e.text or "" for e in look.events if e.kind == "decision" and not is_past(e)]
+    decisions = (e for e in look.events if isinstance(e, Remark) and e.kind == "decision")
+    return [decision.text or "" for decision in decisions if not is_past(decision)]
 
 
 def is_open(event: Event, plan: Plan, done: frozenset[int]) -> bool:
@@ -144,17 +138,16 @@ def _why_stopped(look: Look) -> str | None:
     runs = [e for e in look.events if e.kind == "run"]
     if (killed := look.unended) and killed[-1] == runs[-1]:
         return f"its driver, process {killed[-1].pid} on {killed[-1].host}, was killed"
-    ends = [e for e in look.events if e.kind == "end"]
-    return ends[-1].stopped if ends else None
+    return look.last_end.stopped if look.last_end else None
 
 
 def _unfinished(look: Look) -> dict[str, Any]:
     """The state of unfinished shards: `items` that ended and `work` in items, of a search both 0 if its driver was killed;
     `checkpoints`, with rounds of a search; the search's `decisions`.
     """
-    store, runs = look.store, [e for e in look.events if e.kind in ("run", "end")]
+    store, end = look.store, look.last_end
     if store.job.spec.search:
-        ended, work = (runs[-1].ended or 0, runs[-1].work or 0.0) if runs else (0, 0.0)
+        ended, work = (end.ended or 0, end.work or 0.0) if end else (0, 0.0)
     else:
         ended, work, _ = checkpoint.left(store, look.committed)
     of_shard = lambda key: key.rpartition("/")[0]

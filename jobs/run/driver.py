@@ -4,8 +4,6 @@ A shard has one running attempt, or two if it takes far longer than its peers. T
 other one is dropped. If one of them fails, the shard has not failed: the other attempt goes on.
 """
 
-import os
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,9 @@ from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.task import Executor, ExecutorLost, Heartbeat, Key, Report, ShardProgress, Task
 from jobs.storage import objects
+from jobs.storage.process import this_process
 from jobs.store.checkpoint import Left, clear, left
+from jobs.store.events import Begin, End, Remark
 
 IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told. Workers that all import JAX at once take 30 s to start."""
@@ -136,12 +136,11 @@ class Driver:
     def _noted(self) -> Iterator[None]:
         """Log the beginning and the end of the run as events."""
         events, progress = self.ledger.events, self.ledger.progress
-        host, pid = socket.gethostname(), os.getpid()
+        process = this_process().model_dump(include={"host", "pid"})
         before, failed_before = progress.shards_done, progress.n_failed
-        events.note(
-            "run", executor=self.executor.name, workers=self.executor.machines().workers,
-            pending=len(self.ledger.queue) + self.ledger.searches.n_open, host=host, pid=pid,
-        )  # fmt: skip
+        pending = len(self.ledger.queue) + self.ledger.searches.n_open
+        name, workers = self.executor.name, self.executor.machines().workers
+        events.note(Begin(executor=name, workers=workers, pending=pending, **process))
         events.flush()  # now: a driver that is killed writes nothing later
         lost = None
         try:
@@ -150,12 +149,12 @@ class Driver:
             lost = str(error)
             raise
         finally:
-            left = progress.left if self.stop.reason is not None else {}
-            events.note(
-                "end", done=progress.shards_done - before, failed=len(progress.failed),
+            unfinished = progress.left if self.stop.reason is not None else {}
+            events.note(End(
+                done=progress.shards_done - before, failed=len(progress.failed),
                 n_failed=progress.n_failed - failed_before, stopped=self.stop.reason or lost,
-                lost=self.attempts.shards(), host=host, pid=pid, **left,
-            )  # fmt: skip
+                lost=self.attempts.shards(), **process, **unfinished,
+            ))  # fmt: skip
             events.close()
 
     # --- called by the executor at each tick -----------------------------------------------------------
@@ -198,7 +197,8 @@ class Driver:
         self._note("superseded", task, "dropped: the other attempt was committed first")
 
     def _note(self, kind: str, task: Task, text: str) -> None:
-        self.ledger.events.note(kind, shard=task.shard.number, attempt=task.attempt, text=text)
+        number, attempt = task.key
+        self.ledger.events.note(Remark(kind=kind, shard=number, attempt=attempt, text=text))
         self.ledger.events.flush()
 
     def _show(self, heartbeats: Mapping[Key, Heartbeat], kept: Left | None = None) -> None:

@@ -14,7 +14,7 @@ from jobs.run.search import Searches
 from jobs.run.task import Report, Task, error_text
 from jobs.search import Told
 from jobs.storage import objects
-from jobs.store.events import Events
+from jobs.store.events import Commit, Events, Failure, Remark
 from jobs.store.look import Look
 from jobs.store.marker import Marker
 from jobs.store.rounds import Cost
@@ -114,10 +114,8 @@ class Ledger:
         self.progress.add(marker)
         self._learn(marker, len(self.failures.failing(shard)))
         self.searches.committed(shard)
-        self.events.note(
-            "done", shard=shard.number, attempt=marker.attempt, host=marker.host, pid=marker.pid,
-            seconds=marker.seconds, n_failed=marker.n_failed,
-        )  # fmt: skip
+        names = {"attempt", "host", "pid", "seconds", "n_failed"}
+        self.events.note(Commit(shard=shard.number, **marker.model_dump(include=names)))
         # Compacting between reports needs no lock: only the driver's thread does it, and other processes may at any time.
         self._loose += 1
         self.compact(COMPACT_EVERY)
@@ -134,11 +132,11 @@ class Ledger:
             return
         if report.fault == "storage":
             self.storage.begin(storage_trouble(self.store.address, report.error))
-        self.events.note(
-            "stopped" if report.fault == "stopped" else "error", shard=report.shard, attempt=report.attempt,
-            error=report.error, trace=report.trace, fault=report.fault, probe=task.probe,
-            rows=[task.shard.start, task.shard.stop], **report.about,
-        )  # fmt: skip
+        self.events.note(Failure(
+            kind="stopped" if report.fault == "stopped" else "error", shard=report.shard,
+            attempt=report.attempt, error=report.error, trace=report.trace, fault=report.fault,
+            probe=task.probe, rows=[task.shard.start, task.shard.stop], **report.about,
+        ))  # fmt: skip
 
     def decide(self, task: Task, report: Report) -> None:
         """Decide what follows from a failure or a probe, and record it."""
@@ -154,7 +152,7 @@ class Ledger:
             self.wait_for_storage(error)
             verdict = Verdict(task._replace(attempt=task.attempt + 1, begin="resume"))
         if verdict.note:
-            self.events.note("decision", shard=report.shard, text=verdict.note)
+            self.events.note(Remark(shard=report.shard, text=verdict.note))
         self._loose += self.progress.blame(self.failures.failing(shard))
         if verdict.task is None:
             text = verdict.error + f" ({verdict.note})" * bool(verdict.note)
@@ -190,7 +188,7 @@ class Ledger:
         self.progress.give_up(given_up, text)
         if given_up:
             n = count(len(given_up), "shard")
-            self.events.note("decision", group=group, text=f"{n} {text}")
+            self.events.note(Remark(group=group, text=f"{n} {text}"))
 
     def wait_for_storage(self, error: Exception) -> None:
         """Pause if the storage has failed; raise any other error."""

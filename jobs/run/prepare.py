@@ -33,7 +33,7 @@ from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage import connect
 from jobs.storage.lease import Lease
 from jobs.store.creation import Outputs, create_store
-from jobs.store.events import WARNING, Events
+from jobs.store.events import WARNING, Events, Remark
 from jobs.store.manifest import Job, provenance
 from jobs.store.store import Store
 
@@ -196,7 +196,7 @@ def create(ready: Prepared, address: str, about: dict[str, Any] | None = None) -
         if ready.warnings:
             with closing(Events(store)) as events:
                 for text in ready.warnings:
-                    events.note(WARNING, text=text)
+                    events.note(Remark(kind=WARNING, text=text))
         return store
 
 

@@ -29,7 +29,7 @@ from jobs.search import Round, Searcher, Told, searcher_of
 from jobs.spec.search import Population
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
-from jobs.store.events import WARNING, Events
+from jobs.store.events import WARNING, Events, Remark
 from jobs.store.rounds import Cost, Decision, read_decisions, round_digest, write_decision
 from jobs.store.store import Store, names_of_columns
 
@@ -313,14 +313,14 @@ class Searches:
             with self._may_end(group, search):
                 search.tell(task.step.number, told, cost)
             if (text := search.searcher.tied) and not before:
-                self._events.note(WARNING, group=group, text=text)
+                self._events.note(Remark(kind=WARNING, group=group, text=text))
 
     def lose_states(self, task: Task, number: int) -> None:
         """Note that a task needs the states of a round that are missing or damaged."""
         group = task.shard.group
         if search := self._of(group):
             text = f"the states of round {number} of group {group} are damaged; they are computed again"
-            self._events.note("decision", shard=task.shard.number, text=text)
+            self._events.note(Remark(shard=task.shard.number, text=text))
             with self._may_end(group, search):
                 search.rounds.lose_states(number, task)
 
@@ -334,7 +334,7 @@ class Searches:
         """Give up the shards of a group whose search cannot go on. text: why."""
         if search := self._found.pop(self._store.job.plan.together(group)[0], None):
             self._progress.give_up(search.shards.open, text)
-            self._events.note("decision", group=group, text=f"its search ends: {text}")
+            self._events.note(Remark(group=group, text=f"its search ends: {text}"))
 
     @contextmanager
     def _may_end(self, group: int, search: GroupSearch) -> Iterator[None]:

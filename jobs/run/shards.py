@@ -42,7 +42,7 @@ from jobs.storage.lease import (
     running,
 )
 from jobs.store.checkpoint import left
-from jobs.store.events import Events
+from jobs.store.events import Events, Kill, Remark
 from jobs.store.look import Look
 from jobs.store.store import Store, change_job
 
@@ -159,7 +159,7 @@ def claim(store: Store, part: Part | None = None) -> Lease:
     if before is not None and not before.released:
         # Its lease, which had the last sign of life of a driver that was killed, is gone now.
         with closing(Events(store)) as events:
-            events.note("killed", time=before.renewed, host=before.host, pid=before.pid)
+            events.note(Kill(time=before.renewed, host=before.host, pid=before.pid))
     try:
         # Again: both may have looked before either had its lease. That of the whole waits for the other to give way.
         end = time.monotonic() + (YIELD_S if part is None else 0.0)
@@ -230,11 +230,10 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
         if not changes:
             refuse_changed(store, failed)  # before anything is removed
         elif edited := accept_changes(store):
-            events.note("decision", text=f"changes accepted: {', '.join(edited)}")
+            events.note(Remark(text=f"changes accepted: {', '.join(edited)}"))
         if failed and (n := _forget_failed(store)):
-            events.note(
-                "decision", text=f"computed again: the shards of {count(n, 'item')} that failed"
-            )
+            text = f"computed again: the shards of {count(n, 'item')} that failed"
+            events.note(Remark(text=text))
         events.close()
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from jobs import keys
 from jobs.errors import Text
@@ -30,27 +30,64 @@ BYTES = 100_000
 FLUSH_S = 30.0
 """Seconds after which the next event writes those that are in memory; failures and decisions are written at once."""
 
-WARNING = "warning"
-"""The kind of an event with a warning of the plan or of a search."""
 
+class Event(BaseModel, frozen=True, extra="allow", validate_by_name=True):
+    """One event. Fields that do not apply have their defaults, and are not written.
 
-class Event(BaseModel):
-    """One event. Fields that do not apply to its kind have their defaults, and are not written.
-
-    Further fields, of an executor or of another version of ctd, are kept beside these: `about`.
+    Further fields, of an executor or of another version of ctd, are kept beside these: `about`. An event of a kind that this
+    version does not know has its other fields there.
     """
-
-    model_config = ConfigDict(frozen=True, extra="allow", validate_by_name=True)
 
     time: float = Field(default_factory=time.time)
     """Seconds since 1970."""
     kind: str = Field(alias="event")
     """Kind of event; the line calls it `event`."""
+    shard: int | None = None
+    group: int | None = None
+    attempt: int | None = None
+    host: str | None = None
+    pid: int | None = None
 
+    @property
+    def process(self) -> tuple[str | None, int | None]:
+        """The host and process id of the driver or worker."""
+        return self.host, self.pid
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The further fields."""
+        return self.model_extra or {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the event's line."""
+        fields = self.model_dump(by_alias=True, exclude_defaults=True)
+        # These stand behind the fields of the kind.
+        names = "host", "pid", "seconds", "n_failed", *self.about
+        last = {name: fields.pop(name) for name in names if name in fields}
+        # The first two in any case: a kind, and the time by a clock that stands still, are their own defaults.
+        return {"time": self.time, "event": self.kind, **fields, **last}
+
+    @staticmethod
+    def from_json(content: Any) -> "Event":
+        """Return the event that `to_json` described, of its kind. Raises ValueError if `content` describes none."""
+        model = KINDS.get(str(content.get("event")), Event) if isinstance(content, dict) else Event
+        return model.model_validate(content, by_name=False)  # a further field may be called `kind`
+
+
+class Begin(Event):
+    """A driver begins."""
+
+    kind: str = Field("run", alias="event")
     executor: str | None = None
     pending: int | None = None
     """Shards to compute."""
     workers: int | None = None
+
+
+class End(Event):
+    """A driver ends."""
+
+    kind: str = Field("end", alias="event")
     done: int | None = None
     """Shards committed."""
     failed: int | None = None
@@ -63,43 +100,51 @@ class Event(BaseModel):
     """Items of shards without results that had ended when the run was stopped."""
     work: float | None = None
     """Work in those shards by then, in items: half of an item's advances are half an item."""
+    n_failed: int | None = None
 
-    shard: int | None = None
-    group: int | None = None
-    attempt: int | None = None
+
+class Kill(Event):
+    """The last sign of life of a driver that was killed."""
+
+    kind: str = Field("killed", alias="event")
+
+
+class Commit(Event):
+    """A shard is committed, by an attempt in this store or by a marker alone ("committed", for readers; never written)."""
+
+    kind: str = Field("done", alias="event")
+    seconds: float | None = None
+    n_failed: int | None = None
+
+
+class Failure(Event):
+    """An attempt at a shard failed ("error"), or was left at a checkpoint ("stopped"). For readers also an item that fails by
+    itself ("item failed", never written)."""
+
+    kind: str = Field("error", alias="event")
     error: Text | None = None
     trace: Text | None = None
     fault: str | None = None
     probe: bool | None = None
     rows: Sequence[int] | None = None
     """First row of the attempt, and the row after its last."""
+
+
+class Remark(Event):
+    """A decision, a warning ("warning"), the begin of a second attempt at a shard ("second"), the end of one ("superseded")."""
+
+    kind: str = Field("decision", alias="event")
     text: Text | None = None
-    """The decision, or the warning."""
 
-    host: str | None = None
-    pid: int | None = None
-    seconds: float | None = None
-    n_failed: int | None = None
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """The further fields."""
-        return self.model_extra or {}
+WARNING = "warning"
+"""The kind of a remark with a warning of the plan or of a search."""
 
-    @property
-    def process(self) -> tuple[str | None, int | None]:
-        """The host and process id of the driver or worker."""
-        return self.host, self.pid
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of the event's line."""
-        # The time in any case: by a clock that stands still, it is its own default.
-        return {"time": self.time, **self.model_dump(by_alias=True, exclude_defaults=True)}
-
-    @staticmethod
-    def from_json(content: object) -> "Event":
-        """Return the event that `to_json` described. Raises ValueError if `content` describes none."""
-        return Event.model_validate(content, by_name=False)  # a further field may be called `kind`
+KINDS: dict[str, type[Event]] = {
+    "run": Begin, "end": End, "killed": Kill, "done": Commit, "committed": Commit,
+    **dict.fromkeys(("error", "stopped", "item failed"), Failure),
+    **dict.fromkeys(("decision", WARNING, "second", "superseded"), Remark),
+}  # fmt: skip
 
 
 class Events:
@@ -115,9 +160,9 @@ class Events:
         """(number, bytes) of each full object."""
         self._flushed = time.monotonic()
 
-    def note(self, kind: str, **fields: Any) -> None:
-        """Add one `Event`. It is written by `flush`, when the object is full, or by the first `note` after FLUSH_S seconds."""
-        self._lines.append(json.dumps(Event(kind=kind, **fields).to_json()))
+    def note(self, event: Event) -> None:
+        """Add one event. It is written by `flush`, when the object is full, or by the first `note` after FLUSH_S seconds."""
+        self._lines.append(json.dumps(event.to_json()))
         self._bytes += len(self._lines[-1])
         if self._bytes >= BYTES or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
@@ -155,9 +200,9 @@ class Events:
         self.flush()
         # A driver that is killed writes no checksums; `ctd check` misses them only in a log with an `end`.
         with objects.may_fail():
-            found = list(objects.list_keys(self._store.objects, keys.EVENTS))
-            own = [key for key in found if key.startswith(self._prefix)]
-            write_sums(self._store.objects, self._prefix.removeprefix("run/"), own)
+            listed = list(objects.list_keys(self._store.objects, keys.EVENTS))
+            of_run = [key for key in listed if key.startswith(self._prefix)]
+            write_sums(self._store.objects, self._prefix.removeprefix("run/"), of_run)
 
 
 def read_events(store: Store) -> list[Event]:
@@ -173,7 +218,7 @@ def read_events(store: Store) -> list[Event]:
         if None not in read:  # else a driver has joined objects meanwhile
             break
     text = b"\n".join(data or b"" for data in read).decode(errors="replace")
-    found = []
+    events = []
     # A driver that was killed while it joined two objects has left lines twice; `dict.fromkeys` keeps the first.
     for line in dict.fromkeys(text.splitlines()):
         with suppress(ValueError):  # a line that a full disk cut short, or a stranger wrote
@@ -181,25 +226,26 @@ def read_events(store: Store) -> list[Event]:
             if plan and event.shard is not None and event.shard >= behind:
                 group = plan.group_of_round(event.shard)
                 event = event.model_copy(update={"shard": None, "group": group})
-            found.append(event)
-    return found
+            events.append(event)
+    return events
 
 
 def planned_warnings(events: Iterable[Event]) -> list[str]:
     """Return the warnings that were noted when the store was made, and by its searches, each once."""
-    return list(dict.fromkeys(e.text for e in events if e.kind == WARNING and e.text))
+    warnings = (e.text for e in events if isinstance(e, Remark) and e.kind == WARNING and e.text)
+    return list(dict.fromkeys(warnings))
 
 
-def unended(events: Iterable[Event], complete: bool = False) -> list[Event]:
+def unended(events: Iterable[Event], complete: bool = False) -> list[Begin]:
     """Return the `run` events without an `end` event: their drivers were killed or are still at work.
 
     complete: whether all shards are committed. The last run has then done its work; a full disk may have kept its `end`.
     """
-    at_work: dict[tuple[str | None, int | None], Event] = {}
+    at_work: dict[tuple[str | None, int | None], Begin] = {}
     last = None
     for event in events:
-        if event.kind == "run" and None not in event.process:
+        if isinstance(event, Begin) and None not in event.process:
             at_work[event.process] = last = event
-        elif event.kind == "end":
+        elif isinstance(event, End):
             at_work.pop(event.process, None)
     return [event for event in at_work.values() if not (complete and event is last)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from jobs.storage.lease import LeaseRecord, drivers
-from jobs.store.events import Event, read_events, unended
+from jobs.store.events import Begin, End, Event, Failure, read_events, unended
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 from jobs.store.tally import Tally
@@ -47,6 +47,11 @@ class Look:
         return read_events(self.store)
 
     @cached_property
+    def failures(self) -> list[Failure]:
+        """The attempts that failed, without those that were left at a checkpoint."""
+        return [e for e in self.events if isinstance(e, Failure) and e.kind == "error"]
+
+    @cached_property
     def failed(self) -> dict[int, list[FailedItem]]:
         """Shard -> its items that fail by themselves."""
         return self.store.failed.items()
@@ -67,6 +72,14 @@ class Look:
         return Tally.of(markers, search is not None, plan.n_items, plan.n_shards)
 
     @property
-    def unended(self) -> list[Event]:
+    def unended(self) -> list[Begin]:
         """The `run` events of drivers that were killed or are still at work."""
         return unended(self.events, self.tally.is_complete)
+
+    @property
+    def last_end(self) -> End | None:
+        """The end of the last run; None if it has none, since the run goes on or its driver was killed."""
+        last = next(
+            (event for event in reversed(self.events) if isinstance(event, Begin | End)), None
+        )
+        return last if isinstance(last, End) else None

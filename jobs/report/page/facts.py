@@ -17,7 +17,7 @@ from jobs.report.page.encode import MAX_MARKS, plot_json
 from jobs.report.summary import forked_from, is_open, state
 from jobs.report.warnings import failing_outcomes
 from jobs.store.advice import going_on
-from jobs.store.events import Event
+from jobs.store.events import Failure
 from jobs.store.look import Look
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store, title_of
@@ -176,11 +176,11 @@ def failures_of(look: Look) -> list[dict[str, Any]]:
     An entry is `open` if items, or
     shards that are not yet committed, have its error, and `in_part` if all but such items of a shard, or of a group, succeeded later.
     """
-    grouped = defaultdict[tuple[str, str], list[tuple[int, FailedItem | Event]]](list)
+    grouped = defaultdict[tuple[str, str], list[tuple[int, FailedItem | Failure]]](list)
     plan, failed = look.store.job.plan, look.failed
     for item in (item for items in failed.values() for item in items):
         grouped["item", item.error].append((item.item, item))
-    for event in (event for event in look.events if event.kind == "error" and not event.probe):
+    for event in (failure for failure in look.failures if not failure.probe):
         if event.shard is not None:
             grouped["shard", str(event.error)].append((event.shard, event))
         elif event.group is not None:

@@ -16,7 +16,7 @@ from jobs.plan.layout import Shard
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
-from jobs.store.events import Events
+from jobs.store.events import Events, Failure
 from jobs.store.marker import Marker
 
 MARKER = Marker(shard=Shard(0, 0, 0, 10), seconds=1.0, host=socket.gethostname())
@@ -89,10 +89,10 @@ def test_choose_executor_of_a_store(tmp_path):
     store = make(tmp_path / "s.zarr", {**JOB, "params": {"n_steps": 100}, "sweep": sweep})
     choose = lambda: choose_executor(store.job.spec.run, store.address, None).name
     events = Events(store)
-    events.note("error", shard=0, attempt=1, error="ValueError", fault="error")
+    events.note(Failure(shard=0, attempt=1, error="ValueError", fault="error"))
     events.flush()
     assert choose() == "serial"
-    events.note("error", shard=0, attempt=1, error="died", fault="death")
+    events.note(Failure(shard=0, attempt=1, error="died", fault="death"))
     events.close()
     assert choose() == "ray"
     taken = choose_executor(store.job.spec.run, store.address, None).run

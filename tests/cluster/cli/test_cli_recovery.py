@@ -33,7 +33,7 @@ from jobs.run.worker import SerialExecutor, Worker
 from jobs.spec.job import parse_job, read_job
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
-from jobs.store.events import Events
+from jobs.store.events import Begin, Events
 from jobs.store.marker import FailedItem, FailedItems, Marker
 from jobs.store.store import Store
 
@@ -191,7 +191,7 @@ def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):
     the next run."""
     store = make(tmp_path / "k.zarr")
     events = Events(store)
-    events.note("run", host="elsewhere", pid=7)
+    events.note(Begin(host="elsewhere", pid=7))
     events.flush()
     worker = Worker(store.address)
     for shard in list(store.job.plan.shards())[:2]:

@@ -35,7 +35,7 @@ from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.store.events import Event
+from jobs.store.events import Begin, End
 from jobs.store.store import Store
 
 
@@ -211,8 +211,8 @@ def test_query_while_the_job_runs(tmp_path, monkeypatch):
         query(store)
     assert query(store, table="place").empty
     with monkeypatch.context() as patch:
-        stopped = [Event(kind="run"), Event(kind="end", stopped="Ctrl-C", ended=4)]
-        patch.setattr(sys.modules["jobs.query.tables"], "read_events", lambda store: stopped)
+        stopped = [Begin(), End(stopped="Ctrl-C", ended=4)]
+        patch.setattr("jobs.store.look.read_events", lambda store: stopped)
         with pytest.raises(JobError, match="4 items ended; they are committed with the rest of"):
             query(store)
     executor = SerialExecutor(1)

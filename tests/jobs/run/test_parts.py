@@ -25,7 +25,7 @@ from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.lease import Held, Lease, LeaseRecord, holder, part_place, running
 from jobs.storage.process import machine
-from jobs.store.events import Events, read_events
+from jobs.store.events import Begin, Events, read_events
 from jobs.store.look import Look
 
 JOB = {
@@ -104,7 +104,7 @@ def test_held_part_is_left_alone(store):
 
 def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
     events = Events(store)
-    events.note("run", host=socket.gethostname(), pid=os.getpid())
+    events.note(Begin(host=socket.gethostname(), pid=os.getpid()))
     events.flush()
     with Lease.acquire(part_place(store.address, "0001"), store.address).held(Stop()):
         found = state(Look(store))
@@ -119,7 +119,7 @@ def test_the_last_sign_of_life_of_a_killed_driver_stays(store):
     """Each driver that follows has a lease of its own, and the one that said it is deleted."""
     dead = {"host": "node7", "pid": 2**22 + 5}  # no process has such a number
     events, began = Events(store), time.time() - 100
-    events.note("run", time=began, **dead)
+    events.note(Begin(time=began, **dead))
     events.flush()
     lease = LeaseRecord(generation=7, machine=machine(), born="1", renewed=began + 58, **dead)
     objects.write(store.objects, keys.lease(7), json.dumps(lease.to_json()).encode())

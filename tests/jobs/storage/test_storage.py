@@ -15,7 +15,7 @@ from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
-from jobs.store.events import read_events
+from jobs.store.look import Look
 from jobs.store.store import Store
 
 JOB = {
@@ -91,7 +91,7 @@ def test_a_run_waits_for_the_disk_and_goes_on(disk, tmp_path, monkeypatch, troub
     assert ended[0].shards_done == 12
     gather(store)
     assert tree_bytes(store.address) == tree_bytes(whole.address)
-    assert any(event.fault == "storage" for event in read_events(store))
+    assert any(failure.fault == "storage" for failure in Look(store).failures)
 
 
 def test_a_full_disk_at_the_start_is_told_and_may_pass(disk):

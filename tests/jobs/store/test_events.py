@@ -10,7 +10,7 @@ from jobs import keys
 from jobs.report.history import history
 from jobs.report.summary import state
 from jobs.storage import objects
-from jobs.store.events import Event, Events, read_events, unended
+from jobs.store.events import Begin, Event, Events, read_events, unended
 from jobs.store.look import Look
 
 
@@ -26,7 +26,7 @@ def test_events_are_read_as_they_were_written(store):
 
 
 @pytest.mark.parametrize(
-    "field", [{"time": "abc"}, {"time": None}, {"event": [[]]}, {"shard": "x"}, {"rows": 7}]
+    "field", [{"time": "abc"}, {"time": None}, {"event": [[]]}, {"shard": "x"}, {"seconds": [7]}]
 )
 def test_line_whose_fields_have_other_types_is_left_out(store, field):
     before = read_events(store)
@@ -40,7 +40,7 @@ def test_line_whose_fields_have_other_types_is_left_out(store, field):
 def test_a_log_ends_without_an_error_where_the_storage_fails(store, monkeypatch):
     """What ended the run is what the command says, and not that its log has no checksums."""
     events = Events(store)
-    events.note("run")
+    events.note(Begin())
     monkeypatch.setattr(objects, "list_keys", Flaky(objects.list_keys))
     events.close()
 

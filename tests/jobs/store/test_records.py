@@ -9,7 +9,7 @@ from obstore.store import MemoryStore
 from jobs import keys
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord
-from jobs.store.events import Event, Events, read_events, unended
+from jobs.store.events import KINDS, Begin, Commit, Event, Events, Failure, read_events, unended
 from jobs.store.marker import FailedItem
 
 HERE = {"host": "node1", "pid": 7, "platform": "cpu", "device_kind": "cpu"}
@@ -29,7 +29,11 @@ EVENTS = [
     {"event": "decision", "shard": 1, "text": "looking for the items that fail"},
     {"event": "decision", "group": 0, "text": "2 shards not tried"},
     {"event": "end", **END},
-    {"event": "end", **END, "stopped": "SIGTERM", "lost": [2]},
+    {"event": "end", "done": 2, "failed": 1, "stopped": "SIGTERM", "lost": [2], "ended": 3, "work": 0.5, "host": "node1",
+     "pid": 7, "n_failed": 1},
+    {"event": "killed", "host": "node1", "pid": 7},
+    {"event": "warning", "group": 1, "text": "all items are equal"},
+    {"event": "second", "shard": 3, "attempt": 2, "text": "the first attempt has run for 60 s"},
     {"event": "of a later ctd", "about": {"a": 1}, "kind": 2},
 ]  # fmt: skip
 
@@ -39,6 +43,7 @@ def test_an_event_is_read_and_written_as_ever(fields):
     content = {"time": 1.5, **fields}
     event = Event.from_json(content)
     assert json.dumps(event.to_json()) == json.dumps(content)
+    assert type(event) is KINDS.get(fields["event"], Event)
     assert (event.time, event.kind, event.shard) == (1.5, fields["event"], fields.get("shard"))
 
 
@@ -52,7 +57,7 @@ def test_events_are_few_objects_however_many_they_are(monkeypatch, killed):
         monkeypatch.setattr(objects, "delete", lambda *args: None)
     events = Events(store)
     for k in range(2000):
-        events.note("done", time=float(k), shard=k)
+        events.note(Commit(time=float(k), shard=k))
     events.flush()
     assert [event.shard for event in read_events(store)] == list(range(2000))
     assert killed or len(list(objects.list_keys(store.objects, keys.EVENTS))) <= 8
@@ -62,9 +67,9 @@ def test_events_are_few_objects_however_many_they_are(monkeypatch, killed):
 
 def test_a_driver_without_an_end_is_known_by_host_and_process():
     run, end = (Event.from_json({"time": 1.0, **EVENTS[k]}) for k in (0, 7))
-    other = Event(kind="run", host="node2", pid=7)
+    other = Begin(host="node2", pid=7)
     assert unended([run, other, end]) == [other]
-    assert unended([Event(kind="run")]) == []
+    assert unended([Begin()]) == []
 
 
 def test_a_failing_item_is_read_and_written_as_ever():
@@ -79,7 +84,7 @@ def test_a_failing_item_is_read_and_written_as_ever():
 def test_an_error_may_quote_the_name_of_any_file():
     """What is no character in it is escaped: neither the event nor the item is refused, here or by a reader."""
     text = b"caf\xe9.npy".decode(errors="surrogateescape")
-    event, item = Event(kind="error", error=text), FailedItem(row=0, item=0, error=text)
+    event, item = Failure(error=text), FailedItem(row=0, item=0, error=text)
     assert (event.error, item.error) == (r"caf\udce9.npy",) * 2
     assert Event.from_json({"event": "error", "error": text}).error == event.error
 
