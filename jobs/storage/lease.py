@@ -16,10 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from obstore.store import ObjectStore
+from pydantic import Field
 
 from jobs import keys
 from jobs.errors import JobError, advised
@@ -57,7 +57,10 @@ class Held(JobError):
     """Another driver holds the lease."""
 
 
-@dataclass(frozen=True, kw_only=True)
+IF_ANY = Field(exclude_if=lambda value: not value)
+"""Written only if there is something to write."""
+
+
 class LeaseRecord(Process):
     """One generation of the lease, as its holder last wrote it."""
 
@@ -68,19 +71,15 @@ class LeaseRecord(Process):
     """When it was acquired (seconds since 1970)."""
     renewed: float = 0.0
     """When the holder last renewed it (seconds since 1970)."""
-    said: Mapping[str, Any] = field(default_factory=dict)
+    said: Annotated[Mapping[str, Any], IF_ANY] = {}
     """The holder's progress at that time."""
-    released: bool = False
+    released: Annotated[bool, IF_ANY] = False
     """Whether the holder has given it up; written only then."""
 
     @property
     def is_silent(self) -> bool:
         """Whether the holder seems to be dead: it is not seen to run here, and has not renewed its lease for `SILENT_S`."""
         return not self.is_running and abs(time.time() - self.renewed) > SILENT_S
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of run/lease/NNNNNNNN.json."""
-        return {k: v for k, v in asdict(self).items() if v or k not in ("released", "said")}
 
 
 class Lease:
@@ -102,12 +101,12 @@ class Lease:
         """
         refuse_zip(addresses.local_path(address))
         for _ in objects.read_attempts(keys.LEASE):
-            held = holder(store)
-            if held is not None and _is_alive(store, held):
-                raise held_by(address, held)
-            generation = held.generation + 1 if held else 0
+            last = holder(store)
+            if last is not None and _is_alive(store, last):
+                raise held_by(address, last)
+            generation = last.generation + 1 if last else 0
             record = LeaseRecord(
-                **asdict(this_process()),
+                **this_process().model_dump(),
                 id=secrets.token_hex(8), generation=generation, since=time.time(),
             )  # fmt: skip
             lease = Lease(store, address, record)
@@ -175,9 +174,9 @@ class Lease:
         with objects.may_fail():  # then the lease runs out by itself
             # If it was pruned, another driver has the lease: writing it would bring an old generation back. If our write failed,
             # another one may have this very generation.
-            data, own = objects.read(self._objects, keys.lease(self.generation)), self._record.id
-            if data is not None and (parsed(data) or {}).get("id", own) == own:
-                self._record = replace(self._record, released=True)
+            data, id_ = objects.read(self._objects, keys.lease(self.generation)), self._record.id
+            if data is not None and (parsed(data) or {}).get("id", id_) == id_:
+                self._record = self._record.model_copy(update={"released": True})
                 objects.write(self._objects, keys.lease(self.generation), self._stamped())
                 objects.delete(self._objects, keys.cancel(self.generation))
 
@@ -208,22 +207,23 @@ class Lease:
             request = objects.read(self._objects, key)
             by = None if request is None else Process.from_json(parsed(request))
         except ValueError:
-            why = f"no request to stop, {(request or b'')[:40]!r}"
+            fault = f"no request to stop, {(request or b'')[:40]!r}"
         except Exception as error:
             if not objects.is_storage_error(error):
                 raise
-            why = f"cannot be read: {objects.reason(error)}"
+            fault = f"cannot be read: {objects.reason(error)}"
         else:
             if by:
                 listener.ask(f"cancelled by {by.user} on {by.host}", CANCEL_GRACE_S)
             return
-        if why != self._passed_over:
-            self._passed_over = why
-            log.warning("%s: %s: passed over", key, why)
+        if fault != self._passed_over:
+            self._passed_over = fault
+            log.warning("%s: %s: passed over", key, fault)
 
     def _stamped(self) -> bytes:
-        self._record = replace(self._record, renewed=time.time(), said=self.progress())
-        return json.dumps(self._record.to_json()).encode()
+        update = {"renewed": time.time(), "said": self.progress()}
+        self._record = self._record.model_copy(update=update)
+        return json.dumps(self._record.model_dump()).encode()
 
     def _prune(self) -> None:
         for prefix in (keys.LEASE, keys.CANCEL):
@@ -248,14 +248,14 @@ def holder(store: ObjectStore) -> LeaseRecord | None:
 
 def running(store: ObjectStore) -> LeaseRecord | None:
     """Return the lease record of the driver that runs the store, or None; it may wait 2 * RENEW_S for a renewal."""
-    held = holder(store)
-    return held if held is not None and _is_alive(store, held) else None
+    lease = holder(store)
+    return lease if lease is not None and _is_alive(store, lease) else None
 
 
 def last_seen(store: ObjectStore) -> LeaseRecord | None:
     """Return the newest lease unless it is released or its holder is known to be dead, without waiting for a renewal."""
-    held = holder(store)
-    return None if held is None or held.released or held.has_ended else held
+    lease = holder(store)
+    return None if lease is None or lease.released or lease.has_ended else lease
 
 
 def part_place(address: str, name: str) -> ObjectStore:
@@ -275,30 +275,30 @@ def part_places(store: ObjectStore, address: str) -> list[ObjectStore]:
 
 def drivers(store: ObjectStore, address: str) -> list[LeaseRecord]:
     """Return the leases of a store and its parts that are not released, without waiting for renewals."""
-    found = [last_seen(place) for place in (store, *part_places(store, address))]
-    return [held for held in found if held is not None]
+    leases = [last_seen(place) for place in (store, *part_places(store, address))]
+    return [lease for lease in leases if lease is not None]
 
 
 def cancel(store: ObjectStore, timeout_s: float = 30.0) -> LeaseRecord | None:
     """Ask the store's driver to stop, wait until it has, and return its lease record; None if none runs. Raises TimeoutError."""
-    if (held := running(store)) is None:
+    if (lease := running(store)) is None:
         return None
-    request = json.dumps(asdict(this_process())).encode()
+    request = json.dumps(this_process().model_dump()).encode()
     # Addressed to one generation: a driver that takes over meanwhile is not meant, and does not hear it.
-    objects.write(store, keys.cancel(held.generation), request)
+    objects.write(store, keys.cancel(lease.generation), request)
     deadline = time.monotonic() + timeout_s
-    while (now := last_seen(store)) and now.generation == held.generation:
+    while (now := last_seen(store)) and now.generation == lease.generation:
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.2)
-    return held
+    return lease
 
 
 def describe(record: LeaseRecord) -> str:
     """Return who holds a lease, and for how long, as text."""
-    who, now = f"process {record.pid} of {record.user} on {record.host}", time.time()
-    seen = f"last sign of life {now - record.renewed:.0f} s ago"
-    return f"{who} (since {now - record.since:.0f} s, {seen})"
+    process, now = f"process {record.pid} of {record.user} on {record.host}", time.time()
+    sign = f"last sign of life {now - record.renewed:.0f} s ago"
+    return f"{process} (since {now - record.since:.0f} s, {sign})"
 
 
 def held_by(address: str, record: LeaseRecord) -> Held:

@@ -5,18 +5,16 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 
 HIDDEN = "hidden"
 """The start time of a process that there is, and of which /proc tells nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Process:
+class Process(BaseModel, frozen=True):
     """A process, told from all others by `machine`, id and start (`born`), with its user and command. Defaults mean: not known."""
 
     host: str = "?"
@@ -28,15 +26,13 @@ class Process:
 
     @classmethod
     def from_json(cls, content: object) -> Self:
-        """Return the process that `asdict` described; fields that a later ctd has added are ignored.
+        """Return the process that `model_dump` described; fields that a later ctd has added are ignored.
 
         Raises ValueError if `content` describes none.
         """
-        known = {f.name for f in fields(cls)}
-        if not isinstance(content, Mapping) or content.keys().isdisjoint(known):
+        if not isinstance(content, Mapping) or content.keys().isdisjoint(cls.model_fields):
             raise ValueError("describes no process")
-        parser: TypeAdapter[Self] = TypeAdapter(cls)
-        return parser.validate_python(content)
+        return cls.model_validate(content)
 
     @property
     def is_running(self) -> bool:

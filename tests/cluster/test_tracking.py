@@ -157,7 +157,7 @@ def test_status_of_a_dead_driver(ctd, sent, silent_s):
     lease = LeaseRecord(
         host="n1", machine="m", pid=7, user="a", generation=0, since=then, renewed=then
     )
-    objects.write(store.objects, keys.lease(0), json.dumps(lease.to_json()).encode())
+    objects.write(store.objects, keys.lease(0), json.dumps(lease.model_dump()).encode())
     told = dict(line.split(maxsplit=1) for line in ctd("status", address)[1].splitlines())
     dead = silent_s > SILENT_S
     rest = ["stopped", "next"] if dead else ["running"]

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,9 +292,9 @@ def test_repair_renews_its_lease_and_stops_once_it_is_lost(tmp_path, finished, m
     def slow(lease):
         before = holder(store.objects)
         until(lambda: holder(store.objects).renewed > before.renewed, "it is renewed")
-        newer = replace(before, generation=before.generation + 1, host="node9")
+        newer = before.model_copy(update={"generation": before.generation + 1, "host": "node9"})
         objects.write(
-            store.objects, keys.lease(newer.generation), json.dumps(newer.to_json()).encode()
+            store.objects, keys.lease(newer.generation), json.dumps(newer.model_dump()).encode()
         )
         real(lease)
 

@@ -228,8 +228,8 @@ def test_gather_that_lost_its_lease_writes_nothing_over_newer_tables(copied, mon
         put_back()
         held = holder(place)
         changes = {"machine": "other", "host": "node7", "generation": held.generation + 1}
-        other = replace(held, **changes, renewed=time.time())
-        objects.write(place, keys.lease(other.generation), json.dumps(other.to_json()).encode())
+        other = held.model_copy(update={**changes, "renewed": time.time()})
+        objects.write(place, keys.lease(other.generation), json.dumps(other.model_dump()).encode())
         # Here it is the same process: it cannot wait for itself.
         lease = SimpleNamespace(check=lambda: None)
         monkeypatch.setattr(MODULE, "_alone", lambda store: nullcontext(lease))

@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 from failing import Failing, Flaky, holds
@@ -122,7 +121,7 @@ def test_the_last_sign_of_life_of_a_killed_driver_stays(store):
     events.note(Begin(time=began, **dead))
     events.flush()
     lease = LeaseRecord(generation=7, machine=machine(), born="1", renewed=began + 58, **dead)
-    objects.write(store.objects, keys.lease(7), json.dumps(lease.to_json()).encode())
+    objects.write(store.objects, keys.lease(7), json.dumps(lease.model_dump()).encode())
     before = history(store)
     assert [(event.kind, event.time - began) for event in before] == [("run", 0), ("killed", 58)]
     for _ in range(2):
@@ -184,8 +183,8 @@ def test_a_lease_that_a_dead_driver_left_keeps_nobody_out(store, monkeypatch):
     monkeypatch.setattr("jobs.storage.lease.POLL_S", 0.05)
     place = part_place(store.address, "0001")
     Lease.acquire(place, store.address)
-    elsewhere = replace(holder(place), machine="other", host="node7")
-    objects.write(place, keys.lease(0), json.dumps(elsewhere.to_json()).encode())
+    elsewhere = holder(place).model_copy(update={"machine": "other", "host": "node7"})
+    objects.write(place, keys.lease(0), json.dumps(elsewhere.model_dump()).encode())
     claim(store).release()
 
 

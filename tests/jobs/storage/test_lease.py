@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 from obstore.exceptions import GenericError
@@ -40,8 +39,8 @@ def storage(request, tmp_path):
 
 def put(storage, **changes):
     """Write the lease with these changes, under the generation that it then has."""
-    record = replace(holder(storage), **changes)
-    objects.write(storage, keys.lease(record.generation), json.dumps(record.to_json()).encode())
+    record = holder(storage).model_copy(update=changes)
+    objects.write(storage, keys.lease(record.generation), json.dumps(record.model_dump()).encode())
 
 
 def elsewhere(storage, **changes):

@@ -94,5 +94,5 @@ def test_a_lease_is_read_and_written_as_ever(released):
     content = {"host": "node1", "machine": "boot/pid:[1]", "pid": 7, "born": "51", "user": "me",
                "command": ["ctd", "run"], "id": "a80d", "generation": 3, "since": 1.0, "renewed": 2.0}  # fmt: skip
     lease = LeaseRecord.from_json(content | released | {"of a later ctd": 1})
-    assert json.dumps(lease.to_json()) == json.dumps(content | released)
+    assert json.dumps(lease.model_dump()) == json.dumps(content | released)
     assert lease.released == bool(released)
