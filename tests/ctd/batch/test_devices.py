@@ -47,3 +47,22 @@ print("same")
 )
 def test_eight_devices_same_bits(slots):
     assert_same_on_eight_devices(f"SLOTS = {slots}\n{DEVICES}{RUNS}{ROUNDS}")
+
+
+TRAINING = """
+import sys; sys.path[:0] = {path!r}
+import jax, small
+from ctd.batch import Layout
+assert len(jax.local_devices()) == 8
+two, *more = (small.results("train_rnn", 40, Layout(-(-40 // (d * 5)) * 5, 5, devices=d)) for d in (2, 4, 8))
+for results in more:
+    for name, values in two.items():
+        assert values.tobytes() == results[name].tobytes(), name
+print("same")
+"""
+
+
+@pytest.mark.endurance
+def test_training_on_two_devices_and_more():
+    """In microbatches of five: docs/running.md says for which kernels one device has these bits, too."""
+    assert_same_on_eight_devices(TRAINING)
