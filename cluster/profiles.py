@@ -22,8 +22,8 @@ from pydantic import (
 )
 
 from jobs.errors import JobError, did_you_mean, nearest, validated
+from jobs.forms import SECTION
 from jobs.spec.job import read_content
-from jobs.spec.text import SECTION
 
 
 class _Profile(BaseModel):

@@ -220,7 +220,7 @@ def within(where: str) -> Iterator[None]:
 def _unknown_kind(fault: Mapping[str, Any]) -> str:
     """`KEY: ...` for a mapping whose key names no known kind; "" for any other fault.
 
-    Our discriminators pass the key as `key`, and the known words as `known`, in the context of their error (jobs.spec.search).
+    Our discriminators pass the key as `key`, and the known words as `known`, in the context of their error (jobs.forms).
     """
     given, about = fault["input"], fault.get("ctx", {})
     key = about.get("key")
@@ -247,7 +247,7 @@ def _swept(fault: Mapping[str, Any], where: str) -> str:
 def _misspelt(fault: Mapping[str, Any]) -> str:
     """What the user may have meant: a word of a list, or a key that names a kind of mapping.
 
-    Our discriminators pass the known keys as `known` in the context of their error (jobs.spec.sweep.one_of).
+    Our discriminators pass the known keys as `known` in the context of their error (jobs.forms.one_of).
     """
     given, about = fault["input"], fault.get("ctx", {})
     if fault["type"] in ("literal_error", "enum"):

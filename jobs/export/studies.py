@@ -25,11 +25,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.errors import JobError, count
 from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
+from jobs.forms import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
 from jobs.inputs.items import row_params
 from jobs.redact import redact
 from jobs.search.optuna import distribution
 from jobs.spec.search import Optuna, Population
-from jobs.spec.sweep import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
 from jobs.store.roles import Metric
 from jobs.store.store import Store
 

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from ctd.rows import combinations
 from jobs.errors import Faults, JobError, count, home_of, nearest
+from jobs.forms import MAX_ITEMS, Choice, extremes
 from jobs.plan.params import Reader, join
 from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.reductions import options_of, reductions_of
-from jobs.spec.search import Optuna, Population, Search, extremes
-from jobs.spec.sweep import MAX_ITEMS, Choice, Column, Sweep, columns_of, listed
+from jobs.spec.search import Optuna, Population, Search
+from jobs.spec.sweep import Column, Sweep, columns_of, listed
 
 
 class Group(NamedTuple):

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from ctd.rows import first_rows
 from jobs.errors import Faults, JobError, explain, home_of, refuse_booleans
-from jobs.spec.sweep import Column, compact, listed
+from jobs.forms import compact
+from jobs.spec.sweep import Column, listed
 
 CHECKED = 10_000
 """Most listed values of a field that are validated one by one; of further numbers, and of generated values, the extremes are."""

@@ -13,11 +13,11 @@ import numpy as np
 
 from ctd.kernel import Kernel, Kind, Outcome, Var, field_kinds, inputs_of
 from jobs.errors import JobError, count, nearest, validated, within
+from jobs.forms import Choice, Loguniform, Uniform, dtype_of, extremes
 from jobs.plan.items import Group, Items, chosen
 from jobs.plan.params import in_32_bits
 from jobs.search.optuna import check_installed
-from jobs.spec.search import Optuna, Population, Search, dtype_of, extremes
-from jobs.spec.sweep import Choice, Loguniform, Uniform
+from jobs.spec.search import Optuna, Population, Search
 
 
 def searched(kernel: Kernel, search: Search | None) -> Kernel:

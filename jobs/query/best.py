@@ -10,12 +10,13 @@ import numpy as np
 
 from ctd.rows import combinations
 from jobs.errors import JobError, count, nearest
+from jobs.forms import end_of
 from jobs.query.columns import as_text, brief
 from jobs.query.next import commands, computes_once
 from jobs.query.query import rows
 from jobs.query.tables import ask
 from jobs.spec.job import JobSpec
-from jobs.spec.search import Population, end_of
+from jobs.spec.search import Population
 from jobs.store.arrays import plain
 from jobs.store.roles import SEED, Metric, Mode
 from jobs.store.store import Store

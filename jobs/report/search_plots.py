@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_wide, spread
+from jobs.forms import Loguniform
 from jobs.query.columns import rows_of_items
 from jobs.spec.search import Search
-from jobs.spec.sweep import Loguniform
 from jobs.store.rounds import read_decisions
 from jobs.store.store import Store
 

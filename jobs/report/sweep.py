@@ -10,6 +10,7 @@ import numpy as np
 from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide, tick
 from jobs.errors import count, left_out
+from jobs.forms import Distribution, Loguniform
 from jobs.query.columns import rows_of_items
 from jobs.query.query import rows
 from jobs.query.tables import ask
@@ -17,7 +18,6 @@ from jobs.report.effects import LEAST_ITEMS, by_importance, effects
 from jobs.report.factors import MAX_KINDS, is_replicate, with_factors, with_places, zipped
 from jobs.report.search_plots import best_so_far, ends
 from jobs.spec.search import SEARCH_TABLE
-from jobs.spec.sweep import Distribution, Loguniform
 from jobs.store.roles import columns_of
 from jobs.store.store import Store
 

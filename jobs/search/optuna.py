@@ -26,10 +26,10 @@ import numpy as np
 
 from ctd.installed import how_to_install, install, why_not
 from jobs.errors import JobError, count
+from jobs.forms import Choice, Distribution, Integers, Loguniform, dtype_of, extremes
 from jobs.search.halving import Rung
 from jobs.search.searcher import Round, Searcher, Told
-from jobs.spec.search import Optuna, dtype_of, extremes
-from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform
+from jobs.spec.search import Optuna
 
 if TYPE_CHECKING:
     import optuna

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jobs.forms import Loguniform, extremes
 from jobs.search.searcher import InStep
-from jobs.spec.search import Moved, Population, extremes
-from jobs.spec.sweep import Loguniform
+from jobs.spec.search import Moved, Population
 
 SALT = zlib.crc32(b"search")
 """Keeps these draws apart from those of the sweep."""

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field, PositiveInt, field_validator
 
 from jobs.errors import JobError, count
-from jobs.spec.text import SECTION
+from jobs.forms import SECTION
 
 
 def in_words(numbers: list[int]) -> str:

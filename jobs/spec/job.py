@@ -39,10 +39,11 @@ from jobs.errors import (
     nearest,
     refuse_booleans,
 )
+from jobs.forms import SECTION
 from jobs.spec.run import RunSettings
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
-from jobs.spec.text import SECTION, parse_file, parse_text
+from jobs.spec.text import parse_file, parse_text
 from jobs.spec.trust import modules_of, put_on_path
 
 

@@ -18,10 +18,10 @@ from pydantic import BaseModel, Field, Tag, ValidationError, model_validator
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, explain, nearest, validated
+from jobs.forms import SECTION, kind_by
 from jobs.spec.description import Description
 from jobs.spec.job import JobSpec
-from jobs.spec.search import SEARCH_TABLE, kind_by
-from jobs.spec.text import SECTION
+from jobs.spec.search import SEARCH_TABLE
 
 
 class _Reduction(BaseModel):

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from jobs.spec.text import SECTION
+from jobs.forms import SECTION
 
 LAYOUT = ("slots", "microbatch", "shard_items")
 """The settings that affect the layout of a store, which is made once."""

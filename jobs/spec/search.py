@@ -24,14 +24,11 @@ search: {preset: NAME}         a search that the kernel declares: see jobs.spec.
 """
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Discriminator,
     Field,
     PositiveInt,
     Tag,
@@ -40,26 +37,14 @@ from pydantic import (
 )
 
 from jobs.errors import count
+from jobs.forms import Choice, Distribution, Loguniform, Uniform, kind_by, one_of
 from jobs.spec.halving import Asha as Asha
 from jobs.spec.halving import Compared, Sized, in_words
 from jobs.spec.halving import Halving as Halving
 from jobs.spec.halving import Rungs as Rungs
-from jobs.spec.sweep import (
-    Axis,
-    Choice,
-    Distribution,
-    Integers,
-    Loguniform,
-    Uniform,
-    compact,
-    one_of,
-)
 
 SEARCH_TABLE = "search"
 """The name of the table of a search in queries."""
-
-NEAR = 0.01
-"""Share of a range, or of its logarithm's, that counts as its end."""
 
 
 class _Moves(BaseModel):
@@ -203,63 +188,12 @@ class Optuna(Compared):
         return self
 
 
-def extremes(law: Distribution) -> list[Any]:
-    """The ends of a range, both of which may be drawn; all values of a choice."""
-    match law:
-        case Uniform(uniform=(low, high)) | Loguniform(loguniform=(low, high)):
-            return [low, high]
-        case Integers(integers=(low, high)):
-            return [low, high - 1]
-    return law.choice
-
-
-def end_of(law: Distribution | Axis, value: float) -> str:
-    """Whether a value lies at the "lower" or "upper" end of a range, or of a grid of three numbers or more; else "".
-
-    A grid's 0 is no lower end, since few parameters may be negative.
-
-    >>> end_of(Loguniform(loguniform=(0.01, 1)), 0.0101), end_of([0.1, 0.5, 0.9], 0.9), end_of([0.0, 0.5, 0.9], 0.0)
-    ('lower', 'upper', '')
-    """
-    if isinstance(law, Uniform | Loguniform):
-        scale = math.log if isinstance(law, Loguniform) else float
-        low, high = map(scale, extremes(law))
-        share = (scale(value) - low) / (high - low)
-        return "lower" if share < NEAR else "upper" if share > 1 - NEAR else ""
-    if isinstance(law, Integers | Choice):
-        return ""
-    values = compact(law) if isinstance(law, list) else law.values()
-    if not isinstance(values, np.ndarray) or values.ndim > 1 or len(np.unique(values)) < 3:
-        return ""
-    return "upper" if value == values.max() else "lower" if value == values.min() != 0 else ""
-
-
-def dtype_of(law: Distribution) -> np.dtype[Any]:
-    """The type of a searched field's values: float64, int64, bool or text."""
-    return np.asarray(extremes(law)).dtype
-
-
 METHODS: dict[str, type[BaseModel]] = {
     "halving": Halving,
     "asha": Asha,
     "population": Population,
     "optuna": Optuna,
 }
-
-
-def kind_by(key: str, kinds: Iterable[str]) -> Discriminator:
-    """A discriminator of mappings whose `key` names one of these kinds. The tag of a kind is "[kind]"."""
-    *others, last = known = [*kinds]
-    message = f"expected a mapping with `{key}:` {', '.join(others)} or {last}"
-
-    def tag(value: object) -> str | None:
-        word = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
-        return f"[{word}]" if word in known else None
-
-    about: dict[str, Any] = {"known": " ".join(known), "key": key}
-    return Discriminator(
-        tag, custom_error_type="form", custom_error_message=message, custom_error_context=about
-    )
 
 
 Search = Annotated[

@@ -13,179 +13,17 @@ Appending a sweep to the list therefore keeps the ids and the random keys of the
 go on where those of the sweeps before it end.
 """
 
-import builtins
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Discriminator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Discriminator, PositiveInt, Tag, model_validator
 
-from jobs.spec.text import SECTION
-
-LARGEST = 2**62
-"""Whole numbers of a sweep are smaller: NumPy counts with 64 bits."""
-MAX_ITEMS = 10**8
-"""Most items of a sweep: a larger one is a likely mistake, and ids must stay below 2**32."""
-
-
-Count = Annotated[int, Field(gt=0, le=MAX_ITEMS)]
-
-
-class _Form(BaseModel):
-    model_config = SECTION
-
-
-def one_of(*kinds: type[_Form], or_list: bool = False) -> Discriminator:
-    """A discriminator that finds the intended form of a value: that of its one key, whose notation begins the docstring of its class,
-    or a list. The tag of a form is "[form]".
-
-    Without it, an error would list the faults of the value under every form.
-    """
-    notations = [str(kind.__doc__).split("`")[1] for kind in kinds]
-    forms = [notation.partition(":")[0] for notation in notations]
-    *first, last = [f"{{{notation}}}" for notation in notations]
-    message = f"expected {'a list, or ' * or_list}one of {', '.join(first)} and {last}"
-
-    def tag(value: object) -> str | None:
-        # A job made in Python may give an axis as a tuple, a range or an array.
-        if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | BaseModel):
-            return "[list]" if or_list else None
-        classes = [kind.__name__.lower() for kind in type(value).__mro__]
-        found = [f for f in forms if f in (value if isinstance(value, Mapping) else classes)]
-        return f"[{found[0]}]" if len(found) == 1 else None
-
-    known: dict[str, Any] = {"known": " ".join(["list", *forms] if or_list else forms)}
-    return Discriminator(
-        tag, custom_error_type="form", custom_error_message=message, custom_error_context=known
-    )
-
-
-class Range(_Form):
-    """`range: n`, `range: [start, stop]` or `range: [start, stop, step]`, as in Python."""
-
-    range: int | tuple[int, int] | tuple[int, int, int]
-
-    @field_validator("range", mode="before")
-    @classmethod
-    def _as_in_python(cls, value: Any) -> Any:
-        # Here, since an error of the union would list the faults under each of its forms.
-        ends: list[Any] = [*value] if isinstance(value, list | tuple) else [value, value]
-        number = lambda v: isinstance(v, int | float | np.number)
-        whole = all(number(v) and abs(v) < LARGEST and v == int(v) for v in ends)
-        if not whole or len(ends) not in (2, 3) or 0 in ends[2:]:
-            raise ValueError(
-                "expected whole numbers: n, [start, stop] or [start, stop, step], no step of 0"
-            )
-        return value
-
-    def __len__(self) -> int:
-        return len(builtins.range(*self._ends()))
-
-    def values(self) -> np.ndarray:
-        return np.arange(*self._ends())
-
-    def _ends(self) -> tuple[int, ...]:
-        return self.range if isinstance(self.range, tuple) else (self.range,)
-
-
-class Linspace(_Form):
-    """`linspace: [first, last, count]`, evenly spaced, ends included."""
-
-    linspace: tuple[float, float, Count]
-
-    def __len__(self) -> int:
-        return self.linspace[2]
-
-    def values(self) -> np.ndarray:
-        return np.linspace(*self.linspace)
-
-
-class Geomspace(_Form):
-    """`geomspace: [first, last, count]`, evenly spaced in the logarithm, ends included."""
-
-    geomspace: tuple[PositiveFloat, PositiveFloat, Count]
-
-    def __len__(self) -> int:
-        return self.geomspace[2]
-
-    def values(self) -> np.ndarray:
-        return np.geomspace(*self.geomspace)
-
-
-Axis = Annotated[
-    Annotated[list[Any], Field(min_length=1), Tag("[list]")]
-    | Annotated[Range, Tag("[range]")]
-    | Annotated[Linspace, Tag("[linspace]")]
-    | Annotated[Geomspace, Tag("[geomspace]")],
-    one_of(Range, Linspace, Geomspace, or_list=True),
-]
-
-
-def _rising[T: (int, float)](ends: tuple[T, T]) -> tuple[T, T]:
-    if ends[0] >= ends[1]:
-        raise ValueError(f"{list(ends)} given; expected low < high")
-    return ends
-
-
-class Uniform(_Form):
-    """`uniform: [low, high]`."""
-
-    uniform: Annotated[tuple[float, float], AfterValidator(_rising)]
-
-    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        low, high = self.uniform
-        return low + (high - low) * rng.random(n)
-
-
-class Loguniform(_Form):
-    """`loguniform: [low, high]`, uniform in the logarithm."""
-
-    loguniform: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
-
-    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        low, high = np.log(self.loguniform)
-        return np.exp(low + (high - low) * rng.random(n))
-
-
-Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
-
-
-class Integers(_Form):
-    """`integers: [low, high]`, high excluded."""
-
-    integers: Annotated[tuple[Whole, Whole], AfterValidator(_rising)]
-
-    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        return rng.integers(*self.integers, size=n)
-
-
-class Choice(_Form):
-    """`choice: [a, b, ...]`, each equally likely."""
-
-    choice: Annotated[list[Any], Field(min_length=1)]
-
-
-Distribution = Annotated[
-    Annotated[Uniform, Tag("[uniform]")]
-    | Annotated[Loguniform, Tag("[loguniform]")]
-    | Annotated[Integers, Tag("[integers]")]
-    | Annotated[Choice, Tag("[choice]")],
-    one_of(Uniform, Loguniform, Integers, Choice),
-]
+from jobs.forms import SECTION, Axis, Choice, Distribution, compact
 
 
 class Column(NamedTuple):
@@ -313,16 +151,6 @@ def columns_of(parts: Sequence[Sweep], seed: int) -> list[dict[str, Column]]:
         made.append(part.columns(seed, drawn))
         drawn.update(dict.fromkeys(part.random, part.samples or 0))
     return made
-
-
-def compact(values: list[Any]) -> Any:
-    """Numbers (not booleans), or tuples of numbers of one length, as an array; any other list as it is."""
-    # True is an int to Python, and would become 1 in an array of numbers.
-    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
-    if all(number(v) for v in values):
-        return np.asarray(values)
-    tuples = all(isinstance(v, tuple) and all(number(x) for x in v) for v in values)
-    return np.asarray(values) if tuples and len({len(v) for v in values}) == 1 else list(values)
 
 
 def listed(values: np.ndarray | list[Any]) -> list[Any]:

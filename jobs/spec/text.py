@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ConfigDict
 
 from jobs.errors import JobError
 
-SECTION = ConfigDict(
-    frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-)
-"""How a model reads a section of a job file or a profile. Stores hold it as JSON, which has no infinities; `ctd schema` shows the
-text below each field."""
 MOST_BYTES = 16 << 20
 """A longer file is refused."""
 MOST_VALUES = 300_000

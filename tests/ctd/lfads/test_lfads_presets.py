@@ -7,12 +7,13 @@ from places import ROOT
 
 from ctd.kernel import static_of
 from ctd.lfads import kernel
+from jobs.forms import extremes
 from jobs.pipeline import read_stages
 from jobs.plan.items import expand
 from jobs.plan.search import searched
 from jobs.search.population import MIN_IMPROVEMENT
 from jobs.spec.presets import expand_preset
-from jobs.spec.search import Population, extremes
+from jobs.spec.search import Population
 
 PUBLISHED = {
     "learning_rate": (1e-5, 5e-3, 0.3),

@@ -11,9 +11,10 @@ from stores import make
 from stores import run as run_in_shards
 
 from jobs.errors import JobError
+from jobs.forms import extremes
 from jobs.search import Told, population, searcher_of
 from jobs.search.population import moved, position, tournament, truncation, value_at
-from jobs.spec.search import Population, extremes
+from jobs.spec.search import Population
 
 # --- decisions ------------------------------------------------------------------------------------
 
