@@ -30,10 +30,12 @@ from options import parse
 from cluster.ray.executor import RayExecutor
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.search import Told, searcher_of
-from jobs.search.optuna import OptunaSearcher, sampler_of
+from jobs.search.asha import Asha
+from jobs.search.halving import Halving
+from jobs.search.optuna import Optuna, sampler_of
+from jobs.search.population import Population
+from jobs.search.searcher import SearchedItems, Told
 from jobs.spec.job import parse_job
-from jobs.spec.search import Asha, Halving, Optuna, Population
 from jobs.store.rounds import read_decisions
 
 RUNGS = {"metric": "loss", "min_advances": 4, "eta": 3}
@@ -63,9 +65,14 @@ class Items:
         return seconds, Told(rows, metric, advances, ages >= END, np.zeros(len(rows), bool))
 
 
+def begin(search, n, seed, starts=None):
+    """The searcher of n items. starts: searched field -> (n,) its first values."""
+    return search.searcher(SearchedItems(np.arange(n), seed, (starts or {}).__getitem__))
+
+
 def simulated(search, n, workers, most, seed):
     """(idle share of worker time until the last promotion, that time in s) of one search."""
-    searcher, items = searcher_of(search, seed, np.arange(n), {}), Items(n, seed)
+    searcher, items = begin(search, n, seed), Items(n, seed)
     busy, spans, now, last, number = [], [], 0.0, 0.0, 0
     while not searcher.ended.all():
         while len(busy) < workers and (asked := searcher.ask(most)) is not None:
@@ -129,7 +136,7 @@ def show_decision(n):
         f"\n{n:,} items, rounds of 64\n\n| CPU ms a decision | median | 99th percentile | most |\n|---|---|---|---|"
     )
     for name, search in searches.items():
-        row(name, decisions(searcher_of(search, 0, np.arange(n), starts), n, 64))
+        row(name, decisions(begin(search, n, 0, starts), n, 64))
     import scipy.stats  # noqa: F401  of qmc; its import is no decision
 
     for sampler in ("random", "tpe", "qmc", "cmaes"):
@@ -146,7 +153,7 @@ def show_decision(n):
 
 def last_of(search, sampler, trials):
     """Seconds of the decisions about the last trials, which `sampler` proposes; the others are proposed at random."""
-    searcher, items = OptunaSearcher(search, 0, np.arange(trials)), Items(trials, 0)
+    searcher, items = begin(search, trials, 0), Items(trials, 0)
     number, found = 0, []
     while (asked := searcher.ask(16)) is not None:
         told = items.report(asked)[1]

@@ -6,7 +6,7 @@
 
 import builtins
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -60,10 +60,7 @@ def one_of(*kinds: type[_Form], or_list: bool = False) -> Discriminator:
         fits = [f for f in forms if f in (value if isinstance(value, Mapping) else classes)]
         return f"[{fits[0]}]" if len(fits) == 1 else None
 
-    about: dict[str, Any] = {"known": " ".join(["list", *forms] if or_list else forms)}
-    return Discriminator(
-        tag, custom_error_type="form", custom_error_message=message, custom_error_context=about
-    )
+    return _discriminator(tag, message, known=" ".join(["list", *forms] if or_list else forms))
 
 
 def kind_by(key: str, kinds: Iterable[str]) -> Discriminator:
@@ -75,7 +72,11 @@ def kind_by(key: str, kinds: Iterable[str]) -> Discriminator:
         word = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
         return f"[{word}]" if word in words else None
 
-    about: dict[str, Any] = {"known": " ".join(words), "key": key}
+    return _discriminator(tag, message, known=" ".join(words), key=key)
+
+
+def _discriminator(tag: Callable[[Any], str | None], message: str, **about: Any) -> Discriminator:
+    """about: what `jobs.errors.explain` reads of the error."""
     return Discriminator(
         tag, custom_error_type="form", custom_error_message=message, custom_error_context=about
     )

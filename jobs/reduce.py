@@ -161,7 +161,7 @@ def column_arrays(store: Store, group: int) -> dict[str, str]:
     """
     swept = ["item", *names_of_columns(store, group)]
     there = store.names(group)
-    searched = {name: f"final_{name}" for name in getattr(store.job.spec.search, "params", ())}
+    searched = {name: f"final_{name}" for name in store.job.spec.ranges}
     found = {name: array for name, array in searched.items() if array in there}
     return {name: name for name in swept} | {k: v for k, v in found.items() if k not in swept}
 

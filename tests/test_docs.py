@@ -81,7 +81,7 @@ def test_search_page_has_jobs_that_fit_and_names_what_is_stored(tmp_path, monkey
         spec = parse_job(yaml.safe_load(job), "job")
         ready = prepare(spec, str(tmp_path), "job", lambda: Machines(1, 10**9))
         told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
-        params = getattr(spec.search, "params", {})
+        params = spec.ranges
         expanded = {
             name.replace("PARAM", param): axes
             for name, axes in told.items()

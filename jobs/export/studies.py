@@ -29,7 +29,6 @@ from jobs.forms import Choice, Geomspace, Integers, Linspace, Loguniform, Range,
 from jobs.inputs.items import row_params
 from jobs.redact import redact
 from jobs.search.optuna import distribution
-from jobs.spec.search import Optuna, Population
 from jobs.store.roles import Metric
 from jobs.store.store import Store
 
@@ -170,11 +169,11 @@ def _space(store: Store) -> dict[str, BaseDistribution]:
         for name, law in {**part.grid, **part.zip, **part.random}.items():
             laws[name].append(law)
     proposed: dict[str, BaseDistribution] = {}
-    if isinstance(spec.search, Optuna):
-        proposed = {name: distribution(law) for name, law in spec.search.params.items()}
-    elif isinstance(spec.search, Population):
+    if spec.search and spec.search.proposes:
+        proposed = {name: distribution(law) for name, law in spec.ranges.items()}
+    else:
         # A population changes the values of the sweep, within its own range.
-        laws |= {name: [law] for name, law in spec.search.params.items()}
+        laws |= {name: [law] for name, law in spec.ranges.items()}
     swept = lambda path: any(f"{path}.".startswith(f"{name}.") for name in laws)
     rows = [
         {path: value for path, value in flat(params).items() if swept(path)}

@@ -1,10 +1,8 @@
 """Expand a job into items and groups, as columns over the items, and check its fields. Pure arithmetic: no file is opened."""
 
 import copy
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +11,10 @@ from pydantic import ValidationError
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from ctd.rows import combinations
 from jobs.errors import Faults, JobError, count, home_of, nearest
-from jobs.forms import MAX_ITEMS, Choice, extremes
+from jobs.forms import MAX_ITEMS
 from jobs.plan.params import Reader, join
 from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.reductions import options_of, reductions_of
-from jobs.spec.search import Optuna, Population, Search
 from jobs.spec.sweep import Column, Sweep, columns_of, listed
 
 
@@ -61,7 +58,7 @@ class Items:
     columns: dict[str, Column]
     groups: list[Group]
     ways: int = 1
-    """Number of neighbouring groups that have the same items, because a search chooses the group of each (`chosen`)."""
+    """Number of neighbouring groups that have the same items, because a search chooses the group of each (`Method.variants`)."""
 
     def values(self, name: str, items: np.ndarray) -> np.ndarray:
         """A column's values at these items, as an array. Mappings, lists of texts and lists of several lengths become texts."""
@@ -148,32 +145,18 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     reader = Reader(kernel)
     columns = reader.columns(columns, base, faults)
     faults.tell()
-    ways = chosen(spec.search, kernel)
+    ways = spec.search.variants(kernel) if spec.search else [{}]
     with faults:
         groups = _groups(total, columns, base, reader, ways)
     faults.tell()
     return Items(total, columns, groups, len(ways))
 
 
-def chosen(search: Search | None, kernel: Kernel) -> list[dict[str, Any]]:
-    """The combinations, field -> value, of the compiled-in fields that a search chooses; a single empty one without such fields."""
-    laws = search.params if isinstance(search, Optuna) else {}
-    kinds = field_kinds(kernel.Params)
-    choices = {
-        name: law.choice
-        for name, law in laws.items()
-        if isinstance(law, Choice) and kinds.get(name) not in (None, Kind.TRACED)
-    }
-    return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
-
-
 def _check_names(spec: JobSpec, kernel: Kernel, faults: Faults) -> set[str]:
     """The swept names that are not fields, or inner fields of a traced field, or also in `params`; each adds a fault."""
     bad, fields, kinds = set(), kernel.Params.model_fields, field_kinds(kernel.Params)
     parts = [{*part.names()} for part in spec.sweeps()]
-    whole = set().union(*parts)
-    if isinstance(spec.search, Optuna):
-        whole |= spec.search.params.keys()
+    whole = set().union(*parts, spec.ranges)
     for name in sorted(set().union(*parts)):
         fault = ""
         top, _, rest = name.partition(".")
@@ -209,40 +192,29 @@ def _first_value(spec: JobSpec, name: str) -> Any:
 def _starts(
     spec: JobSpec, base: dict[str, object], n: int, kernel: Kernel
 ) -> tuple[dict[str, Column], dict[str, Any]]:
-    """The starts of searched fields: (columns of those that start anywhere in their ranges, `params` with the others).
+    """The starts of searched fields (`Method.starts`): (columns of those that differ between items, `params` with the others).
 
-    Optuna proposes a value in place of the default; a field without one starts at an end of its range, so that the item is
-    valid. A start does not depend on the number of items.
-
-    Raises JobError if a field has a start, or is proposed, and is also given in `params` or swept.
+    Raises JobError if a field begins in the search, and is also given in `params` or swept.
     """
     columns, fixed, search = {}, {}, spec.search
-    if isinstance(search, Optuna):
+    if search is None:
+        return {}, base
+    if search.proposes:
         parts = spec.sweep if isinstance(spec.sweep, list) else [spec.sweep]
         if any("seed" in part.names() for part in parts):
             raise JobError(
                 "sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"
             )
-    fields = kernel.Params.model_fields
-    for name, law in search.params.items() if isinstance(search, Optuna | Population) else ():
-        start = getattr(law, "start", None)
-        if isinstance(search, Population) and start is None:
-            continue
+    for name, start in search.starts(kernel.Params, spec.seed, n).items():
         for place, given in (("params", spec.params), ("sweep", spec.swept())):
             if name in given:
                 raise JobError(
                     f"{name!r} is given in {place}, but its values begin in search.params; keep one of them"
                 )
-        if start == "range" and not isinstance(law, Choice):
-            # A stream for each field: a further searched field moves no draw of the others.
-            rng = np.random.default_rng(
-                [spec.seed, zlib.crc32(b"start"), zlib.crc32(name.encode())]
-            )
-            columns[name] = Column(np.arange(n, dtype=np.int32), law.draw(rng, n), True)
+        if isinstance(start, np.ndarray):
+            columns[name] = Column(np.arange(n, dtype=np.int32), start, True)
         elif start is not None:
-            fixed[name] = float(start)
-        elif name in fields and fields[name].is_required():
-            fixed[name] = extremes(law)[0]
+            fixed[name] = start
     return columns, base | fixed
 
 

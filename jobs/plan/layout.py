@@ -16,8 +16,8 @@ from pydantic import BaseModel, NonNegativeInt, PositiveInt
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, count
+from jobs.search.method import Method
 from jobs.spec.run import RunSettings
-from jobs.spec.search import Search
 
 SHARD_BYTES = 4 << 20
 """Target size of one shard's results (bytes): objects of a megabyte or more, in a bounded time."""
@@ -167,7 +167,7 @@ def lay_out(
     kernel: Kernel,
     settings: RunSettings,
     machines: Machines,
-    search: Search | None = None,
+    search: Method | None = None,
     ways: int = 1,
 ) -> Plan:
     """Divide groups into shards.
@@ -199,7 +199,7 @@ def _layout(
     group: int,
     n: int,
     size: Sizes,
-    search: Search | None,
+    search: Method | None,
     width: int,
     asked: RunSettings,
     machines: Machines,

@@ -16,7 +16,6 @@ from jobs.query.next import commands, computes_once
 from jobs.query.query import rows
 from jobs.query.tables import ask
 from jobs.spec.job import JobSpec
-from jobs.spec.search import Population
 from jobs.store.arrays import plain
 from jobs.store.roles import SEED, Metric, Mode
 from jobs.store.store import Store
@@ -255,7 +254,7 @@ def _best_on(
         ends=ends(store.job.spec, params, int(columns["item"][first])),
         items=Spread.of(of_fine),
         outcome=_outcome(store, columns, first),
-        last=tuple(roles.searched) if isinstance(store.job.spec.search, Population) else (),
+        last=tuple(roles.searched) if store.job.spec.has_parents else (),
         replicates=tuple(name for name in names if name not in of_setting),
         next=commands(store, int(columns["item"][first]), metric.name),
         dropped=int((status == "dropped").sum()),
@@ -358,6 +357,6 @@ def ends(spec: JobSpec, params: Mapping[str, Any], item: int = 0) -> dict[str, s
     parts = spec.sweeps()
     own = parts[np.searchsorted(np.cumsum([part.count() for part in parts]), item, side="right")]
     # A list may go on where one of its grids ends.
-    laws = (own.grid if len(parts) == 1 else {}) | own.random | getattr(spec.search, "params", {})
+    laws = (own.grid if len(parts) == 1 else {}) | own.random | dict(spec.ranges)
     real = {name: value for name, value in params.items() if isinstance(value, float)}
     return {k: end for k, x in real.items() if k in laws and (end := end_of(laws[k], x))}

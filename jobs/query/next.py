@@ -13,7 +13,6 @@ from ctd.kernel import JobFields, Kind, changed, field_kinds
 from ctd.replacing import replacing
 from jobs.errors import JobError, nearest
 from jobs.inputs.items import WEIGHTS, item_params, place_of
-from jobs.spec.search import Optuna, Population
 from jobs.spec.trust import modules_of
 from jobs.storage import objects
 from jobs.storage.addresses import absolute, beside, join
@@ -39,7 +38,7 @@ def commands(store: Store, item: int, by: str = "") -> dict[str, str]:
     found = {"its results as a file": f"{export} --results"}
     if any(name.startswith(WEIGHTS) for name in store.names(0)):
         found = {"its trained model as a file (its other results: --results)": export}
-    if isinstance(store.job.spec.search, Population):
+    if store.job.spec.has_parents:
         found["its generations, each from the state of its parent"] = (
             f"ctd query {where} --table search --where 'item == {item}'"
         )
@@ -101,7 +100,7 @@ def _proposed(store: Store, item: int, address: str) -> dict[str, JobFields | st
     jobs = dict[str, JobFields | str]()
     if kernel.display.next_jobs:
         jobs |= kernel.display.next_jobs(params, f"{address}::{item}", shapes)
-    if isinstance(spec.search, Population):
+    if spec.has_parents:
         # A job of the same kernel would have the last values from its beginning.
         jobs = {what: job for what, job in jobs.items() if isinstance(job, str) or job["kernel"] != spec.kernel}  # fmt: skip
     if once:
@@ -123,10 +122,9 @@ def computes_once(store: Store) -> bool:
     """
     spec = store.job.spec
     swept = {name for part in spec.sweeps() for name in part.names()}
-    # A trial of Optuna is a setting of its own, and its seed the number of the trial.
-    # The parameters of a population's member move, so that no setting is its own.
-    once = isinstance(spec.search, Optuna) or not (
-        isinstance(spec.search, Population) or SEED in swept
-    )
+    # An item whose fields are proposed is a setting of its own, and its seed a number.
+    # The parameters of an item that has parents move, so that no setting is its own.
+    is_proposed = spec.search is not None and spec.search.proposes
+    once = is_proposed or not (spec.has_parents or SEED in swept)
     described = store.description
     return once and (described.draws or SEED in described.fields)

@@ -12,7 +12,7 @@ import numpy as np
 from jobs.late import zarr
 from jobs.query.columns import Column, as_array, blanked, decode, rows_of_items
 from jobs.query.table import Read, Rows, Table, end_to_end
-from jobs.spec.search import Optuna, Population, Search
+from jobs.search.method import Method
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
@@ -120,7 +120,7 @@ def join_items(table: Table, items: Table, swept: Collection[str]) -> None:
 # --- the table of a search ------------------------------------------------------------------------
 
 
-def search_table(store: Store, search: Search, items: Table) -> Table:
+def search_table(store: Store, search: Method, items: Table) -> Table:
     """The table `search`: a row for each item and each generation (or rung) that it took part in, group after group.
 
     item  generation  METRIC  parent  PARAM ...      (population) METRIC at the generation's end; parent and PARAM as it began
@@ -139,27 +139,13 @@ def search_table(store: Store, search: Search, items: Table) -> Table:
 
 
 def _searched(
-    store: Store, search: Search, group: int, ids: np.ndarray, rows: np.ndarray
+    store: Store, search: Method, group: int, ids: np.ndarray, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
     read = lambda name: np.asarray(store.array(group, name).oindex[rows])
     # An item that failed keeps the fill values.
     computed = (read("search_advances") > 0)[:, None]
-    at_end = isinstance(search, Optuna) and search.rungs is None
-    metric = read(search.metric)[:, None] if at_end else read("search_metric")
-    found: dict[str, Any] = {search.metric: metric}
-    if isinstance(search, Optuna):
-        chosen = attributes(store.results(group))["swept"]
-        given = lambda name: chosen[name] if name in chosen else read(f"final_{name}")[:, None]
-        found |= {name: np.broadcast_to(given(name), metric.shape) for name in search.params}
-    if not isinstance(search, Population):
-        rung = 0 if at_end else read("search_rung")[:, None]
-        kept = computed & (np.arange(metric.shape[1]) <= rung)
-    else:
-        parent = read("search_parent")
-        kept = computed & (parent >= 0)
-        found["parent"] = parent
-        found |= {name: read(f"search_{name}") for name in search.params}
-    row, at = np.nonzero(kept)
-    return {"item": ids[row], search.lap_name: at} | {
-        name: values[kept] for name, values in found.items()
-    }
+    laps, columns = search.by_lap(read, attributes(store.results(group))["swept"])
+    laps = computed & laps
+    row, lap = np.nonzero(laps)
+    named = {name: values[laps] for name, values in columns.items()}
+    return {"item": ids[row], search.lap_name: lap} | named

@@ -24,7 +24,7 @@ from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
 from jobs.query.readers import child, join_items, reduced, search_table, stored
 from jobs.query.table import Table
-from jobs.spec.search import SEARCH_TABLE
+from jobs.search import SEARCH_TABLE
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.hierarchy import zarr_store
 from jobs.storage.lease import drivers

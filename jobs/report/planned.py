@@ -6,8 +6,8 @@ from ctd.kernel import inputs_of
 from jobs.errors import count
 from jobs.report.warnings import nan_results, unreturned
 from jobs.run.prepare import Prepared, another_job
+from jobs.search.method import Method
 from jobs.spec.description import Description
-from jobs.spec.search import Search
 from jobs.store.checkpoint import Left, left
 from jobs.store.look import Look
 from jobs.store.store import Store
@@ -79,7 +79,7 @@ def _warnings(ready: Prepared, tally: Tally) -> list[str]:
     return ready.warnings + missing + nans
 
 
-def _search_planned(ready: Prepared, search: Search) -> str:
+def _search_planned(ready: Prepared, search: Method) -> str:
     of_item = ready.kernel.advances
     advances = [of_item(inputs_of(g.params)) if of_item else 0 for g in ready.items.groups]
     sizes = map(search.n_compared, ready.plan.group_sizes)

@@ -11,7 +11,7 @@ import numpy as np
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_wide, spread
 from jobs.forms import Loguniform
 from jobs.query.columns import rows_of_items
-from jobs.spec.search import Search
+from jobs.search.method import Method
 from jobs.store.rounds import read_decisions
 from jobs.store.store import Store
 
@@ -83,7 +83,7 @@ def best_so_far(
 
 
 def search_plots(
-    search: Search, items: np.ndarray, results: Mapping[str, Any], failing: Collection[int] = ()
+    search: Method, items: np.ndarray, results: Mapping[str, Any], failing: Collection[int] = ()
 ) -> list[Plot]:
     """Plot the search in one group. items: (n,) ids; results: name -> n rows, as stored; failing: the outcomes that are failures."""
     if "search_metric" not in results:
@@ -95,7 +95,7 @@ def search_plots(
 
 
 def _rungs(
-    search: Search, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
+    search: Method, items: np.ndarray, metric: np.ndarray, results: Mapping[str, Any]
 ) -> Plot:
     """Plot the metric of items at each rung that they reached, and at their end."""
     take = lambda name: np.asarray(results[name][:], float)
@@ -126,7 +126,7 @@ def _rungs(
 
 
 def _lineages(
-    search: Search,
+    search: Method,
     items: np.ndarray,
     metric: np.ndarray,
     results: Mapping[str, Any],
@@ -144,7 +144,7 @@ def _lineages(
     drawn = {search.metric: metric} | {
         name: np.asarray(results[f"search_{name}"][:], float) for name in searched[:N_PARAMS]
     }
-    laws = getattr(search, "params", {})
+    laws = search.ranges
     note = _left_out(some, items, "metric at the end")
     made = []
     for name, values in drawn.items():

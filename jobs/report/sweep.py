@@ -17,7 +17,7 @@ from jobs.query.tables import ask
 from jobs.report.effects import LEAST_ITEMS, by_importance, effects
 from jobs.report.factors import MAX_KINDS, is_replicate, with_factors, with_places, zipped
 from jobs.report.search_plots import best_so_far, ends
-from jobs.spec.search import SEARCH_TABLE
+from jobs.search import SEARCH_TABLE
 from jobs.store.roles import columns_of
 from jobs.store.store import Store
 
@@ -266,7 +266,7 @@ def _unmeasured(n: int) -> str:
 def _laws(store: Store, name: str) -> list[Distribution]:
     """The laws by which the values of a column were drawn, or proposed by a search; none of a grid's."""
     spec, field = store.job.spec, name.removeprefix("final_")
-    laws = [*(part.random for part in spec.sweeps()), getattr(spec.search, "params", {})]
+    laws = [*(part.random for part in spec.sweeps()), spec.ranges]
     return [of[field] for of in laws if field in of]
 
 

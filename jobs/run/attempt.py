@@ -20,7 +20,7 @@ from ctd.late import jax
 from jobs import keys
 from jobs.errors import count
 from jobs.run.task import Pulse, ShardProgress, Task, rows_of
-from jobs.search import Round
+from jobs.search.searcher import Round
 from jobs.store.checkpoint import Checkpoints
 from jobs.store.layouts import Microbatch
 from jobs.store.live import LiveCurves

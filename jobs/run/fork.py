@@ -40,7 +40,7 @@ def fork(
             "`sweep: [{...}, {...}]`, or raise the `samples` of a last sweep without grid and zip, and change nothing else\n"
             f"{difference(old.job.spec, spec)}"
         )
-    if spec.search is not None and spec.search.size is None:
+    if spec.search is not None and spec.search.block is None:
         raise JobError(
             f"--fork {old.address}: its search compares all items that share a program, so a grown sweep is another search; only a "
             "search with search.size can go on"

@@ -12,7 +12,7 @@ from jobs.run.progress import progress_of
 from jobs.run.retry import Failures, Verdict
 from jobs.run.search import Searches
 from jobs.run.task import Report, Task, error_text
-from jobs.search import Told
+from jobs.search.searcher import Told
 from jobs.storage import objects
 from jobs.store.events import Commit, Events, Failure, Remark
 from jobs.store.look import Look

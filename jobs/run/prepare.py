@@ -122,7 +122,7 @@ def _without_effect(
         value, default = getattr(first, name), fields[name].get_default()
         return bool(value != default and (default != () or any(value)))
 
-    found = {*spec.swept(), *getattr(spec.search, "params", ())}
+    found = {*spec.swept(), *spec.ranges}
     found |= {name for name in spec.params if is_set(name)}
     found &= {name for name, kind in field_kinds(kernel.Params).items() if kind is Kind.TRACED}
     for group in groups:
@@ -232,7 +232,7 @@ def another_job(store: Store, spec: JobSpec, kernel: Kernel) -> str:
     if not is_alike:
         if spec.search is not None and spec.search != old.search:
             hint += ", where the search begins anew"
-    elif spec.search is not None and spec.search.size is None:
+    elif spec.search is not None and spec.search.block is None:
         hint += ": its search compares all items, so that with more items it is another search"
     elif has_grown(old, spec, kernel):
         hint = f"{forked} its items"

@@ -14,7 +14,7 @@ from jobs.errors import JobError
 from jobs.plan.layout import Plan, Shard
 from jobs.run.retry import Failures
 from jobs.run.task import Begin, Step, Task
-from jobs.search import Round, Told
+from jobs.search.searcher import Round, Told
 from jobs.storage import objects
 from jobs.store.rounds import Cost, read_round
 from jobs.store.store import Store

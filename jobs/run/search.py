@@ -18,15 +18,13 @@ import numpy as np
 from ctd.kernel import Params, inputs_of
 from jobs import keys
 from jobs.errors import JobError
-from jobs.plan.items import chosen
 from jobs.plan.layout import Shard
 from jobs.reduce import given_params
 from jobs.run.progress import Progress
 from jobs.run.retry import Failures
 from jobs.run.rounds import Rounds, SearchedShards
 from jobs.run.task import Step, Task
-from jobs.search import Round, Searcher, Told, searcher_of
-from jobs.spec.search import Population
+from jobs.search.searcher import Round, SearchedItems, Searcher, Told
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
 from jobs.store.events import WARNING, Events, Remark
@@ -243,15 +241,12 @@ def orphaned(search: GroupSearch) -> list[Shard]:
 
 
 def _searcher(store: Store, group: int, n: int, params: Params) -> Searcher:
-    search = store.job.spec.search
+    search, columns = store.job.spec.search, names_of_columns(store, group)
     assert search is not None
     read = lambda name: store.rows(group, name, 0, n)
-    starts, columns = {}, names_of_columns(store, group)
-    for name in search.params if isinstance(search, Population) else ():
-        first = read(name) if name in columns else np.full(n, getattr(params, name))
-        starts[name] = first.astype(float)
-    ways = chosen(search, store.science)
-    return searcher_of(search, store.job.spec.seed, read("item"), starts, ways)
+    starts = lambda name: read(name) if name in columns else np.full(n, getattr(params, name))
+    variants = search.variants(store.science)
+    return search.searcher(SearchedItems(read("item"), store.job.spec.seed, starts, variants))
 
 
 @dataclass

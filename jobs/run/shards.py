@@ -25,8 +25,8 @@ from jobs.run.rounds import forget_search
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
 from jobs.run.task import Begin, Executor
+from jobs.search.method import Method
 from jobs.spec.run import LAYOUT, RunSettings
-from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.storage.lease import (
@@ -256,7 +256,7 @@ def _forget_failed(store: Store) -> int:
     return sum(map(len, rows.values()))
 
 
-def _with_peers(store: Store, rows: dict[Shard, set[int]], search: Search) -> None:
+def _with_peers(store: Store, rows: dict[Shard, set[int]], search: Method) -> None:
     """Add to `rows` the shards whose items were compared with theirs, and have the searches of these groups begin anew."""
     plan = store.job.plan
     for shard, some in list(rows.items()):

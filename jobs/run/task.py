@@ -13,7 +13,7 @@ from jobs.errors import JobError
 from jobs.plan.layout import Machines, Shard
 from jobs.redact import redact
 from jobs.run.stop import Stop
-from jobs.search import Round, Told
+from jobs.search.searcher import Round, Told
 from jobs.storage import objects
 from jobs.store.live import Value
 from jobs.store.marker import Marker

@@ -41,8 +41,8 @@ from jobs.run.task import (
     rows_of,
     traceback_text,
 )
-from jobs.search import Told
-from jobs.spec.search import Search
+from jobs.search.method import Method
+from jobs.search.searcher import Told
 from jobs.spec.trust import allow
 from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
@@ -204,7 +204,7 @@ def _cost(began: float, found: Computed) -> Cost:
     return Cost(found.before_s + seconds, time.time() - seconds, found.longest_s, found.rounds)
 
 
-def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: Step) -> Told:
+def told(run: RoundRun, kernel: Kernel, search: Method, rows: np.ndarray, step: Step) -> Told:
     """Return the report of a round that is over. rows: those that were computed."""
     names = [search.metric, *["outcome"] * bool(kernel.outcomes)]
     found = run.values(np.arange(run.n), names)

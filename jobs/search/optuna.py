@@ -14,22 +14,34 @@ What Optuna is told of an item:
     failed      it failed with an error; tried again, it is a new trial with the same values
 
 Searched fields that depend on one another (define-by-run) cannot be expressed.
+
+search:
+  method: optuna
+  sampler: tpe
+  trials: 200
+  together: 16
+  metric: eval_loss
+  params: {learning_rate: {loguniform: [1e-4, 1e-1]}}
+  prune: {min_advances: 4}
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from ctd.installed import how_to_install, install, why_not
+from ctd.kernel import Params
 from jobs.errors import JobError, count
 from jobs.forms import Choice, Distribution, Integers, Loguniform, dtype_of, extremes
-from jobs.search.halving import Rung
-from jobs.search.searcher import Round, Searcher, Told
-from jobs.spec.search import Optuna
+from jobs.search.asha import Rung
+from jobs.search.comparison import Rungs, in_words
+from jobs.search.method import Method
+from jobs.search.searcher import Round, SearchedItems, Searcher, Told
 
 if TYPE_CHECKING:
     import optuna
@@ -38,45 +50,129 @@ NEEDED = {"optuna": "Optuna", "cmaes": "the package cmaes", "torch": "PyTorch"}
 """Package -> what a user is told to lack."""
 
 
-def check_installed(search: Optuna, where: str) -> None:
-    """Raise JobError, which begins with `where`, if a package that the sampler needs cannot be imported."""
-    further = {"gp": ["torch"], "cmaes": ["cmaes"]}.get(search.sampler, [])
-    for package in ["optuna", *further]:
-        if (why := why_not(package)) is not None:
-            torch = f"{install('torch', again=bool(why))}, or take another sampler"
-            do = torch if package == "torch" else how_to_install("optuna", again=bool(why))
-            what = f"{search.sampler} needs {NEEDED[package]}{why}; {do}"
-            raise JobError(f"{where}: search.sampler: {what}")
+class Optuna(Method):
+    """Trials whose searched fields Optuna proposes (Akiba et al. 2019), `together` at a time, from the metrics so far.
+
+    A point of the sweep, if there is one, is a study of its own, with `trials` items.
+    """
+
+    method: Literal["optuna"]
+    sampler: Literal["tpe", "gp", "cmaes", "random", "qmc"] = "tpe"
+    """tpe: tree-structured Parzen estimators; gp: Gaussian processes (needs PyTorch); cmaes: CMA-ES; random; qmc: scrambled Sobol points"""
+    trials: PositiveInt
+    """items of a study"""
+    together: PositiveInt = 1
+    """most trials that are proposed at once, so that they fill a device"""
+    params: dict[str, Distribution] = Field(min_length=1)
+    """the searched fields, each with its range or choices; compiled-in fields take choices only"""
+    prune: Rungs | None = None
+    """stop a trial that is not among the best 1 / eta of those that have come to its rung"""
+
+    proposes: ClassVar[bool] = True
+    takes: ClassVar[str] = "Optuna proposes"
+
+    @property
+    def ranges(self) -> dict[str, Distribution]:
+        """Searched field -> its range or choices."""
+        return self.params
+
+    @property
+    def block(self) -> int:
+        """The number of neighbouring items of the sweep that are compared: the trials of a study."""
+        return self.trials
+
+    @property
+    def least(self) -> int:
+        """One: a trial is compared with earlier ones."""
+        return 1
+
+    @property
+    def length_field(self) -> str:
+        """The field that sets the length of the first lap."""
+        return "prune.min_advances"
+
+    @property
+    def rungs(self) -> Rungs | None:
+        """The rungs at which trials leave."""
+        return self.prune
+
+    def in_round(self, share: int) -> int:
+        """A quarter of a worker's share, so that users see results early, but at least `together`."""
+        return max(self.together, -(-share // 4))
+
+    def describe(self, size: int, advances: int = 0) -> str:
+        """Describe a study of `size` trials, on one line. advances: as for `ends`."""
+        text = f"{count(size, 'trial')} of Optuna's {self.sampler} by {self.best} {self.metric}, {self.together} together, "
+        text += f"{', '.join(self.params)} searched"
+        if prune := self.prune:
+            ends = in_words(self.ends(size, advances))
+            text += f"; the best 1 / {prune.eta} of those that have come to {ends} advances go on"
+        return text
+
+    @field_validator("params")
+    @classmethod
+    def _proposable(cls, params: dict[str, object]) -> dict[str, Any]:
+        fine = lambda v: isinstance(v, str) or (isinstance(v, int | float) and math.isfinite(v))
+        for name, law in params.items():
+            if isinstance(law, Choice) and not all(map(fine, law.choice)):
+                raise ValueError(f"{name}: {law.choice} given; expected numbers or texts")
+        return params
+
+    @model_validator(mode="after")
+    def _enough(self) -> Optuna:
+        if self.trials < self.together:
+            raise ValueError(
+                f"together: {self.together} given, but there are {self.trials} trials; lower it, or give more trials"
+            )
+        return self
+
+    def starts(self, model: type[Params], seed: int, n: int) -> dict[str, Any]:
+        """All searched fields: Optuna proposes a value in place of the default.
+
+        A field without a default begins at an end of its range, so that the item is valid.
+        """
+        fields = model.model_fields
+        needs = lambda name: name in fields and fields[name].is_required()
+        return {
+            name: extremes(law)[0] if needs(name) else None for name, law in self.params.items()
+        }
+
+    def check_installed(self, where: str) -> None:
+        """Raise JobError, which begins with `where`, if a package that the sampler needs cannot be imported."""
+        further = {"gp": ["torch"], "cmaes": ["cmaes"]}.get(self.sampler, [])
+        for package in ["optuna", *further]:
+            if (why := why_not(package)) is not None:
+                torch = f"{install('torch', again=bool(why))}, or take another sampler"
+                do = torch if package == "torch" else how_to_install("optuna", again=bool(why))
+                what = f"{self.sampler} needs {NEEDED[package]}{why}; {do}"
+                raise JobError(f"{where}: search.sampler: {what}")
+
+    def searcher(self, items: SearchedItems) -> OptunaSearcher:
+        """Return the search of these items at its start."""
+        return OptunaSearcher(self, items)
 
 
 class OptunaSearcher(Searcher):
     """Every `trials` neighbours are a study of Optuna's; its sampler has the job's seed.
 
-    A study by itself makes the proposals that Optuna makes by ask and tell in the same order.
-
-    ways: of each group, the compiled-in fields of its items. What Optuna proposes for them decides the group of an item.
+    A study by itself makes the proposals that Optuna makes by ask and tell in the same order. What Optuna proposes for the
+    compiled-in fields (`SearchedItems.variants`) decides the group of an item.
     """
 
     search: Optuna
 
-    def __init__(
-        self,
-        search: Optuna,
-        seed: int,
-        items: np.ndarray,
-        ways: Sequence[Mapping[str, object]] = ({},),
-    ) -> None:
-        check_installed(search, "search")
+    def __init__(self, search: Optuna, items: SearchedItems) -> None:
+        search.check_installed("search")
         super().__init__(search, items)
         self._laws = {name: distribution(law) for name, law in search.params.items()}
-        self._studies = [study_of(search, seed) for _ in range(self.n // search.trials)]
+        self._studies = [study_of(search, items.seed) for _ in range(self.n // search.trials)]
         self._rungs = [[Rung() for _ in self._lengths[1:]] for _ in self._studies]
         self._trials: dict[int, optuna.Trial] = {}
         """Row -> its trial, until Optuna has been told its end."""
-        self._ways, self.group = ways, np.full(self.n, -1)
+        self._variants, self.group = items.variants, np.full(self.n, -1)
         self._asked: dict[int, dict[str, object]] = {}
         """Row -> what was proposed for it, in Optuna's own types: an array of numbers and texts holds texts."""
-        laws = {name: law for name, law in search.params.items() if name not in ways[0]}
+        laws = {name: law for name, law in search.params.items() if name not in items.variants[0]}
         self._values = {name: np.zeros(self.n, dtype_of(law)) for name, law in laws.items()}
         """What was proposed for the other fields: (n,) each, in the order of the job."""
 
@@ -118,8 +214,8 @@ class OptunaSearcher(Searcher):
         self._asked[row] = trial.params
         for name, values in self._values.items():
             values[row] = trial.params[name]
-        is_of = lambda way: all(trial.params[name] == value for name, value in way.items())
-        self.group[row] = [is_of(way) for way in self._ways].index(True)
+        fits = lambda fields: all(trial.params[name] == value for name, value in fields.items())
+        self.group[row] = [fits(fields) for fields in self._variants].index(True)
 
     def values(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the proposals of fields that are not compiled in."""

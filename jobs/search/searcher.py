@@ -10,7 +10,7 @@ driver that starts anew repeats what is written.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated
@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, PlainSerializer, PlainValidator
 
 from jobs.errors import count
-from jobs.spec.search import Search
+from jobs.search.comparison import Comparison
 
 TO_THE_END = 2**31 - 1
 """The length of a round that ends once all of its items have finished."""
@@ -31,6 +31,24 @@ Real = Annotated[np.ndarray, PlainValidator(lambda values: np.array(values, np.f
 Truth = Annotated[np.ndarray, PlainValidator(lambda values: np.array(values, np.bool_)), TO_LIST]
 Values = Annotated[np.ndarray, PlainValidator(np.array), TO_LIST]
 """Arrays of rounds and reports, which are lists where jobs.store.rounds writes them."""
+
+
+Read = Callable[[str], np.ndarray]
+"""Returns the values of a column or a result by its name, an entry for each item."""
+
+
+@dataclass(frozen=True)
+class SearchedItems:
+    """The items that are searched together, as they begin."""
+
+    ids: np.ndarray
+    """(n,) their ids."""
+    seed: int
+    """The job's."""
+    starts: Read
+    """Returns the first values of a searched field, (n,)."""
+    variants: Sequence[Mapping[str, object]] = ({},)
+    """For each group, the compiled-in fields that the search may choose -> their values there."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +88,11 @@ class Told:
 
 
 class Searcher(ABC):
-    """The state of a search over the n items of one group. A lap is what an item does between two comparisons.
+    """The state of a search over the n items of one group. A lap is what an item does between two comparisons."""
 
-    items: (n,) their ids.
-    """
-
-    def __init__(self, search: Search, items: np.ndarray) -> None:
-        n = len(items)
-        self.search, self.items, self.n = search, items, n
+    def __init__(self, search: Comparison, items: SearchedItems) -> None:
+        n = len(items.ids)
+        self.search, self.ids, self.n = search, items.ids, n
         self._size = search.n_compared(n)
         ends = [0, *search.ends(self._size)]
         self._lengths = [after - before for before, after in pairwise(ends)] + [TO_THE_END]

@@ -5,7 +5,7 @@ params: {weights: decision_gru.h5, cell: gru}      fields that all items share
 sweep:  {grid: {candidate: {range: 10000}}}        fields that differ: see jobs.spec.sweep
 gather: {unique_tol: 0.01}                         settings of the kernel's `reduce`, and
                                                    `reductions`: see jobs.spec.reductions
-search: {method: halving, ...}                     comparison of items: see jobs.spec.search
+search: {method: halving, ...}                     comparison of items: see jobs.search
 keep_bits: {states: 10}                            results to round: see jobs.plan.packing
 run:    {retries: 2}                               settings of the run
 """
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import (
     BaseModel,
@@ -39,9 +39,10 @@ from jobs.errors import (
     nearest,
     refuse_booleans,
 )
-from jobs.forms import SECTION
+from jobs.forms import SECTION, Distribution
+from jobs.search import METHODS, Search
+from jobs.search.method import Method
 from jobs.spec.run import RunSettings
-from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
 from jobs.spec.text import parse_file, parse_text
 from jobs.spec.trust import modules_of, put_on_path
@@ -88,9 +89,19 @@ class JobSpec(BaseModel):
     def sweeps(self) -> list[Sweep]:
         """The sweeps in order, always as a list; with Optuna, each point has one replicate for each trial."""
         parts = self.sweep if isinstance(self.sweep, list) else [self.sweep]
-        if isinstance(self.search, Optuna):
-            return [part.model_copy(update={"seeds": self.search.trials}) for part in parts]
+        if self.search and self.search.proposes:
+            return [part.model_copy(update={"seeds": self.search.block}) for part in parts]
         return parts
+
+    @property
+    def ranges(self) -> Mapping[str, Distribution]:
+        """Searched field -> its range or choices; none without a search."""
+        return self.search.ranges if self.search else {}
+
+    @property
+    def has_parents(self) -> bool:
+        """Whether items may go on from others' states, so that their searched fields have their last values (Method.has_parents)."""
+        return self.search is not None and self.search.has_parents
 
     def swept(self) -> list[str]:
         """The names of the swept fields, each once, in the order of the job."""
@@ -115,7 +126,7 @@ class JobSpec(BaseModel):
         """The sha256 of `science()`: two jobs with equal digests compute the same."""
         # The order of axes decides which item is which, the order of searched fields what is drawn. Only an order that is not
         # alphabetical is added, so that the digests of older stores stay as they are.
-        orders = [[*part.grid] for part in self.sweeps()] + [[*getattr(self.search, "params", {})]]
+        orders = [[*part.grid] for part in self.sweeps()] + [[*self.ranges]]
         unsorted = [names for names in orders if names != sorted(names)]
         text = json.dumps(self.science(), sort_keys=True) + json.dumps(unsorted) * bool(unsorted)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -161,13 +172,16 @@ def parse_job(content: Mapping[str, object], where: str) -> JobSpec:
         found = JobSpec.model_validate(content)
     except ValidationError as error:
         search = content.get("search")
-        method = search.get("method") if isinstance(search, Mapping) else None
+        name = search.get("method") if isinstance(search, Mapping) else None
+        method = METHODS.get(str(name), Method)
+        models = lambda field: [m for m in get_args(field.annotation) if hasattr(m, "model_fields")]
+        sections = [(k, m) for k, field in method.model_fields.items() for m in models(field)]
         known: dict[tuple[str, ...], Any] = {
             (): JobSpec.model_fields,
             ("run",): RunSettings.model_fields,
             ("sweep",): Sweep.model_fields,
-            ("search",): METHODS.get(str(method), Population).model_fields,
-            ("search", "prune"): Rungs.model_fields,
+            ("search",): method.model_fields,
+            **{("search", name): section.model_fields for name, section in sections},
         }
         raise explain(error, where, known, _misplaced(content)) from None
     refuse_booleans(content, found, f"{where}: ")

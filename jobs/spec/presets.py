@@ -15,9 +15,9 @@ from typing import Any
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, nearest
+from jobs.search import METHODS
 from jobs.spec.job import JobSpec
 from jobs.spec.reductions import Listed
-from jobs.spec.search import METHODS
 
 FORMS = ("uniform", "loguniform", "integers", "choice")
 

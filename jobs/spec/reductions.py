@@ -19,9 +19,9 @@ from pydantic import BaseModel, Field, Tag, ValidationError, model_validator
 from ctd.kernel import Kernel
 from jobs.errors import JobError, explain, nearest, validated
 from jobs.forms import SECTION, kind_by
+from jobs.search import SEARCH_TABLE
 from jobs.spec.description import Description
 from jobs.spec.job import JobSpec
-from jobs.spec.search import SEARCH_TABLE
 
 
 class _Reduction(BaseModel):

@@ -29,7 +29,6 @@ from jobs.late import zarr
 from jobs.plan.layout import GroupLayout, Plan
 from jobs.spec.description import Description
 from jobs.spec.job import JobSpec, parse_job
-from jobs.spec.search import Optuna
 from jobs.storage import objects
 from jobs.storage.addresses import local_path
 from jobs.storage.checksums import Sealed, parsed, verified
@@ -67,7 +66,7 @@ class Job(Sealed):
         """The shards of the job."""
         # `ways` is not stored: groups that are searched together each have a row for every item (Plan.ways).
         ways = sum(self.group_sizes) // max(1, self.n_items)
-        ways = max(1, ways) if isinstance(self.spec.search, Optuna) else 1
+        ways = max(1, ways) if self.spec.search and self.spec.search.proposes else 1
         return Plan(self.group_sizes, self.layouts, ways)
 
     @property

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jobs.search.method import Method
 from jobs.spec.description import Description
-from jobs.spec.search import Search
 
 SEED = "seed"
 """The swept field that repeats an item of any kernel."""
@@ -50,10 +50,10 @@ class Roles:
     """
 
     def __init__(
-        self, search: Search | None, swept: Sequence[str], description: Description
+        self, search: Method | None, swept: Sequence[str], description: Description
     ) -> None:
         self._search, self.swept, self._description = search, swept, description
-        self.searched: list[str] = [*getattr(search, "params", ())]
+        self.searched: list[str] = [*search.ranges] if search else []
         """The fields that the search proposes or changes."""
         self.replicates = (SEED, JOB_SEED, *description.replicates)
         """The columns that only repeat an item: the seed, that of the job, and the fields that the kernel names."""

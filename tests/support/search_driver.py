@@ -5,7 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jobs.search import Round, Told
+from jobs.search.searcher import Round, SearchedItems, Told
+
+
+def searcher_of(search, seed, ids, starts=None, variants=({},)):
+    """The searcher of these items. starts: searched field -> (n,) its first values."""
+    return search.searcher(SearchedItems(ids, seed, (starts or {}).__getitem__, variants))
 
 
 @dataclass

@@ -11,9 +11,8 @@ from jobs.forms import extremes
 from jobs.pipeline import read_stages
 from jobs.plan.items import expand
 from jobs.plan.search import searched
-from jobs.search.population import MIN_IMPROVEMENT
+from jobs.search.population import MIN_IMPROVEMENT, Population
 from jobs.spec.presets import expand_preset
-from jobs.spec.search import Population
 
 PUBLISHED = {
     "learning_rate": (1e-5, 5e-3, 0.3),

@@ -20,9 +20,9 @@ from jobs.plan.layout import Machines
 from jobs.plan.search import check_search, searched, shapes
 from jobs.report.planned import plan_rows
 from jobs.run.prepare import prepare
+from jobs.search.population import Population
 from jobs.spec.job import find_kernel, parse_job
 from jobs.spec.presets import job_schema
-from jobs.spec.search import Population
 
 
 def planned(job):

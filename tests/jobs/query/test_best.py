@@ -34,7 +34,7 @@ from jobs.report.page import Content, several
 from jobs.report.sweep import overview
 from jobs.report.sweep import sweep as sweep_of
 from jobs.spec.description import Description
-from jobs.spec.job import parse_job
+from jobs.spec.job import JobSpec, parse_job
 from jobs.store.card import write_card
 from jobs.store.look import Look
 from jobs.store.roles import Metric
@@ -348,8 +348,8 @@ def test_last_values_of_a_population_are_no_setting(trained, monkeypatch, tmp_pa
     assert found.next["its generations, each from the state of its parent"].endswith(
         f"--table search --where 'item == {found.item}'"
     )
-    # As if the search of this job, which it has not, were a population.
-    monkeypatch.setattr(sys.modules[commands.__module__], "Population", type(None))
+    # As if this job, which has no search, had a population.
+    monkeypatch.setattr(JobSpec, "has_parents", True)
     found = best(trained, Metric("eval_loss"))
     assert [*found.next][1:] == [
         "its generations, each from the state of its parent",

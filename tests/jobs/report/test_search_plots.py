@@ -22,7 +22,8 @@ from jobs.report.search_plots import (
     ends,
     search_plots,
 )
-from jobs.spec.search import Halving, Population
+from jobs.search.halving import Halving
+from jobs.search.population import Population
 from jobs.store.rounds import read_decisions
 from jobs.store.store import Store
 

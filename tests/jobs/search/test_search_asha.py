@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from search_driver import Items, play
+from search_driver import Items, play, searcher_of
 
 from jobs.errors import JobError
-from jobs.search import searcher_of
-from jobs.spec.search import Asha, Halving
+from jobs.search.asha import Asha
+from jobs.search.halving import Halving
 
 
 def searcher(n, eta=3, first=2, mode="min"):
     search = Asha(method="asha", metric="loss", min_advances=first, eta=eta, mode=mode)
-    return searcher_of(search, 0, np.arange(n), {})
+    return searcher_of(search, 0, np.arange(n))
 
 
 class Paper:
@@ -112,7 +112,7 @@ def test_asha_keeps_what_halving_keeps_of_items_that_all_finish_before_the_last_
     loss = np.random.default_rng(0).permutation(81)
     items, found = Items(lambda row, age: loss[row], lambda row: 18), []
     halving = Halving(method="halving", metric="loss", min_advances=2, eta=3)
-    for s in (searcher(81), searcher_of(halving, 0, np.arange(81), {})):
+    for s in (searcher(81), searcher_of(halving, 0, np.arange(81))):
         play(s, lambda k, asked: (1, items.report(k, asked)), most=81)
         found.append(s.records())
     assert found[0]["search_rung"].max() == 2

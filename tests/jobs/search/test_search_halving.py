@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from search_driver import Items, play
+from search_driver import Items, play, searcher_of
 from search_jobs import HALVING, changed, cut, results, whole_store
 from search_reference import halve, members_of
 from stores import run
 
-from jobs.search import searcher_of
-from jobs.spec.search import Halving
+from jobs.search.halving import Halving
 from jobs.store.events import planned_warnings, read_events
 
 
@@ -108,7 +107,7 @@ def test_halving_in_rounds_decides_as_sorted_lists_do(n, size, eta, workers, mos
     loss = rng.integers(0, 30, (n, 60)).astype(float)
     loss[rng.random((n, 60)) < 0.1] = np.nan
     search = Halving(method="halving", metric="loss", min_advances=2, eta=eta, size=size)
-    searcher = searcher_of(search, 0, np.arange(n), {})
+    searcher = searcher_of(search, 0, np.arange(n))
     items = Items(lambda row, age: loss[row, age], lambda row: 50)
     play(searcher, lambda k, asked: (rng.random(), items.report(k, asked)), workers, most)
     size, rungs = size or n, len(search.ends(size or n))

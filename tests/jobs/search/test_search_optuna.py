@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from search_driver import Items, play, play_again, same
+from search_driver import Items, play, play_again, same, searcher_of
 from search_jobs import HALVING, results
 from stores import run
 
@@ -19,10 +19,9 @@ from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
-from jobs.search import Told, searcher_of
-from jobs.search.optuna import OptunaSearcher
+from jobs.search.optuna import Optuna
+from jobs.search.searcher import Told
 from jobs.spec.job import parse_job
-from jobs.spec.search import Optuna
 
 PARAMS = {
     "rate": {"loguniform": [1e-4, 1.0]},
@@ -64,7 +63,7 @@ def search(trials=30, **more):
 
 
 def made(spec, n=None):
-    return searcher_of(spec, SEED, np.arange(n or spec.trials), {})
+    return searcher_of(spec, SEED, np.arange(n or spec.trials))
 
 
 def height(values):
@@ -272,9 +271,8 @@ def test_an_item_tried_again_has_the_same_choice_of_texts_and_numbers():
     """An array of both would hold texts, which Optuna does not know."""
     law = {"mixed": {"choice": ["auto", 1, 2, 3]}, "rate": {"uniform": [0, 1]}}
     asked = Optuna(method="optuna", metric="loss", trials=4, together=4, params=law)
-    searcher = OptunaSearcher(
-        asked, 0, np.arange(4), [{"mixed": one} for one in law["mixed"]["choice"]]
-    )
+    variants = [{"mixed": value} for value in law["mixed"]["choice"]]
+    searcher = searcher_of(asked, 0, np.arange(4), variants=variants)
     number = 0
     while (asked := searcher.ask(4)) is not None:
         none, failed = np.zeros(0, int), tuple(asked.rows.tolist())

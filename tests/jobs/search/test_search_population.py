@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from search_driver import play
+from search_driver import play, searcher_of
 from search_jobs import POPULATION, RATE, changed, cut, results
 from search_reference import Member, members_of, train_population
 from stores import make
@@ -12,9 +12,9 @@ from stores import run as run_in_shards
 
 from jobs.errors import JobError
 from jobs.forms import extremes
-from jobs.search import Told, population, searcher_of
-from jobs.search.population import moved, position, tournament, truncation, value_at
-from jobs.spec.search import Population
+from jobs.search import population
+from jobs.search.population import Population, moved, position, tournament, truncation, value_at
+from jobs.search.searcher import Told
 
 # --- decisions ------------------------------------------------------------------------------------
 

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_driver import Items, play, play_again, same
+from search_driver import Items, play, play_again, same, searcher_of
 
 from jobs.plan.search import shapes
-from jobs.search import searcher_of
-from jobs.spec.search import Asha, Halving, Optuna, Population
+from jobs.search.asha import Asha
+from jobs.search.halving import Halving
+from jobs.search.optuna import Optuna
+from jobs.search.population import Population
 
 RATE = {"loguniform": [1e-3, 0.9]}
 RUNGS = {"metric": "loss", "min_advances": 2, "eta": 2}
