@@ -34,7 +34,7 @@ from jobs.search.asha import Asha
 from jobs.search.halving import Halving
 from jobs.search.optuna import Optuna, sampler_of
 from jobs.search.population import Population
-from jobs.search.searcher import SearchedItems, Told
+from jobs.search.searcher import RoundReport, SearchedItems
 from jobs.spec.job import parse_job
 from jobs.store.rounds import read_decisions
 
@@ -55,14 +55,14 @@ class Items:
         self.ages = np.zeros(n, np.int64)
 
     def report(self, asked):
-        """(seconds, Told) of a round."""
+        """(seconds, RoundReport) of a round."""
         rows = asked.rows
         ages = np.where(asked.rounds < 0, 0, self.ages[asked.parents])
         advances = np.minimum(asked.length, END - ages)
         self.ages[rows] = ages = ages + advances
         metric = self.quality[rows] + self.noise[rows] / np.sqrt(ages)
         seconds = float((advances * self.step[rows]).max())
-        return seconds, Told(rows, metric, advances, ages >= END, np.zeros(len(rows), bool))
+        return seconds, RoundReport(rows, metric, advances, ages >= END, np.zeros(len(rows), bool))
 
 
 def begin(search, n, seed, starts=None):

@@ -162,7 +162,7 @@ class Attempt:
             if there is None:
                 raise Damaged(number)
             leaves = [leaf[again] for leaf in there.states(self.store, once)]
-            done = there.told.done[np.searchsorted(there.told.rows, once)]
+            done = there.report.done[np.searchsorted(there.report.rows, once)]
             found.append((here, done[again], leaves))
         if not found:
             return None

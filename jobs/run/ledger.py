@@ -12,7 +12,7 @@ from jobs.run.progress import progress_of
 from jobs.run.retry import Failures, Verdict
 from jobs.run.search import Searches
 from jobs.run.task import Report, Task, error_text
-from jobs.search.searcher import Told
+from jobs.search.searcher import RoundReport
 from jobs.storage import objects
 from jobs.store.events import Commit, Events, Failure, Remark
 from jobs.store.look import Look
@@ -120,11 +120,11 @@ class Ledger:
         self._loose += 1
         self.compact(COMPACT_EVERY)
 
-    def tell(self, task: Task, told: Told, cost: Cost) -> None:
+    def tell(self, task: Task, report: RoundReport, cost: Cost) -> None:
         self.storage.end()
-        self.failures.note_fine(task.shard.group, len(told.rows))
+        self.failures.note_fine(task.shard.group, len(report.rows))
         self.durations.note(peers(task), cost.seconds, cost.longest_s)
-        self.searches.tell(task, told, cost)
+        self.searches.tell(task, report, cost)
 
     def fail(self, task: Task, report: Report) -> None:
         """Record a failed attempt: its error and event. Pause if the storage has failed."""

@@ -14,7 +14,7 @@ from jobs.errors import JobError
 from jobs.plan.layout import Plan, Shard
 from jobs.run.retry import Failures
 from jobs.run.task import Begin, Step, Task
-from jobs.search.searcher import Round, Told
+from jobs.search.searcher import Round, RoundReport
 from jobs.storage import objects
 from jobs.store.rounds import Cost, read_round
 from jobs.store.store import Store
@@ -61,12 +61,12 @@ class Rounds:
         self._store, self._group, self._failures = store, group, failures
         self.asked: list[Round] = []
         """The rounds that were asked for, by number."""
-        self.told: dict[int, Told] = {}
+        self.reports: dict[int, RoundReport] = {}
         """Round -> its report."""
         self.running: set[int] = set()
         """Rounds that were asked for and have not been told."""
-        there = objects.list_keys(store.objects, f"{keys.ROUNDS}/{group}")
-        self.kept = {keys.number_of(key) for key in there}
+        stored = objects.list_keys(store.objects, f"{keys.ROUNDS}/{group}")
+        self.kept = {keys.number_of(key) for key in stored}
         """Rounds whose states are in the store."""
         self.waiting: list[Task] = []
         """Tasks that were not handed out yet."""
@@ -84,19 +84,19 @@ class Rounds:
         self.asked.append(asked)
         return number
 
-    def resume(self, number: int) -> tuple[Told, Cost] | None:
+    def resume(self, number: int) -> tuple[RoundReport, Cost] | None:
         """Return the report that a round left for an earlier driver; without one, add its task again."""
         # A worker may have written the round after the driver that asked for it was killed: its report is as good as told.
-        there = read_round(self._store, self._group, number, self.asked[number])
-        if there is None:
+        stored = read_round(self._store, self._group, number, self.asked[number])
+        if stored is None:
             self.kept.discard(number)
             self.push(number, "resume")
-        return there and (there.told, there.cost)
+        return stored and (stored.report, stored.cost)
 
-    def tell(self, number: int, told: Told, cost: Cost) -> None:
-        self.told[number] = told
+    def tell(self, number: int, report: RoundReport, cost: Cost) -> None:
+        self.reports[number] = report
         self.running.discard(number)
-        self._costs[told.rows] += np.array([cost.seconds, cost.rounds]) / max(1, len(told.rows))
+        self._costs[report.rows] += np.array([cost.seconds, cost.rounds]) / max(1, len(report.rows))
         self._longest_s = max(self._longest_s, cost.longest_s)
         self._started = min(self._started, cost.started)
 
@@ -127,7 +127,7 @@ class Rounds:
                 self._missed[number] += 1
                 self.repeated.add(number)
                 # Without the items that failed in it, and with those that failed later.
-                self.push(number, "resume", self.told[number].failed)
+                self.push(number, "resume", self.reports[number].failed)
                 # The states that this one goes on from may be missing, too. `repeated` ends the recursion: each is added once.
                 return self.next_task()
         return None
@@ -149,7 +149,7 @@ class Rounds:
         going = [self.asked[number] for number in self.running | self.repeated]
         going += [task.step.round for task in self.waiting if task.step]
         sources = [{*asked.rounds.tolist()} for asked in going]
-        for number in (self.kept & self.told.keys()) - needed.union(self.repeated, *sources):
+        for number in (self.kept & self.reports.keys()) - needed.union(self.repeated, *sources):
             with objects.may_fail():  # `ctd check` finds what stays
                 objects.delete(self._store.objects, keys.place(keys.ROUNDS, self._group, number))
                 self.kept.discard(number)

@@ -24,7 +24,7 @@ from jobs.run.progress import Progress
 from jobs.run.retry import Failures
 from jobs.run.rounds import Rounds, SearchedShards
 from jobs.run.task import Step, Task
-from jobs.search.searcher import Round, SearchedItems, Searcher, Told
+from jobs.search.searcher import Round, RoundReport, SearchedItems, Searcher
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
 from jobs.store.events import WARNING, Events, Remark
@@ -47,7 +47,7 @@ class GroupSearch:
         self.searcher = _searcher(store, group, self._n, params)
         self.shards = SearchedShards(plan, groups, done, self.searcher.group)
         self.rounds = Rounds(store, group, failures, self._n)
-        self._news: list[tuple[int, Told, Cost]] = []
+        self._news: list[tuple[int, RoundReport, Cost]] = []
         """Reports since the last decision."""
         self._unwritten: Decision | None = None
         """The last decision, while the storage has not taken it."""
@@ -96,8 +96,8 @@ class GroupSearch:
         self._n_decisions += 1
         self.searcher.skip(np.array(decision.skipped, np.int64))
         self.searcher.retry(np.array(decision.again, np.int64))
-        for number, told, cost in decision.told:
-            self._note(number, told, cost)
+        for number, report, cost in decision.told:
+            self._note(number, report, cost)
         if decision.asked is None:
             return
         asked = self.searcher.ask(self._most)
@@ -110,17 +110,17 @@ class GroupSearch:
 
     # --- reports --------------------------------------------------------------------------------------
 
-    def tell(self, number: int, told: Told, cost: Cost) -> None:
+    def tell(self, number: int, report: RoundReport, cost: Cost) -> None:
         """Note the end of a round, and decide what follows. Raises JobError if the search cannot go on."""
         self.rounds.kept.add(number)
         self.rounds.repeated.discard(number)
-        if number not in self.rounds.told:  # otherwise its states were needed again
-            self._news.append((number, told, cost))
-            self._note(number, told, cost)
+        if number not in self.rounds.reports:  # otherwise its states were needed again
+            self._news.append((number, report, cost))
+            self._note(number, report, cost)
 
-    def _note(self, number: int, told: Told, cost: Cost) -> None:
-        self.searcher.tell(number, told)
-        self.rounds.tell(number, told, cost)
+    def _note(self, number: int, report: RoundReport, cost: Cost) -> None:
+        self.searcher.tell(number, report)
+        self.rounds.tell(number, report, cost)
         self._is_changed = True
         self.searcher.decide()  # after each report, so that a repetition decides the same
 
@@ -153,14 +153,14 @@ class GroupSearch:
         return shard
 
     def _last_step(self, shard: Shard) -> Task:
-        found, rows = self.searcher, self.shards.rows(shard)
-        added = found.records() | {"search_advances": found.ages.astype(np.int32)}
-        added["search_dropped"] = found.dropped
-        kept = np.where(found.failed[rows], -1, found.kept[rows])
-        last = Round(rows, kept, rows, 0, found.values(rows))
-        of_shard = {name: values[shard.start : shard.stop] for name, values in added.items()}
+        searcher, rows = self.searcher, self.shards.rows(shard)
+        records = searcher.records() | {"search_advances": searcher.ages.astype(np.int32)}
+        records["search_dropped"] = searcher.dropped
+        rounds = np.where(searcher.failed[rows], -1, searcher.kept[rows])
+        last = Round(rows, rounds, rows, 0, searcher.values(rows))
+        of_shard = {name: values[shard.start : shard.stop] for name, values in records.items()}
         task = self._failures.task(shard, 1, "fresh")
-        failed = {*task.without, *rows[found.failed[rows]].tolist()}
+        failed = {*task.without, *rows[searcher.failed[rows]].tolist()}
         step = Step(-1, last, of_shard, self.rounds.cost(rows))
         return task._replace(step=step, without=tuple(sorted(failed)))
 
@@ -187,14 +187,14 @@ class GroupSearch:
 
     def _needed(self) -> set[int]:
         """Return the rounds whose states open shards still need, or, out of step, shards that `resume --failed` may take back."""
-        found, rows = self.searcher, self.shards.open_items()
-        if found.search.in_step:
-            rows &= ~found.failed
-        elif found.failed.any():
+        searcher, rows = self.searcher, self.shards.open_items()
+        if searcher.search.in_step:
+            rows &= ~searcher.failed
+        elif searcher.failed.any():
             for shard in self.shards.all:
                 mine = self.shards.rows(shard)
-                rows[mine] |= found.failed[mine].any()
-        return {*found.kept[rows].tolist()} - {-1}
+                rows[mine] |= searcher.failed[mine].any()
+        return {*searcher.kept[rows].tolist()} - {-1}
 
     def seal(self) -> None:
         """Once all shards are committed: seal the decisions; delete the states that nobody needs and what killed workers left."""
@@ -219,10 +219,10 @@ class GroupSearch:
     @property
     def progress(self) -> tuple[int, float]:
         """(items that have ended, work of past rounds in items), over the items whose shards are not committed."""
-        found, rows = self.searcher, self.shards.open_items()
-        part, over = np.zeros(self._n), found.over
+        searcher, rows = self.searcher, self.shards.open_items()
+        part, over = np.zeros(self._n), searcher.over
         if self._whole:
-            part = np.minimum(1.0, found.ages / self._whole)
+            part = np.minimum(1.0, searcher.ages / self._whole)
         return int((over & rows).sum()), float(np.where(over, 1.0, part)[rows].sum())
 
 
@@ -231,11 +231,11 @@ def orphaned(search: GroupSearch) -> list[Shard]:
 
     The decisions were lost or begin anew, and may have the items in other groups now.
     """
-    shards, found = search.shards, search.searcher
+    shards, searcher = search.shards, search.searcher
     if len(shards.groups) == 1:
         return []
     first = shards.groups[0]
-    may_be = lambda shard: np.isin(found.group, (-1, shard.group - first)) & ~found.ended
+    may_be = lambda shard: np.isin(searcher.group, (-1, shard.group - first)) & ~searcher.ended
     committed = [shard for shard in shards.all if shard.number in shards.done]
     return [shard for shard in committed if may_be(shard)[shard.start : shard.stop].any()]
 
@@ -300,13 +300,13 @@ class Searches:
         tasks = (search.next_task() for search in self._found.values())
         return next((task for task in tasks if task is not None), None)
 
-    def tell(self, task: Task, told: Told, cost: Cost) -> None:
+    def tell(self, task: Task, report: RoundReport, cost: Cost) -> None:
         """Note the end of a round; warn of the first comparison in which all items were equal."""
         group = task.shard.group
         if (search := self._of(group)) and task.step:
             before = search.searcher.tied
             with self._may_end(group, search):
-                search.tell(task.step.number, told, cost)
+                search.tell(task.step.number, report, cost)
             if (text := search.searcher.tied) and not before:
                 self._events.note(Remark(kind=WARNING, group=group, text=text))
 

@@ -13,7 +13,7 @@ from jobs.errors import JobError
 from jobs.plan.layout import Machines, Shard
 from jobs.redact import redact
 from jobs.run.stop import Stop
-from jobs.search.searcher import Round, Told
+from jobs.search.searcher import Round, RoundReport
 from jobs.storage import objects
 from jobs.store.live import Value
 from jobs.store.marker import Marker
@@ -119,7 +119,7 @@ class Report(NamedTuple):
     """Kind of error; meaningless if there is none."""
     about: Mapping[str, Any] = {}
     """For the events: host, devices, cause of the worker's death."""
-    told: tuple[Told, Cost] | None = None
+    told: tuple[RoundReport, Cost] | None = None
     """The report of a round of a search, and its cost."""
     lost: int | None = None
     """The round whose states are missing or damaged, if the attempt needed them."""

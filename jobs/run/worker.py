@@ -42,7 +42,7 @@ from jobs.run.task import (
     traceback_text,
 )
 from jobs.search.method import Method
-from jobs.search.searcher import Told
+from jobs.search.searcher import RoundReport
 from jobs.spec.trust import allow
 from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
@@ -138,16 +138,16 @@ class Worker:
             self._groups[index] = GroupData(params, load_group(self.kernel, params, self.job.base))
         return self._groups[index]
 
-    def _keep(self, task: Task, began: float, found: Computed) -> tuple[Told, Cost]:
+    def _keep(self, task: Task, began: float, found: Computed) -> tuple[RoundReport, Cost]:
         """Write the end of a round; return its report and its cost."""
         step, search, cost = task.step, self.job.spec.search, _cost(began, found)
         assert step is not None
         assert search is not None
         if found.run is None:
             # No item has a state to write. If the driver dies before it notes the report, the next one hands the round out again.
-            rows, none = tuple(step.round.rows.tolist()), np.zeros(0)
-            return Told(none.astype(int), none, none.astype(int), none > 0, none > 0, rows), cost
-        report = told(found.run, self.store.science, search, rows_of(task), step)
+            none, nobody, failed = np.zeros(0, int), np.zeros(0, bool), step.round.rows.tolist()
+            return RoundReport(none, np.zeros(0), none, nobody, nobody, tuple(failed)), cost
+        report = round_report(found.run, self.store.science, search, rows_of(task), step)
         # The states first, then the checkpoint goes: a kill in between leaves a checkpoint too many, never neither.
         group, states = self.job.plan.together(task.shard.group)[0], found.run.states()
         write_round(self.store, group, step.number, step.round, (report, cost), states)
@@ -204,7 +204,9 @@ def _cost(began: float, found: Computed) -> Cost:
     return Cost(found.before_s + seconds, time.time() - seconds, found.longest_s, found.rounds)
 
 
-def told(run: RoundRun, kernel: Kernel, search: Method, rows: np.ndarray, step: Step) -> Told:
+def round_report(
+    run: RoundRun, kernel: Kernel, search: Method, rows: np.ndarray, step: Step
+) -> RoundReport:
     """Return the report of a round that is over. rows: those that were computed."""
     names = [search.metric, *["outcome"] * bool(kernel.outcomes)]
     found = run.values(np.arange(run.n), names)
@@ -213,7 +215,7 @@ def told(run: RoundRun, kernel: Kernel, search: Method, rows: np.ndarray, step: 
         broken = run.done & np.isin(found["outcome"], kernel.failing)
     failed = tuple(np.setdiff1d(step.round.rows, rows).tolist())
     metric = np.asarray(found[search.metric], np.float64)
-    return Told(rows, metric, run.advances, run.done, broken, failed)
+    return RoundReport(rows, metric, run.advances, run.done, broken, failed)
 
 
 def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str, int]:

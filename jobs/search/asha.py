@@ -6,7 +6,7 @@ import numpy as np
 
 from jobs.search.comparison import in_words
 from jobs.search.method import OnRungs
-from jobs.search.searcher import SearchedItems, Searcher, Told, Truth
+from jobs.search.searcher import RoundReport, SearchedItems, Searcher, Truth
 
 
 class Asha(OnRungs):
@@ -72,12 +72,12 @@ class AshaSearcher(Searcher):
 
     def records(self) -> dict[str, np.ndarray]:
         """Return what the store keeps; as under halving nobody goes on from a rung to which only finished items came."""
-        found = super().records()
+        records = super().records()
         n = sum(not self.done[rung.rows].all() for rung in self._rungs)
-        found["search_rung"] = np.minimum(found["search_rung"], n).astype(np.int32)
-        found["search_metric"] = found["search_metric"].copy()
-        found["search_metric"][:, n + 1 :] = np.nan
-        return found
+        records["search_rung"] = np.minimum(records["search_rung"], n).astype(np.int32)
+        records["search_metric"] = records["search_metric"].copy()
+        records["search_metric"][:, n + 1 :] = np.nan
+        return records
 
     def choose(self, most: int) -> np.ndarray:
         for rung in reversed(range(len(self._rungs))):
@@ -93,9 +93,9 @@ class AshaSearcher(Searcher):
         self.lap[rows] += ~self.ready[rows]
         super().take(rows)
 
-    def tell(self, number: int, told: Told) -> None:
-        super().tell(number, told)
-        if not len(rows := told.rows):
+    def tell(self, number: int, report: RoundReport) -> None:
+        super().tell(number, report)
+        if not len(rows := report.rows):
             return
         lap = int(self.lap[rows[0]])  # that of all rows of a round, see `choose`
         if lap < len(self._rungs):

@@ -18,8 +18,8 @@ class Halving(OnRungs, Sized):
     def describe(self, size: int, advances: int = 0) -> str:
         """Describe the search over `size` items, on one line. advances: as for `ends`."""
         ends = self.ends(size, advances)
-        left = [size // self.eta**k for k in range(len(ends) + 1)]
-        return f"halving by {self.best} {self.metric}: {in_words(left)} items, up to {in_words(ends)} advances and the end"
+        sizes = [size // self.eta**k for k in range(len(ends) + 1)]
+        return f"halving by {self.best} {self.metric}: {in_words(sizes)} items, up to {in_words(ends)} advances and the end"
 
     def searcher(self, items: SearchedItems) -> "HalvingSearcher":
         """Return the search of these items at its start."""
@@ -40,6 +40,6 @@ class HalvingSearcher(InStep):
         n = self._size - int(self.failed[block : block + self._size].sum())
         quota = max(1, n // self.search.eta ** (lap + 1))
         best = np.argsort(self.loss[rows], kind="stable")[:quota]  # NaN sorts last
-        kept = np.zeros(len(rows), bool)
-        kept[best] = True
-        return kept
+        goes_on = np.zeros(len(rows), bool)
+        goes_on[best] = True
+        return goes_on

@@ -41,7 +41,7 @@ from jobs.forms import Choice, Distribution, Integers, Loguniform, dtype_of, ext
 from jobs.search.asha import Rung
 from jobs.search.comparison import Rungs, in_words
 from jobs.search.method import Method
-from jobs.search.searcher import Round, SearchedItems, Searcher, Told
+from jobs.search.searcher import Round, RoundReport, SearchedItems, Searcher
 
 if TYPE_CHECKING:
     import optuna
@@ -144,8 +144,8 @@ class Optuna(Method):
             if (why := why_not(package)) is not None:
                 torch = f"{install('torch', again=bool(why))}, or take another sampler"
                 do = torch if package == "torch" else how_to_install("optuna", again=bool(why))
-                what = f"{self.sampler} needs {NEEDED[package]}{why}; {do}"
-                raise JobError(f"{where}: search.sampler: {what}")
+                needs = f"{self.sampler} needs {NEEDED[package]}{why}; {do}"
+                raise JobError(f"{where}: search.sampler: {needs}")
 
     def searcher(self, items: SearchedItems) -> OptunaSearcher:
         """Return the search of these items at its start."""
@@ -179,18 +179,18 @@ class OptunaSearcher(Searcher):
     def choose(self, most: int) -> np.ndarray:
         """Return items that have their values, of the highest rung at which there are any, else new ones.
 
-        Of each study at most `together` are new; studies of which fewer have been asked come first.
+        Of each study at most `together` are new; studies of which fewer have begun come first.
         """
         rows = np.flatnonzero(self.ready)
-        if len(asked := rows[self.group[rows] >= 0]):
-            first = asked[self.lap[asked].argmax()]
-            same = (self.lap[asked] == self.lap[first]) & (self.group[asked] == self.group[first])
-            return asked[same][:most]
+        if len(begun := rows[self.group[rows] >= 0]):
+            first = begun[self.lap[begun].argmax()]
+            same = (self.lap[begun] == self.lap[first]) & (self.group[begun] == self.group[first])
+            return begun[same][:most]
         trials = self.search.trials
-        # `trials - left` items of each study have begun; a round takes at most the next `together`.
-        left = np.bincount(rows // trials, minlength=len(self._studies))
-        rows = rows[rows % trials < trials - left[rows // trials] + self.search.together]
-        first = np.argsort(-left[rows // trials], kind="stable")[:most]
+        # `trials - waiting` items of each study have begun; a round takes at most the next `together`.
+        waiting = np.bincount(rows // trials, minlength=len(self._studies))
+        rows = rows[rows % trials < trials - waiting[rows // trials] + self.search.together]
+        first = np.argsort(-waiting[rows // trials], kind="stable")[:most]
         return np.sort(rows[first])
 
     def ask(self, most: int) -> Round | None:
@@ -221,12 +221,12 @@ class OptunaSearcher(Searcher):
         """Return the proposals of fields that are not compiled in."""
         return {name: values[rows] for name, values in self._values.items()}
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, report: RoundReport) -> None:
         """Note the report of a round, and tell Optuna of the items that end with it."""
-        super().tell(number, told)
-        for row in told.failed:
-            self._tell(row, "FAIL")
-        if not len(rows := told.rows):
+        super().tell(number, report)
+        for row in report.failed:
+            self._end(row, "FAIL")
+        if not len(rows := report.rows):
             return
         lap, good = int(self.lap[rows[0]]), ~np.isnan(self.loss[rows])
         is_last = lap == len(self._lengths) - 1
@@ -235,14 +235,14 @@ class OptunaSearcher(Searcher):
         if not is_last:
             goes &= self._best(rows, lap)
         for k, row in enumerate(rows.tolist()):
-            value = float(told.metric[k])
+            value = float(report.metric[k])
             if good[k] and not over[k]:
                 self._trials[row].report(value, int(self.ages[row]))
             if good[k] and over[k]:
-                self._tell(row, "COMPLETE", value)
+                self._end(row, "COMPLETE", value)
             elif not goes[k]:
                 # Without a value: Optuna takes the last one that was reported.
-                self._tell(row, "PRUNED")
+                self._end(row, "PRUNED")
         self.lap[rows[goes]] += 1
         self.ready[rows[goes]] = True
         self.ended[rows[~goes]] = True
@@ -254,8 +254,8 @@ class OptunaSearcher(Searcher):
     def records(self) -> dict[str, np.ndarray]:
         """Return the proposals, and the metric at every rung."""
         proposed = self.values(np.arange(self.n))
-        found = {f"final_{name}": values for name, values in proposed.items()}
-        return {**found, **super().records()} if self.search.prune else found
+        finals = {f"final_{name}": values for name, values in proposed.items()}
+        return {**finals, **super().records()} if self.search.prune else finals
 
     @property
     def stage(self) -> str:
@@ -264,23 +264,23 @@ class OptunaSearcher(Searcher):
     @property
     def best(self) -> str:
         """The best metric of a trial that was not pruned, as text; "" if there is none."""
-        whole = self.loss[self.done & ~np.isnan(self.loss)]
-        return f"best {self.search.metric} {self._sign * whole.min():.4g}" if len(whole) else ""
+        losses = self.loss[self.done & ~np.isnan(self.loss)]
+        return f"best {self.search.metric} {self._sign * losses.min():.4g}" if len(losses) else ""
 
     def _best(self, rows: np.ndarray, rung: int) -> np.ndarray:
         """Note that rows have come to a rung; return which are among the best of their study, (n,) bool."""
         assert self.search.prune is not None
-        found, studies = np.zeros(len(rows), bool), rows // self.search.trials
+        best, studies = np.zeros(len(rows), bool), rows // self.search.trials
         for study in np.unique(studies):
-            mine = studies == study
-            here, loss = self._rungs[study][rung], self.loss[rows[mine]]
-            here.add(rows[mine], loss)
-            quota = max(1, len(here.rows) // self.search.prune.eta)
+            in_study = studies == study
+            reached, loss = self._rungs[study][rung], self.loss[rows[in_study]]
+            reached.add(rows[in_study], loss)
+            quota = max(1, len(reached.rows) // self.search.prune.eta)
             # Of equal losses all pass; NaN never does. The limit is NaN where fewer losses than the quota are numbers: they pass.
-            found[mine] = ~(loss > here.loss[quota - 1]) & ~np.isnan(loss)
-        return found
+            best[in_study] = ~(loss > reached.loss[quota - 1]) & ~np.isnan(loss)
+        return best
 
-    def _tell(self, row: int, state: str, value: float | None = None) -> None:
+    def _end(self, row: int, state: str, value: float | None = None) -> None:
         from optuna.trial import TrialState
 
         study = self._studies[row // self.search.trials]
@@ -303,7 +303,7 @@ def study_of(search: Optuna, seed: int) -> optuna.Study:
     """Return a study in memory, without trials."""
     import optuna
 
-    told = optuna.logging.get_verbosity()
+    verbosity = optuna.logging.get_verbosity()
     # Without the message that it was made in memory.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -312,7 +312,7 @@ def study_of(search: Optuna, seed: int) -> optuna.Study:
             direction="minimize" if search.mode == "min" else "maximize",
         )
     finally:
-        optuna.logging.set_verbosity(told)
+        optuna.logging.set_verbosity(verbosity)
 
 
 def sampler_of(search: Optuna, seed: int) -> optuna.samplers.BaseSampler:

@@ -121,8 +121,8 @@ class Population(Sized):
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """The outcome of a population that ends early."""
-        settled = Outcome("settled", "its population no longer improved")
-        return (settled,) if self.patience else ()
+        early = Outcome("settled", "its population no longer improved")
+        return (early,) if self.patience else ()
 
     def starts(self, model: type[Params], seed: int, n: int) -> dict[str, Any]:
         """The starts that the job gives. One that is drawn does not depend on the number of items, or on the other fields."""
@@ -203,25 +203,25 @@ class PopulationSearcher(InStep):
         self._best = np.full((self.n // self._size, shape[1]), np.nan)
 
     def values(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: found[rows, self.lap[rows]] for name, found in self._params.items()}
+        return {name: values[rows, self.lap[rows]] for name, values in self._params.items()}
 
     def select(self, rows: np.ndarray, lap: int) -> np.ndarray:
         """Let members copy others, and move the parameters of those that do; all go on."""
         block = rows[0] // self._size * self._size
         u = draws(self._seed, lap, int(self.ids[block]), self._size, len(self._params))
         u = u[rows - block]
-        drawn = u[:, 0], self.loss[rows], self.done[rows]
+        table = u[:, 0], self.loss[rows], self.done[rows]
         is_tournament = self.search.exploit == "tournament"
-        chosen = tournament(*drawn) if is_tournament else truncation(*drawn)
-        parents = rows[chosen]
+        places = tournament(*table) if is_tournament else truncation(*table)
+        parents = rows[places]
         self._lineage[rows, lap + 1] = self.ids[parents]
         self.kept[rows], self._parent[rows] = self.kept[parents], parents
         self.done[rows] = self.done[parents]
         copies = parents != rows
-        for k, (name, found) in enumerate(self._params.items()):
-            found[rows, lap + 1] = found[parents, lap]
-            found[rows[copies], lap + 1] = moved(
-                self.search, name, found[parents[copies], lap], u[copies, 2 + 2 * k]
+        for k, (name, values) in enumerate(self._params.items()):
+            values[rows, lap + 1] = values[parents, lap]
+            values[rows[copies], lap + 1] = moved(
+                self.search, name, values[parents[copies], lap], u[copies, 2 + 2 * k]
             )
         return np.ones(len(rows), bool)
 
@@ -242,13 +242,13 @@ class PopulationSearcher(InStep):
 
     def records(self) -> dict[str, np.ndarray]:
         """Return the metric, the parent and the parameters of every generation, and the last parameters."""
-        found = {"search_metric": self.metric, "search_parent": self._lineage}
+        records = {"search_metric": self.metric, "search_parent": self._lineage}
         # The last generation that each member began: its parent is noted as it begins.
         begun = (self._lineage >= 0).sum(axis=1) - 1
         for name, values in self._params.items():
-            found[f"search_{name}"] = values
-            found[f"final_{name}"] = values[np.arange(self.n), begun]
-        return found
+            records[f"search_{name}"] = values
+            records[f"final_{name}"] = values[np.arange(self.n), begun]
+        return records
 
 
 def draws(seed: int, generation: int, first: int, size: int, n_params: int) -> np.ndarray:
@@ -269,17 +269,17 @@ def tournament(u: np.ndarray, loss: np.ndarray, done: np.ndarray) -> np.ndarray:
     u: (n,) uniform draws. loss: (n,) less is better, NaN where a member is broken. done: (n,) which have finished: nobody can go
     on from them.
     """
-    own = np.arange(len(loss))
+    members = np.arange(len(loss))
     can = ~np.isnan(loss) & ~done
     whom = np.flatnonzero(can)
     n_others = len(whom) - can
-    drawn = (u * n_others).astype(np.int64)
+    rank = (u * n_others).astype(np.int64)
     # The others are those before and those behind itself.
-    drawn += can & (drawn >= np.cumsum(can) - 1)
-    other = own.copy()
-    there = n_others > 0
-    other[there] = whom[drawn[there]]
-    return np.where(np.isnan(loss) | (loss[other] < loss), other, own)
+    rank += can & (rank >= np.cumsum(can) - 1)
+    other = members.copy()
+    has_others = n_others > 0
+    other[has_others] = whom[rank[has_others]]
+    return np.where(np.isnan(loss) | (loss[other] < loss), other, members)
 
 
 def truncation(u: np.ndarray, loss: np.ndarray, done: np.ndarray) -> np.ndarray:
@@ -287,7 +287,7 @@ def truncation(u: np.ndarray, loss: np.ndarray, done: np.ndarray) -> np.ndarray:
 
     The worst `FRACTION` and all broken members copy members drawn from the best `FRACTION`.
     """
-    found = np.arange(len(loss))
+    sources = np.arange(len(loss))
     n = max(1, int(FRACTION * len(loss)))
     order = np.argsort(loss, kind="stable")  # NaN, the broken ones, last
     best = order[:n][~np.isnan(loss[order[:n]]) & ~done[order[:n]]]
@@ -295,8 +295,8 @@ def truncation(u: np.ndarray, loss: np.ndarray, done: np.ndarray) -> np.ndarray:
     worst = np.isnan(loss)
     worst[order[max(n, len(loss) - n) :]] = True
     if len(best):
-        found[worst] = best[(u[worst] * len(best)).astype(np.int64)]
-    return found
+        sources[worst] = best[(u[worst] * len(best)).astype(np.int64)]
+    return sources
 
 
 def moved(search: Population, name: str, values: np.ndarray, u: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Told:
+class RoundReport:
     """The report of a round: arrays over its rows, without those that failed with an error."""
 
     rows: Whole
@@ -163,21 +163,21 @@ class Searcher(ABC):
         length, group = self._lengths[self.lap[rows[0]]], int(self.group[rows[0]])
         return Round(rows, self.kept[rows], self._parent[rows], length, self.values(rows), group)
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, report: RoundReport) -> None:
         """Note the report of the round with this number: the first that was asked for has number 0."""
-        rows = told.rows
+        rows = report.rows
         self.running[rows] = False
-        self.ages[rows] += told.advances
-        self.done[rows] = told.done
+        self.ages[rows] += report.advances
+        self.done[rows] = report.done
         # An item goes on from its own state, unless a population has it copy another one (`select`).
         self.kept[rows], self._parent[rows] = number, rows
-        self.metric[rows, self.lap[rows]] = told.metric
-        loss = self._sign * told.metric
-        self.loss[rows] = np.where(np.isfinite(loss) & ~told.broken, loss, np.nan)
-        lost = np.array(told.failed, np.int64)
-        self.running[lost] = False
-        self.failed[lost] = self.ended[lost] = True
-        self.loss[lost] = np.nan
+        self.metric[rows, self.lap[rows]] = report.metric
+        loss = self._sign * report.metric
+        self.loss[rows] = np.where(np.isfinite(loss) & ~report.broken, loss, np.nan)
+        failed = np.array(report.failed, np.int64)
+        self.running[failed] = False
+        self.failed[failed] = self.ended[failed] = True
+        self.loss[failed] = np.nan
 
     def skip(self, rows: np.ndarray) -> np.ndarray:
         """Leave out rows whose results are there before the search begins; return those that are left out.
@@ -260,8 +260,8 @@ class InStep(Searcher):
         lap = int(self.lap[rows[0]])
         if lap == 0 and self.done[rows].all() and not np.isnan(self.loss[rows]).all():
             raise self.search.too_late(self._size, int(self.ages[rows].max()))
-        settled = self.is_settled(rows, lap)
-        if lap == len(self._lengths) - 1 or settled or self.done[rows].all():
+        is_over = self.is_settled(rows, lap)
+        if lap == len(self._lengths) - 1 or is_over or self.done[rows].all():
             self.ended[rows] = True
             return
         going = self.select(rows, lap)

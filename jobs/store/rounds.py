@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from ctd.batch import Snapshot
 from jobs import keys
-from jobs.search.searcher import Round, Told
+from jobs.search.searcher import Round, RoundReport
 from jobs.storage import objects
 from jobs.storage.checksums import Sealed, digest
 from jobs.storage.lease import Held
@@ -59,7 +59,7 @@ class StoredRound(NamedTuple):
 
     key: str
     number: int
-    told: Told
+    report: RoundReport
     cost: Cost
     dtype: np.dtype[Any]
     """One item's state as a record of its leaves."""
@@ -70,8 +70,8 @@ class StoredRound(NamedTuple):
 
     def states(self, store: Store, rows: np.ndarray) -> list[np.ndarray]:
         """Return the states of some of its rows: leaf after leaf, each (n, ...). Raises Damaged if they are not intact."""
-        at = np.searchsorted(self.told.rows, rows).clip(0, len(self.told.rows) - 1)
-        if not np.array_equal(self.told.rows[at], rows):
+        at = np.searchsorted(self.report.rows, rows).clip(0, len(self.report.rows) - 1)
+        if not np.array_equal(self.report.rows[at], rows):
             raise Damaged(self.number)
         # One request for all from the first to the last, also those in between: each request costs milliseconds.
         first, n, size = int(at.min()), int(np.ptp(at)) + 1, self.dtype.itemsize
@@ -104,23 +104,23 @@ def write_round(
     group: int,
     number: int,
     round_: Round,
-    report: tuple[Told, Cost],
+    report: tuple[RoundReport, Cost],
     leaves: Sequence[np.ndarray],
 ) -> None:
     """Write a round's report and states. leaves: (n, ...) each, for the rows of its report."""
-    told, cost = report
-    table = np.zeros(len(told.rows), _record([(leaf.dtype, leaf.shape[1:]) for leaf in leaves]))
+    done, cost = report
+    table = np.zeros(len(done.rows), _record([(leaf.dtype, leaf.shape[1:]) for leaf in leaves]))
     for name, leaf in zip(table.dtype.names or (), leaves, strict=True):
         table[name] = leaf
     identity = {
         "job": store.job.spec.digest(),
         "round": round_digest(round_),
         "cost": asdict(cost),
-        "failed": told.failed,
+        "failed": done.failed,
         "leaves": [[str(leaf.dtype), leaf.shape[1:]] for leaf in leaves],
         "sha256": [digest(row.tobytes()) for row in table],
     }
-    arrays = {name: np.asarray(array) for name, array in vars(told).items() if name != "failed"}
+    arrays = {name: np.asarray(array) for name, array in vars(done).items() if name != "failed"}
     head = encode(Snapshot(cost.rounds, arrays), identity)
     data = b"".join([f"{len(head):0{DIGITS}d}".encode(), head, table.tobytes()])
     # Not read back, as results are: states that turn out damaged are computed again (jobs.run.rounds).
@@ -145,11 +145,11 @@ def read_round(
     if round_ is not None and identity.get("round") != round_digest(round_):
         return None
     try:
-        told = Told(**saved.arrays, failed=tuple(identity["failed"]))
+        report = RoundReport(**saved.arrays, failed=tuple(identity["failed"]))
         cost, start = Cost(**identity["cost"]), DIGITS + int(length)
         dtype = _record([(np.dtype(kind), tuple(shape)) for kind, shape in identity["leaves"]])
-        stored = StoredRound(key, number, told, cost, dtype, identity["sha256"], start)
-        return stored if len(stored.sha256) == len(told.rows) else None
+        stored = StoredRound(key, number, report, cost, dtype, identity["sha256"], start)
+        return stored if len(stored.sha256) == len(report.rows) else None
     except Exception:  # a stranger's, as in `decode`
         return None
 
@@ -158,7 +158,7 @@ def is_whole_round(store: Store, key: str) -> bool:
     """Return whether the object of a round, states included, is as it was written."""
     stored = read_round(store, int(key.split("/")[-2]), keys.number_of(key))
     try:
-        return stored is not None and stored.states(store, stored.told.rows) is not None
+        return stored is not None and stored.states(store, stored.report.rows) is not None
     except Damaged:
         return False
 
@@ -169,7 +169,7 @@ def is_whole_round(store: Store, key: str) -> bool:
 class Decision(Sealed):
     """The reports since the last decision, and the round that follows from them."""
 
-    told: Sequence[tuple[int, Told, Cost]]
+    told: Sequence[tuple[int, RoundReport, Cost]]
     """(number of the round, its report, its cost), in the order in which the driver heard of them."""
     asked: Round | None
     """None: the items have ended."""

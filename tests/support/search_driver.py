@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jobs.search.searcher import Round, SearchedItems, Told
+from jobs.search.searcher import Round, RoundReport, SearchedItems
 
 
 def searcher_of(search, seed, ids, starts=None, variants=({},)):
@@ -25,7 +25,7 @@ class Played:
 
 
 def play(searcher, work, workers=1, most=1):
-    """Drive a search to its end. work: (number, Round) -> (seconds, Told)."""
+    """Drive a search to its end. work: (number, Round) -> (seconds, RoundReport)."""
     played, busy, now = Played(), [], 0.0
     held = np.zeros(searcher.n, bool)
     while not searcher.ended.all():
@@ -99,4 +99,4 @@ class Items:
         columns = list(zip(*reports, strict=True)) or [[]] * 5
         kinds = (np.int64, np.float64, np.int64, bool, bool)
         arrays = (np.array(c, kind) for c, kind in zip(columns, kinds, strict=True))
-        return Told(*arrays, tuple(failed))
+        return RoundReport(*arrays, tuple(failed))

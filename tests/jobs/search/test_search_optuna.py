@@ -20,7 +20,7 @@ from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.search.optuna import Optuna
-from jobs.search.searcher import Told
+from jobs.search.searcher import RoundReport
 from jobs.spec.job import parse_job
 
 PARAMS = {
@@ -276,7 +276,7 @@ def test_an_item_tried_again_has_the_same_choice_of_texts_and_numbers():
     number = 0
     while (asked := searcher.ask(4)) is not None:
         none, failed = np.zeros(0, int), tuple(asked.rows.tolist())
-        searcher.tell(number, Told(none, np.zeros(0), none, none > 0, none > 0, failed))
+        searcher.tell(number, RoundReport(none, np.zeros(0), none, none > 0, none > 0, failed))
         number += 1
     searcher.retry(np.arange(4))
     trials = searcher._studies[0].trials

@@ -14,7 +14,7 @@ from jobs.errors import JobError
 from jobs.forms import extremes
 from jobs.search import population
 from jobs.search.population import Population, moved, position, tournament, truncation, value_at
-from jobs.search.searcher import Told
+from jobs.search.searcher import RoundReport
 
 # --- decisions ------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ def test_populations_side_by_side_do_not_meet(tmp_path):
 
 
 def steps_of(n):
-    """Items of `hill.py` in NumPy, from the states of rounds: (number, Round) -> (seconds, Told)."""
+    """Items of `hill.py` in NumPy, from the states of rounds: (number, Round) -> (seconds, RoundReport)."""
     rates = np.random.default_rng(1).uniform(1e-3, 0.9, n)
     states, rng = {}, np.random.default_rng(2)
 
@@ -162,7 +162,7 @@ def steps_of(n):
             member.advance(asked.length)
             states[number, row] = member.x, member.step
             reports.append((member.loss, member.advances, member.finished, member.diverged))
-        return rng.random(), Told(asked.rows, *map(np.array, zip(*reports, strict=True)))
+        return rng.random(), RoundReport(asked.rows, *map(np.array, zip(*reports, strict=True)))
 
     return rates, work
 

@@ -9,7 +9,7 @@ import pytest
 from stores import make
 
 from jobs import keys
-from jobs.search.searcher import Round, Told
+from jobs.search.searcher import Round, RoundReport
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed
 from jobs.store.checkpoint import decode
@@ -38,7 +38,7 @@ def store(tmp_path_factory):
 def written(store):
     """The key of a round's object, and (its head, its arrays and states as bytes)."""
     round_ = Round(ROWS, np.full(3, -1), ROWS, 2)
-    told = Told(ROWS, np.arange(3.0), np.full(3, 2), np.zeros(3, bool), np.zeros(3, bool))
+    told = RoundReport(ROWS, np.arange(3.0), np.full(3, 2), np.zeros(3, bool), np.zeros(3, bool))
     write_round(store, 0, 1, round_, (told, Cost(1.0, 2.0, 0.5, 2)), LEAVES)
     key = keys.place(keys.ROUNDS, 0, 1)
     data = objects.read(store.objects, key)
