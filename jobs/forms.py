@@ -216,6 +216,14 @@ def extremes(law: Distribution) -> list[Any]:
     return law.choice
 
 
+def position(law: Uniform | Loguniform, values: Any) -> Any:
+    """Where a value, or each of an array, lies in its range: 0 at the low end, 1 at the high end, by its logarithm for loguniform."""
+    low, high = extremes(law)
+    if isinstance(law, Loguniform):
+        return (np.log(values) - math.log(low)) / (math.log(high) - math.log(low))
+    return (values - low) / (high - low)
+
+
 def end_of(law: Distribution | Axis, value: float) -> str:
     """Whether a value lies at the "lower" or "upper" end of a range, or of a grid of three numbers or more; else "".
 
@@ -225,9 +233,7 @@ def end_of(law: Distribution | Axis, value: float) -> str:
     ('lower', 'upper', '')
     """
     if isinstance(law, Uniform | Loguniform):
-        scale = math.log if isinstance(law, Loguniform) else float
-        low, high = map(scale, extremes(law))
-        share = (scale(value) - low) / (high - low)
+        share = position(law, value)
         return "lower" if share < NEAR else "upper" if share > 1 - NEAR else ""
     if isinstance(law, Integers | Choice):
         return ""

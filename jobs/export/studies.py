@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.errors import JobError, count
 from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
-from jobs.forms import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
+from jobs.forms import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform, extremes
 from jobs.inputs.items import row_params
 from jobs.redact import redact
 from jobs.search.optuna import distribution
@@ -195,7 +195,9 @@ def _distribution(laws: Sequence[object], values: Sequence[Plain | None]) -> Bas
     laws: how the sweeps give the field. values: those of all items; None where an item has no such field.
     """
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    ends = numbers + [end for law in laws for end in _ends(law)]
+    ranges = [law for law in laws if isinstance(law, Uniform | Loguniform | Integers)]
+    # The ends of other forms are values of items.
+    ends = numbers + [end for law in ranges for end in extremes(law)]
     is_a = lambda *forms: any(isinstance(law, forms) for law in laws)
     if len(numbers) == len(values):
         low, high = min(ends), max(ends)
@@ -209,12 +211,3 @@ def _distribution(laws: Sequence[object], values: Sequence[Plain | None]) -> Bas
     # Lists are among `values` as texts, mappings by their fields.
     listed = [value for value in choices if not isinstance(value, list | tuple | Mapping)]
     return CategoricalDistribution(list(dict.fromkeys([*listed, *values])))
-
-
-def _ends(law: object) -> tuple[float, ...]:
-    match law:
-        case Uniform(uniform=ends) | Loguniform(loguniform=ends):
-            return ends
-        case Integers(integers=(low, high)):
-            return low, high - 1
-    return ()  # the ends of other forms are values of items

@@ -147,5 +147,4 @@ def _searched(
     laps, columns = search.by_lap(read, attributes(store.results(group))["swept"])
     laps = computed & laps
     row, lap = np.nonzero(laps)
-    named = {name: values[laps] for name, values in columns.items()}
-    return {"item": ids[row], search.lap_name: lap} | named
+    return {"item": ids[row], search.lap_name: lap} | {k: v[laps] for k, v in columns.items()}

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Tag, field_valid
 
 from ctd.kernel import Kernel, Outcome, Params, Var
 from jobs.errors import JobError
-from jobs.forms import Loguniform, Uniform, extremes, one_of
+from jobs.forms import Loguniform, Uniform, extremes, one_of, position
 from jobs.search.method import Laps, Sized, number
 from jobs.search.searcher import InStep, Read, SearchedItems
 
@@ -309,14 +309,6 @@ def moved(search: Population, name: str, values: np.ndarray, u: np.ndarray) -> n
     # Reflected at 0, then at 1: as `perturb` is at most 1, once each is enough.
     x = np.abs(position(law, values) + most * (2 * u - 1))
     return value_at(law, np.where(x > 1, 2 - x, x))
-
-
-def position(law: Moved, values: np.ndarray) -> np.ndarray:
-    """Return where values lie in their range: 0 at the low end, 1 at the high end."""
-    low, high = extremes(law)
-    if isinstance(law, Loguniform):
-        return (np.log(values) - math.log(low)) / (math.log(high) - math.log(low))
-    return (values - low) / (high - low)
 
 
 def value_at(law: Moved, x: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ from stores import make
 from stores import run as run_in_shards
 
 from jobs.errors import JobError
-from jobs.forms import extremes
+from jobs.forms import extremes, position
 from jobs.search import population
-from jobs.search.population import Population, moved, position, tournament, truncation, value_at
+from jobs.search.population import Population, moved, tournament, truncation, value_at
 from jobs.search.searcher import RoundReport
 
 # --- decisions ------------------------------------------------------------------------------------
