@@ -59,10 +59,12 @@ def near_file(path: str | Path, endings: Sequence[str] = ()) -> str:
     >>> near_file("jop", [".yaml"]), near_file("a_network.h5", [".yaml"])
     ('; did you mean job.yaml?', '')
     """
-    path, there = Path(path), list[Path]()
+    path, siblings = Path(path), list[Path]()
     with suppress(OSError):
-        there = [one for one in path.parent.iterdir() if not one.is_dir()]
-    of_stem = {one.stem: one for one in sorted(there) if not endings or one.suffix in endings}
+        siblings = [file for file in path.parent.iterdir() if not file.is_dir()]
+    of_stem = {
+        file.stem: file for file in sorted(siblings) if not endings or file.suffix in endings
+    }
     near = difflib.get_close_matches(path.stem, of_stem, n=1, cutoff=0.65)
     return f"; did you mean {of_stem[near[0]]}?" if near else ""
 
@@ -88,11 +90,11 @@ def advised(*words: object) -> str:
 class Faults:
     """Collects the JobErrors of each `with faults:`, so that a user reads all faults of a job at once.
 
-    where: put before each line.
+    location: put before each line, such as the file's name.
     """
 
-    def __init__(self, where: str = "") -> None:
-        self._head = f"{where}: " if where else ""
+    def __init__(self, location: str = "") -> None:
+        self._head = f"{location}: " if location else ""
         self._lines: dict[str, None] = {}
         self._secondary: set[str] = set()
 
@@ -106,7 +108,7 @@ class Faults:
         self._secondary |= {f"{self._head}{line}" for line in error.secondary}
         return True
 
-    def tell(self) -> None:
+    def raise_all(self) -> None:
         """Raise JobError with all lines, each once, if there are any."""
         if self._lines:
             raise JobError("\n".join(_a_screen(list(self._lines))), self._secondary)
@@ -125,7 +127,7 @@ def _a_screen(lines: list[str]) -> list[str]:
 def explain(
     error: ValidationError,
     source: str | Callable[[str], str],
-    known: dict[tuple[str, ...], Iterable[str]],
+    fields: dict[tuple[str, ...], Iterable[str]],
     instead: Mapping[str, str] | None = None,
     command: str = "",
 ) -> JobError:
@@ -134,8 +136,8 @@ def explain(
     Args:
         source: what was read, such as a file's name and the section; or a function that gives it for a top-level field, and for
             "" where the fault is of several fields together.
-        known: location of a model -> its fields, to suggest one for an unknown field.
-        instead: unknown top-level field -> what to write instead, where that is known better.
+        fields: location of a model -> its fields, to suggest one for an unknown field.
+        instead: unknown top-level field -> what to write instead of it.
         command: of `nearest`.
     """
     lines: dict[str, None] = {}
@@ -146,19 +148,19 @@ def explain(
             continue
         place = _place(fault)
         path = ".".join(place)
-        where = source(place[0] if place else "") if callable(source) else source
-        at = f"{where}: {path}" if path else where
+        location = source(place[0] if place else "") if callable(source) else source
+        at = f"{location}: {path}" if path else location
         if fault["type"] == "extra_forbidden":
             better = (instead or {}).get(path)
-            near = nearest(place[-1], known.get(place[:-1], ()), command)
+            near = nearest(place[-1], fields.get(place[:-1], ()), command)
             line = f"{at}: unknown field{f'; write {better}' if better else near}"
         elif unknown := _unknown_kind(fault):
             line = f"{at}.{unknown}"
         elif fault["type"] == "missing":
             line = f"{at}: required, but not given"
         else:
-            # Of all fields together, what was given is the file itself.
-            given = f" (given: {_cut(repr(fault['input']))})" if place else ""
+            # The input of a fault of several fields together is the file itself.
+            input_note = f" (given: {_cut(repr(fault['input']))})" if place else ""
             text = plainly(fault["msg"].removeprefix("Value error, ").removeprefix(f"{path}: "))
             if fault["type"] == "tuple_type":
                 text = "expected a list; in a sweep, each value is one, as in [[0, 0], [0.5, 0]]"
@@ -166,7 +168,7 @@ def explain(
             if last[0] == at and text.startswith("must be "):
                 lines.pop(last[2], None)
                 text = f"{last[1]} or {text.removeprefix('must be ')}"
-            line = f"{at}: {text}{given}{_swept(fault, where) or _misspelt(fault)}"
+            line = f"{at}: {text}{input_note}{_swept(fault, location) or _misspelt(fault)}"
             last = at, text, line
         lines[line] = None
         if fault["type"] == "missing" or not place:
@@ -179,41 +181,43 @@ def _cut(text: str) -> str:
 
 
 def validated[M: BaseModel](
-    model: type[M], content: object, where: str, instead: Mapping[str, str] | None = None
+    model: type[M], content: object, location: str, instead: Mapping[str, str] | None = None
 ) -> M:
-    """Validate content by a model. Raises JobError, with `where` before each line. instead: as in `explain`."""
+    """Validate content by a model. Raises JobError, with `location` before each line. instead: as in `explain`."""
     try:
-        found = model.model_validate(content)
+        parsed = model.model_validate(content)
     except ValidationError as error:
-        raise explain(error, where, {(): model.model_fields}, instead) from None
-    refuse_booleans(content, found, f"{where}: ")
-    return found
+        raise explain(error, location, {(): model.model_fields}, instead) from None
+    refuse_booleans(content, parsed, f"{location}: ")
+    return parsed
 
 
-def refuse_booleans(given: object, read: object, where: str) -> None:
+def refuse_booleans(content: object, read: object, location: str) -> None:
     """Raise JobError if a boolean was read as a number, which pydantic does: `n: true` is a slip, and would mean n = 1.
 
-    read: what a model made of `given`. where: begins the message.
+    read: `content` as a model read it. location: begins the message.
     """
-    if isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool):
-        raise JobError(f"{where}: must be a number (given: {str(given).lower()})")
-    at = f"{where}." if where and not where.endswith(": ") else where
-    if isinstance(given, Mapping):
-        of = read.get if isinstance(read, Mapping) else lambda name: getattr(read, str(name), None)
-        for name, value in given.items():
-            refuse_booleans(value, of(name), f"{at}{name}")
-    elif isinstance(given, list | tuple) and isinstance(read, list | tuple):
-        for k, (value, one) in enumerate(zip(given, read, strict=False)):
-            refuse_booleans(value, one, f"{at}{k}")
+    if isinstance(content, bool) and isinstance(read, int | float) and not isinstance(read, bool):
+        raise JobError(f"{location}: must be a number (given: {str(content).lower()})")
+    at = f"{location}." if location and not location.endswith(": ") else location
+    if isinstance(content, Mapping):
+        field_of = (
+            read.get if isinstance(read, Mapping) else lambda name: getattr(read, str(name), None)
+        )
+        for name, value in content.items():
+            refuse_booleans(value, field_of(name), f"{at}{name}")
+    elif isinstance(content, list | tuple) and isinstance(read, list | tuple):
+        for k, (value, read_value) in enumerate(zip(content, read, strict=False)):
+            refuse_booleans(value, read_value, f"{at}{k}")
 
 
 @contextmanager
-def within(where: str) -> Iterator[None]:
-    """Put `where` before the text of a JobError that is raised inside; its class, which decides the exit code, stays."""
+def within(location: str) -> Iterator[None]:
+    """Put `location` before the text of a JobError that is raised inside; its class, which decides the exit code, stays."""
     try:
         yield
     except JobError as error:
-        error.args = (f"{where}: {error}",)
+        error.args = (f"{location}: {error}",)
         raise
 
 
@@ -222,43 +226,43 @@ def _unknown_kind(fault: Mapping[str, Any]) -> str:
 
     Our discriminators pass the key as `key`, and the known words as `known`, in the context of their error (jobs.forms).
     """
-    given, about = fault["input"], fault.get("ctx", {})
+    content, about = fault["input"], fault.get("ctx", {})
     key = about.get("key")
-    if key is None or not isinstance(given, Mapping) or key not in given:
+    if key is None or not isinstance(content, Mapping) or key not in content:
         return ""
-    return f"{key}: {given[key]!r:.60} given{nearest(str(given[key]), about['known'].split())}"
+    return f"{key}: {content[key]!r:.60} given{nearest(str(content[key]), about['known'].split())}"
 
 
 ONE_VALUE = ("float_type", "int_type", "string_type", "bool_type", "literal_error", "enum")
 """Pydantic's faults of a field that takes one value, where a list may be given."""
 
 
-def _swept(fault: Mapping[str, Any], where: str) -> str:
-    """The sweep that a list may be meant as, in place of one value of a parameter. where: ends in the section of the job."""
-    given, place = fault["input"], _place(fault)
-    is_list = isinstance(given, list) and fault["type"] in ONE_VALUE
-    if not is_list or where.rpartition(": ")[2] not in ("params", "sweep"):
+def _swept(fault: Mapping[str, Any], location: str) -> str:
+    """Suggest the sweep that a list may be meant as, in place of one value of a parameter. location: ends in the section of the job."""
+    content, place = fault["input"], _place(fault)
+    is_list = isinstance(content, list) and fault["type"] in ONE_VALUE
+    if not is_list or location.rpartition(": ")[2] not in ("params", "sweep"):
         return ""
     name = ".".join(takewhile(lambda part: not part.isdigit(), place))
-    values = "..." if place[-1].isdigit() else ", ".join(map(str, given))
+    values = "..." if place[-1].isdigit() else ", ".join(map(str, content))
     return f"; `sweep: {{grid: {{{name}: [{_cut(values)}]}}}}` compares several"
 
 
 def _misspelt(fault: Mapping[str, Any]) -> str:
-    """What the user may have meant: a word of a list, or a key that names a kind of mapping.
+    """Suggest what the user may have meant: a word of a list, or a key that names a kind of mapping.
 
     Our discriminators pass the known keys as `known` in the context of their error (jobs.forms.one_of).
     """
-    given, about = fault["input"], fault.get("ctx", {})
+    content, about = fault["input"], fault.get("ctx", {})
     if fault["type"] in ("literal_error", "enum"):
-        return did_you_mean(given, re.findall(r"'([^']*)'", about["expected"]))
-    if "known" not in about or not isinstance(given, Mapping):
+        return did_you_mean(content, re.findall(r"'([^']*)'", about["expected"]))
+    if "known" not in about or not isinstance(content, Mapping):
         return ""
-    if "logspace" in given:  # of NumPy; it resembles linspace
+    if "logspace" in content:  # of NumPy; it resembles linspace
         return "; did you mean 'geomspace', whose ends are values and not exponents?"
-    known = about["known"].split()
+    words = about["known"].split()
     return next(
-        filter(None, (did_you_mean(word, known) for word in given if word not in known)), ""
+        filter(None, (did_you_mean(word, words) for word in content if word not in words)), ""
     )
 
 
@@ -268,15 +272,17 @@ def _place(fault: Mapping[str, Any]) -> tuple[str, ...]:
     The first part is always a field, and so is the last one of an unknown field.
     """
     parts = tuple(map(str, fault["loc"]))
-    kept = len(parts) - 1 if fault["type"] == "extra_forbidden" else 0
+    field_index = len(parts) - 1 if fault["type"] == "extra_forbidden" else 0
     if (
         len(parts) > 1
-        and not kept
+        and not field_index
         and re.fullmatch(r"(constrained-)?(str|int|float|bool)", parts[-1])
     ):
         parts = parts[:-1]
     is_branch = lambda part: part[:1].isupper() or "[" in part
-    return tuple(part for k, part in enumerate(parts) if k in (0, kept) or not is_branch(part))
+    return tuple(
+        part for k, part in enumerate(parts) if k in (0, field_index) or not is_branch(part)
+    )
 
 
 def home_of(
@@ -288,19 +294,19 @@ def home_of(
     """
     if name in model.model_fields:
         return None
-    for field, given in params.items():
-        inner = {"name": given} if isinstance(given, str) else given
+    for field, field_value in params.items():
+        inner = {"name": field_value} if isinstance(field_value, str) else field_value
         if field not in model.model_fields or not isinstance(inner, dict) or "name" not in inner:
             continue
         # A field that accepts any parameter, such as a misspelt one, tells nothing.
-        takes = [_takes(model, field, inner | {own: value}) for own in (name, f"{name}_")]
+        takes = [_takes(model, field, inner | {key: value}) for key in (name, f"{name}_")]
         if takes == [True, False]:
             return field
     return None
 
 
 def _takes(model: type[BaseModel], field: str, value: object) -> bool:
-    """Whether a value is valid for a field, whatever is wrong with other fields."""
+    """Return whether a value is valid for a field, whatever is wrong with other fields."""
     try:
         model.model_validate({field: value})
     except ValidationError as error:

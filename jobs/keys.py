@@ -94,7 +94,7 @@ OURS = re.compile(
 
 
 def is_ours(key: str) -> bool:
-    """Whether this program writes objects at `key`; NFS writes .nfs0001, and macOS ._000001.json."""
+    """Return whether this program writes objects at `key`; NFS writes .nfs0001, and macOS ._000001.json."""
     hidden = key.rpartition("/")[2].startswith(".")
     return not hidden and (not key.startswith("run/") or OURS.fullmatch(key) is not None)
 

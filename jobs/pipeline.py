@@ -79,7 +79,7 @@ class Reference(BaseModel):
 
 
 def resolve(
-    content: dict[str, Any], kernel: Kernel, base: str, stages: dict[str, str], where: str
+    content: dict[str, Any], kernel: Kernel, base: str, stages: dict[str, str], location: str
 ) -> dict[str, Any]:
     """Replace the references in a job by swept `STORE::ITEM` texts.
 
@@ -87,25 +87,25 @@ def resolve(
         content: the job as written in the file.
         base: the folder that relative addresses start from.
         stages: name -> store of each earlier stage.
-        where: file and field, for errors.
+        location: file and field, for errors.
 
     Raises JobError if a store is missing, a selection is empty, or the field takes no file.
     """
     params = dict(content.get("params") or {})
-    found = _references(params, where)
+    references = _references(params, location)
     kinds = field_kinds(kernel.Params)
-    _refuse_in_lists({k: v for k, v in params.items() if kinds.get(k) is Kind.FILE}, where)
-    chosen: dict[tuple[Any, ...], Selected] = {}
+    _refuse_in_lists({k: v for k, v in params.items() if kinds.get(k) is Kind.FILE}, location)
+    selections: dict[tuple[Any, ...], Selected] = {}
     axes: dict[str, list[Any]] = {}
-    for name, reference in found.items():
-        with within(f"{where}: params.{name}"):
+    for name, reference in references.items():
+        with within(f"{location}: params.{name}"):
             if kinds.get(name) is not Kind.FILE:
                 raise JobError("takes no file, and so no items of a store; give a value")
             address = _address(reference, base, stages)
             key = reference.selection()
-            if key not in chosen:
-                chosen[key] = _select(address, reference)
-            files = _files(address, reference, chosen[key], base, name)
+            if key not in selections:
+                selections[key] = _select(address, reference)
+            files = _files(address, reference, selections[key], base, name)
         if get_origin(kernel.Params.model_fields[name].annotation) is tuple:
             lists = [file if isinstance(file, list) else [file] for file in files]
             params[name] = [*chain.from_iterable(lists)]
@@ -113,10 +113,10 @@ def resolve(
             axes[name] = files
             del params[name]
     if not axes:
-        return {**content, "params": params} if found else content
-    crossed = _cross(axes, {name: found[name].selection() for name in axes})
+        return {**content, "params": params} if references else content
+    crossed = _cross(axes, {name: references[name].selection() for name in axes})
     block = "grid" if crossed is axes else "zip"
-    with within(where):
+    with within(location):
         sweep = content.get("sweep") or {}
         parts = [
             _swept(part, block, crossed) for part in (sweep if isinstance(sweep, list) else [sweep])
@@ -141,40 +141,40 @@ def _swept(part: object, block: str, axes: dict[str, list[Any]]) -> dict[str, An
     """A sweep that runs over the files, too, in its grid or zip. Raises JobError if that place is taken."""
     if not isinstance(part, dict):
         raise JobError(f"sweep: {part!r:.60} given; expected a mapping such as {{seeds: 3}}")
-    given = part.get(block) or {}
-    if not isinstance(given, dict):
-        raise JobError(f"sweep.{block}: {given!r:.60} given; expected a mapping")
-    if twice := sorted(given.keys() & axes.keys()):
+    part_axes = part.get(block) or {}
+    if not isinstance(part_axes, dict):
+        raise JobError(f"sweep.{block}: {part_axes!r:.60} given; expected a mapping")
+    if twice := sorted(part_axes.keys() & axes.keys()):
         raise JobError(
             f"sweep.{block}.{twice[0]}: params.{twice[0]} names items of a store and is swept already; keep one of them"
         )
-    if block == "zip" and given:
+    if block == "zip" and part_axes:
         raise JobError(
             f"sweep.zip: {', '.join(axes)} of params already fill `zip`, item by item; "
-            f"sweep {', '.join(map(str, given))} by `grid`, or as a list of sweeps"
+            f"sweep {', '.join(map(str, part_axes))} by `grid`, or as a list of sweeps"
         )
     # Files come first, so that items that use the same network are neighbours.
-    return {**part, block: {**axes, **given}}
+    return {**part, block: {**axes, **part_axes}}
 
 
-def _references(params: dict[str, object], where: str) -> dict[str, Reference]:
+def _references(params: dict[str, object], location: str) -> dict[str, Reference]:
     """The references among the fields of `params`. Raises JobError for one that is not valid."""
-    found = {}
+    references = {}
     for name, value in params.items():
         if isinstance(value, dict) and {"store", "stage"} & value.keys():
             instead = {"item": f'where: "item == {value.get("item")}"'}
-            found[name] = validated(Reference, value, f"{where}: params.{name}", instead)
-    return found
+            references[name] = validated(Reference, value, f"{location}: params.{name}", instead)
+    return references
 
 
-def _refuse_in_lists(files: dict[str, object], where: str) -> None:
+def _refuse_in_lists(files: dict[str, object], location: str) -> None:
     """Raise JobError for a reference among the files of a list."""
     for name, value in files.items():
-        for one in value if isinstance(value, list) else ():
-            if isinstance(one, dict) and {"store", "stage"} & one.keys():
+        for element in value if isinstance(value, list) else ():
+            if isinstance(element, dict) and {"store", "stage"} & element.keys():
                 raise JobError(
-                    f"{where}: params.{name}: a list takes files alone (given: {one}); name each item of the store, such as "
-                    f"{one.get('store', 'train.zarr')}::0"
+                    f"{location}: params.{name}: a list takes files alone (given: {element}); name each item of the store, such as "
+                    f"{element.get('store', 'train.zarr')}::0"
                 )
 
 
@@ -182,8 +182,10 @@ def _address(reference: Reference, base: str, stages: dict[str, str]) -> str:
     if reference.store is not None:
         return join(base, reference.store)
     if reference.stage not in stages:
-        known = ", ".join(stages) or "none"
-        raise JobError(f"stage {reference.stage!r} does not come before this one; earlier: {known}")
+        earlier = ", ".join(stages) or "none"
+        raise JobError(
+            f"stage {reference.stage!r} does not come before this one; earlier: {earlier}"
+        )
     return stages[reference.stage]
 
 
@@ -194,21 +196,21 @@ def _relative(address: str, base: str) -> str:
 
 
 def _files(
-    address: str, reference: Reference, chosen: Selected, base: str, field: str
+    address: str, reference: Reference, selected: Selected, base: str, field: str
 ) -> list[Any]:
     """The value of a field for each selected item or group: a file's name, or a list of several."""
     near = _relative(address, base)
     if reference.part == "table":
-        return [f"{near}/gathered/{group}" for group in chosen.groups]
+        return [f"{near}/gathered/{group}" for group in selected.groups]
     if reference.part == "params":
-        return _params_of(Store.open(address), chosen.groups, base, field)
+        return _params_of(Store.open(address), selected.groups, base, field)
     suffix = "" if reference.part == "weights" else f"::{reference.part}"
-    return [f"{near}::{item}{suffix}" for item in chosen.items]
+    return [f"{near}::{item}{suffix}" for item in selected.items]
 
 
 def _params_of(store: Store, groups: list[int], base: str, field: str) -> list[Any]:
     """The value of a field in each group of another store, as files that are named from here."""
-    own = store.job.base
+    store_base = store.job.base
     values = [shared_fields(store, group).get(field) for group in groups]
     if None in values:
         kernel = store.job.spec.kernel
@@ -217,8 +219,8 @@ def _params_of(store: Store, groups: list[int], base: str, field: str) -> list[A
     def from_here(value: Any) -> Any:
         # Files are named from the folder of the job that made the store; a value may hold several.
         if isinstance(value, list):
-            return [from_here(one) for one in value]
-        return str(value) if own == base else _relative(join(own, str(value)), base)
+            return [from_here(element) for element in value]
+        return str(value) if store_base == base else _relative(join(store_base, str(value)), base)
 
     return [from_here(value) for value in values]
 
@@ -226,12 +228,12 @@ def _params_of(store: Store, groups: list[int], base: str, field: str) -> list[A
 def _select(address: str, reference: Reference) -> Selected:
     if not Store.exists(address):
         raise JobError(f"{address}: there is no such store; run the job that makes it first")
-    asked = reference.model_dump(include={"where", "sort", "limit"})
-    _, found = rows(Store.open(address), table="items", columns=("item", "group"), **asked)
-    if not len(found["item"]):
-        which = f" with {reference.where!r}" if reference.where else ""
-        raise JobError(f"{address} has no item{which}; ctd query shows what it has")
-    return Selected(found["item"].tolist(), list(dict.fromkeys(found["group"].tolist())))
+    options = reference.model_dump(include={"where", "sort", "limit"})
+    _, columns = rows(Store.open(address), table="items", columns=("item", "group"), **options)
+    if not len(columns["item"]):
+        condition = f" with {reference.where!r}" if reference.where else ""
+        raise JobError(f"{address} has no item{condition}; ctd query shows what it has")
+    return Selected(columns["item"].tolist(), list(dict.fromkeys(columns["group"].tolist())))
 
 
 @dataclass(frozen=True)
@@ -253,10 +255,10 @@ class Stage:
 
     def __post_init__(self) -> None:
         for name in ("params", "run"):
-            given = self.content.get(name)
-            if given is not None and not isinstance(given, dict):
+            section = self.content.get(name)
+            if section is not None and not isinstance(section, dict):
                 raise JobError(
-                    f"{self.where}: {name}: {given!r:.60} given; expected a mapping of fields to values"
+                    f"{self.where}: {name}: {section!r:.60} given; expected a mapping of fields to values"
                 )
 
     def spec(self, stages: dict[str, str]) -> JobSpec:
@@ -271,11 +273,15 @@ class Stage:
 
     def needs(self) -> list[str]:
         """The names of the stages that this one refers to. Raises JobError for a reference that is not valid."""
-        found = _references(self.content.get("params") or {}, self.where).values()
-        return list(dict.fromkeys(one.stage for one in found if one.stage is not None))
+        references = _references(self.content.get("params") or {}, self.where).values()
+        return list(
+            dict.fromkeys(
+                reference.stage for reference in references if reference.stage is not None
+            )
+        )
 
     def is_alone(self) -> bool:
-        """Whether it refers to no stage and no store. Raises as `needs`."""
+        """Return whether it refers to no stage and no store. Raises as `needs`."""
         return not _references(self.content.get("params") or {}, self.where)
 
     def kernel(self) -> Kernel:

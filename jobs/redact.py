@@ -36,28 +36,28 @@ SHORTEST = 8
 
 def secrets_of(environment: Mapping[str, str] = os.environ) -> list[str]:
     """The values of environment variables whose names say that they are secret, longest first."""
-    found = {
+    secrets = {
         value
         for name, value in environment.items()
         # An absolute path to a file that holds a secret is not itself secret.
         if _SECRET_NAME.search(name) and len(value) >= SHORTEST and not os.path.isabs(value)
     }
-    return sorted(found, key=len, reverse=True)
+    return sorted(secrets, key=len, reverse=True)
 
 
 def redact(content: object, secrets: list[str] | None = None) -> Any:
-    """The same JSON, with *** in place of whatever is, or looks like, a credential.
+    """Put *** in place of every text in JSON content that is, or looks like, a credential.
 
     secrets: texts to hide; by default those of `secrets_of`.
     """
-    known = secrets_of() if secrets is None else secrets
+    secrets = secrets_of() if secrets is None else secrets
     if isinstance(content, dict):
-        return {redact(str(key), known): redact(value, known) for key, value in content.items()}
+        return {redact(str(key), secrets): redact(value, secrets) for key, value in content.items()}
     if isinstance(content, list):
-        return [redact(value, known) for value in content]
+        return [redact(value, secrets) for value in content]
     if not isinstance(content, str):
         return content
-    for secret in known:
+    for secret in secrets:
         content = content.replace(secret, HIDDEN)
     for pattern, replacement in _PATTERNS:
         content = pattern.sub(replacement, content)

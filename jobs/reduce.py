@@ -84,9 +84,9 @@ class GroupResults(Lazy[np.ndarray]):
             raise KeyError(f"{name} is not among what `result` returns") from None
 
     def _read_rows(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        here = self._rows[start:stop]
+        mask = self._rows[start:stop]
         read = rows_of(self._store, self._group, names, start, stop)
-        return read if here.all() else {name: values[here] for name, values in read.items()}
+        return read if mask.all() else {name: values[mask] for name, values in read.items()}
 
 
 def committed_rows(n: int, markers: Sequence[Marker]) -> np.ndarray:
@@ -106,9 +106,9 @@ def rows_with_results(n: int, markers: Sequence[Marker]) -> np.ndarray:
 
 
 def _leaves_out(store: Store, markers: Sequence[Marker]) -> bool:
-    """Whether the kernel's `reduce` gets fewer items of these shards than have results."""
-    lost = lambda m: m.n_failed > len(m.without) or m.outcomes.get("dropped")
-    return not store.kernel.reduces_failed and any(map(lost, markers))
+    """Return whether the kernel's `reduce` gets fewer items of these shards than have results."""
+    has_failed_results = lambda m: m.n_failed > len(m.without) or m.outcomes.get("dropped")
+    return not store.kernel.reduces_failed and any(map(has_failed_results, markers))
 
 
 def _rows_to_reduce(store: Store, group: int, markers: Sequence[Marker]) -> np.ndarray:
@@ -120,7 +120,7 @@ def _rows_to_reduce(store: Store, group: int, markers: Sequence[Marker]) -> np.n
 
 
 def group_params(store: Store, group: int) -> Params:
-    """`given_params`, with file names resolved."""
+    """The `given_params` of a group, with file names resolved."""
     return with_files(given_params(store, group), store.job.base)
 
 
@@ -129,14 +129,14 @@ def given_params(store: Store, group: int) -> Params:
 
     Raises JobError if they are not valid, since the kernel has changed or another program wrote the store.
     """
-    where = f"{store.address}: group {group}: params"
-    return validated(store.kernel.Params, shared_fields(store, group), where)
+    location = f"{store.address}: group {group}: params"
+    return validated(store.kernel.Params, shared_fields(store, group), location)
 
 
 def replaced_files(store: Store, group: int) -> str:
     """Name the input files of a group that have changed since it was computed; "" if none has. This reads them."""
-    given = [path for _, path in paths_of(given_params(store, group))]
-    return ", ".join(changed_files(store.job.inputs, store.job.base, given))
+    paths = [path for _, path in paths_of(given_params(store, group))]
+    return ", ".join(changed_files(store.job.inputs, store.job.base, paths))
 
 
 class Columns(Lazy[Any]):
@@ -160,10 +160,12 @@ def column_arrays(store: Store, group: int) -> dict[str, str]:
     A searched field that is not swept has the value that the item ended with, such as Optuna's proposal.
     """
     swept = ["item", *names_of_columns(store, group)]
-    there = store.names(group)
+    stored = store.names(group)
     searched = {name: f"final_{name}" for name in store.job.spec.ranges}
-    found = {name: array for name, array in searched.items() if array in there}
-    return {name: name for name in swept} | {k: v for k, v in found.items() if k not in swept}
+    final_arrays = {name: array for name, array in searched.items() if array in stored}
+    return {name: name for name in swept} | {
+        k: v for k, v in final_arrays.items() if k not in swept
+    }
 
 
 def columns_of(store: Store, group: int, rows: np.ndarray) -> Columns:
@@ -192,7 +194,7 @@ def program_of(kernel: Kernel) -> str:
 
 
 def is_reduced(store: Store, group: int, origin: str) -> bool:
-    """Whether gathered/G is complete. origin: what `made_from` returns for the group's present markers."""
+    """Return whether gathered/G is complete. origin: what `made_from` returns for the group's present markers."""
     sums = Sums.read(store.objects, keys.sums(f"gathered/{group}"))
     if sums is None or sums.about.get("made_from") != origin:
         return False
@@ -235,8 +237,8 @@ def reduce_group(
     out = table_group(store, folder, {**about, "swept": swept})
     for name, (values, var) in arrays.items():
         put_array(out, name, values, var)
-    found = objects.list_keys(store.objects, folder)
-    write_sums(store.objects, folder, found, made_from=made_from(store, markers))
+    object_keys = objects.list_keys(store.objects, folder)
+    write_sums(store.objects, folder, object_keys, made_from=made_from(store, markers))
 
 
 def _reduced(
@@ -268,7 +270,7 @@ def _refuse_replaced(store: Store, group: int) -> None:
 
 
 def _as_arrays(returned: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What `reduce` returned, as arrays. Raises ContractError if Zarr cannot store one: of objects, or of reals of more than 64 bits."""
+    """Turn what `reduce` returned into arrays. Raises ContractError if Zarr cannot store one: of objects, or of reals of more than 64 bits."""
     reduced = {name: np.asarray(value) for name, value in returned.items()}
     for name, value in reduced.items():
         wide = value.dtype.kind in "fc" and value.dtype.itemsize > 8 * (
@@ -291,8 +293,8 @@ def _with_coordinates(
     }
     axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
     for axis in axes & coords.keys() - reduced.keys():
-        one = coords[axis]
-        arrays[axis] = one.values, Var((axis,), one.units, one.long_name)
+        coordinate = coords[axis]
+        arrays[axis] = coordinate.values, Var((axis,), coordinate.units, coordinate.long_name)
     return arrays
 
 
@@ -301,8 +303,8 @@ class FunctionFailed(JobError):
 
 
 @contextlib.contextmanager
-def explained(kernel: Kernel, which: str, store: Store) -> Iterator[None]:
-    """Raise FunctionFailed, with the line of the author's source, where the kernel's function `which` raises.
+def explained(kernel: Kernel, name: str, store: Store) -> Iterator[None]:
+    """Raise FunctionFailed, with the line of the author's source, where the kernel's function `name` raises.
 
     A ContractError is about what the function returns: the text names the line where the function begins. Errors of memory and
     of the storage pass unchanged, since another attempt may succeed.
@@ -315,10 +317,10 @@ def explained(kernel: Kernel, which: str, store: Store) -> Iterator[None]:
         if objects.is_storage_error(error):
             raise
         about = isinstance(error, ContractError)
-        said = f"{error}{_begins(getattr(kernel, which))}" if about else located(error)
+        reason = f"{error}{_begins(getattr(kernel, name))}" if about else located(error)
         raise FunctionFailed(
-            f"kernel {kernel.name}: {which}: {said}\n"
-            f"the results are stored; once {which} is mended, {gather_command(store)} does the rest; the "
+            f"kernel {kernel.name}: {name}: {reason}\n"
+            f"the results are stored; once {name} is mended, {gather_command(store)} does the rest; the "
             "items then count as made by the source as it was, and `ctd run` refuses to go on with them"
         ) from error
 

@@ -121,7 +121,7 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     faults = Faults(where)
     with faults:
         _check_number(parts, counts)
-    faults.tell()
+    faults.raise_all()
     bad = _check_names(spec, kernel, faults)
     base = dict(spec.params)
     # A sweep that lacks a field of another sweep has its value from `params`, or the default.
@@ -144,11 +144,11 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
         columns = columns | drawn_starts
     reader = Reader(kernel)
     columns = reader.columns(columns, base, faults)
-    faults.tell()
+    faults.raise_all()
     ways = spec.search.variants(kernel) if spec.search else [{}]
     with faults:
         groups = _groups(total, columns, base, reader, ways)
-    faults.tell()
+    faults.raise_all()
     return Items(total, columns, groups, len(ways))
 
 
@@ -262,7 +262,7 @@ def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
         reductions_of(spec, kernel)
     with faults:
         items = expand(spec, kernel, "")
-    faults.tell()
+    faults.raise_all()
     return items
 
 
@@ -283,7 +283,7 @@ def checked_job(content: Mapping[str, object], kernel: Kernel, where: str) -> Jo
             # The fields that are left out here may have caused the others.
             if known := [line for line in str(error).splitlines() if line not in error.secondary]:
                 raise JobError("\n".join(known)) from None
-    faults.tell()
+    faults.raise_all()
     raise AssertionError("parse_job has raised")
 
 

@@ -83,7 +83,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
             check_search(spec.search, kernel, items, shapes, started, where)
     with faults:
         _check_reductions(spec, kernel, items, shapes, where)
-    faults.tell()
+    faults.raise_all()
     found = machines()
     # This executor may have fewer workers than each allocation of an array will have.
     found = replace(found, workers=max(found.workers, spec.run.workers or 1))
