@@ -310,7 +310,7 @@ class Submitted:
         from jobs.query.tree import StoreTree
 
         if (opened := self._complete()) is not None:
-            return StoreTree.of(opened)
+            return StoreTree.from_store(opened)
         raise JobError(
             f"{self.store}: ended before all shards were done: {self.allocations()}\n{self.logs()}"
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from jobs.query.shelf import Shelf
+    from jobs.query.shelf import StoreCollection
     from jobs.query.tree import StoreTree
 
 
@@ -22,23 +22,25 @@ def open_store(address: "str | os.PathLike[str]") -> "StoreTree":
     """The store as a lazy xarray DataTree that can be asked: .query, .select, .table, .weights."""
     from jobs.query.tree import StoreTree  # here: xarray takes a second to import
 
-    return StoreTree.of(Store.open(os.path.expanduser(address)))
+    return StoreTree.from_store(Store.open(os.path.expanduser(address)))
 
 
-def open_stores(addresses: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]") -> "Shelf":
+def open_stores(
+    addresses: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]",
+) -> "StoreCollection":
     """Several stores that answer as one: .query and .table, with a column `store` and every parameter that differs.
 
-    addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store. Of a folder, an
-    archive beside its store is left out, and a store that another there was forked from; a warning names them. Raises JobError if
-    there is none.
+    addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store. A folder stands for
+    its stores, without an archive that lies beside its store and without a store that was forked into another one there; a warning
+    names them. Raises JobError if there is no store.
     """
-    from jobs.query.shelf import Shelf
+    from jobs.query.shelf import StoreCollection
     from jobs.store.finding import find_stores
 
-    given = [addresses] if isinstance(addresses, str | os.PathLike) else addresses
-    if not (found := find_stores(map(os.path.expanduser, given))):
+    patterns = [addresses] if isinstance(addresses, str | os.PathLike) else addresses
+    if not (store_addresses := find_stores(map(os.path.expanduser, patterns))):
         raise JobError("addresses: none given; expected stores, folders of stores, or patterns")
-    return Shelf([Store.open(address) for address in found])
+    return StoreCollection([Store.open(address) for address in store_addresses])
 
 
 def figure(store: "StoreTree | str | os.PathLike[str]", group: int | None = None) -> "Figure":
@@ -50,5 +52,7 @@ def figure(store: "StoreTree | str | os.PathLike[str]", group: int | None = None
     from jobs.query.tree import StoreTree
     from jobs.report.figures import figure as draw
 
-    opened = store.store if isinstance(store, StoreTree) else Store.open(os.path.expanduser(store))
-    return draw(opened, group)
+    opened_store = (
+        store.store if isinstance(store, StoreTree) else Store.open(os.path.expanduser(store))
+    )
+    return draw(opened_store, group)

@@ -243,7 +243,7 @@ class Job:
         warn(filter(None, [keep_pictures(opened)]))
         say_what_failed(opened, progress)
         say_warnings(opened)
-        return StoreTree.of(opened)
+        return StoreTree.from_store(opened)
 
     def submit(
         self,

@@ -22,8 +22,8 @@ from cluster.cli.display import (
 )
 from cluster.cli.outcome import no_rows, say_warnings
 from jobs.errors import JobError, advised, count
-from jobs.query.query import Asked, answer, described, sort_keys, summed_up
-from jobs.query.shelf import Shelf, open_all
+from jobs.query.query import QueryOptions, answer, described, sort_keys, summed_up
+from jobs.query.shelf import StoreCollection, open_all
 from jobs.query.tables import tables_of
 from jobs.store.roles import Mode
 from jobs.store.store import Store
@@ -65,7 +65,7 @@ def query(
     the store and for each parameter that differs."""
     options.check_target(to, as_json)
     store = open_all(stores, err.print)
-    question: Asked = {
+    question: QueryOptions = {
         "table": table, "sort": ",".join(sort or ()), "limit": limit, "agg": agg,
         "columns": ",".join(columns or ()), "group_by": ",".join(group_by or ()),
     }  # fmt: skip
@@ -88,12 +88,12 @@ def query(
         show_table(found, name, most, not is_default, "--json or --to FILE gives all")
     if not n_rows(found) and limit != 0:
         _say_none(name, store, bool(where))
-    if isinstance(store, Shelf) and "kernel" not in f"{where} {question}":
+    if isinstance(store, StoreCollection) and "kernel" not in f"{where} {question}":
         _say_kernels(_kernels_in(name, found, store))
     say_how_much(store)
 
 
-def _say_none(name: str, store: Store | Shelf, conditions: bool) -> None:
+def _say_none(name: str, store: Store | StoreCollection, conditions: bool) -> None:
     """Say why an answer has no row."""
     why = no_rows(name, _stores_of(store)[0])
     err.print(f"no row of table {name} meets the conditions" if conditions else why)
@@ -106,7 +106,7 @@ def _say_kernels(kernels: list[str]) -> None:
 
 
 def _default_columns(
-    table: str, found: dict[str, np.ndarray], store: Store | Shelf, sorted_by: list[str]
+    table: str, found: dict[str, np.ndarray], store: Store | StoreCollection, sorted_by: list[str]
 ) -> dict[str, np.ndarray]:
     """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
     differs between stores; what the rows are sorted by; others as they come, entries of the weights last.
@@ -115,10 +115,10 @@ def _default_columns(
     of what neither was swept nor sums up the kernel, columns with NaN alone, or with one value, which a line tells.
     """
     n_first, differing, stores, known = 1, set[str](), _stores_of(store), list(found)
-    if isinstance(store, Shelf):
+    if isinstance(store, StoreCollection):
         kernels = _kernels_in(table, found, store)
         own = [one for one in stores if one.job.spec.kernel in kernels]
-        shelf = Shelf(own) if 0 < len(own) < len(stores) else store
+        shelf = StoreCollection(own) if 0 < len(own) < len(stores) else store
         n_first, differing, stores = 2, set(shelf.differing), shelf.stores
         there = {*shelf[table].names, *sorted_by}
         known = [name for name in found if name in there]
@@ -160,7 +160,7 @@ def _of_one_value(
     return [name for name in single if found[name].dtype.kind == "O" and len(found[name])]
 
 
-def _kernels_in(table: str, found: "Columns", shelf: Shelf) -> list[str]:
+def _kernels_in(table: str, found: "Columns", shelf: StoreCollection) -> list[str]:
     """The kernels that have rows in an answer; without the column `store`, those that have the table."""
     shown = {*found.get("store", shelf.labels)}
     named = zip(shelf.labels, shelf.stores, strict=True)
@@ -168,11 +168,11 @@ def _kernels_in(table: str, found: "Columns", shelf: Shelf) -> list[str]:
     return list(dict.fromkeys(one.job.spec.kernel for one in having))
 
 
-def _stores_of(store: Store | Shelf) -> Sequence[Store]:
-    return store.stores if isinstance(store, Shelf) else [store]
+def _stores_of(store: Store | StoreCollection) -> Sequence[Store]:
+    return store.stores if isinstance(store, StoreCollection) else [store]
 
 
-def say_how_much(store: Store | Shelf) -> None:
+def say_how_much(store: Store | StoreCollection) -> None:
     """Print how many items the answer covers, if a store is not complete."""
     from jobs.gather.gather import left_out
 
@@ -209,12 +209,12 @@ def best(
     Of several stores, show the best item of each, one line per store. If items differ in what the metric is measured on, such as
     the file of trials, show the best for each value."""
     opened = open_all(stores, err.print)
-    if isinstance(opened, Shelf):
+    if isinstance(opened, StoreCollection):
         _show_best_of_each(opened, by, mode, as_json)
         return
     found = _bests(opened, by, mode)
     if len(found) > 1:
-        shelf = Shelf([opened])
+        shelf = StoreCollection([opened])
         _show_bests({shelf.labels[0]: found}, shelf, as_json)
         return
     if as_json:
@@ -239,7 +239,9 @@ def _bests(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "
     return found
 
 
-def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json: bool) -> None:
+def _show_best_of_each(
+    shelf: StoreCollection, by: str | None, mode: Mode | None, as_json: bool
+) -> None:
     found, having = {}, []
     wrong: dict[str, list[str]] = {}
     for label, store in zip(shelf.labels, shelf.stores, strict=True):
@@ -251,12 +253,12 @@ def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json:
     lines = [f"{', '.join(labels)}: {why}" for why, labels in wrong.items()]
     if not found:
         raise JobError("\n".join(lines))
-    _show_bests(found, Shelf(having), as_json)
+    _show_bests(found, StoreCollection(having), as_json)
     for line in lines:
         err.print(f"left out: {line}")
 
 
-def _show_bests(found: "dict[str, list[Best]]", shelf: Shelf, as_json: bool) -> None:
+def _show_bests(found: "dict[str, list[Best]]", shelf: StoreCollection, as_json: bool) -> None:
     """Print the best items of stores, one line each, and why they do not compare."""
     from jobs.query.best import differing_bases, no_best_of_all, rows_of, table_of
 

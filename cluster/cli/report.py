@@ -31,7 +31,7 @@ def report(
     """Write one HTML page about one or several stores: what ran, what failed, and the results. The page needs no
     network."""
     from jobs.gather.gather import left_out
-    from jobs.query.shelf import Shelf
+    from jobs.query.shelf import StoreCollection
     from jobs.report.page import Content, render, require_content, several
 
     opened, empty = [], []
@@ -48,7 +48,7 @@ def report(
         raise JobError(f"--to {path}: the report is a page; give a name that ends in .html")
     jax.config.update("jax_platforms", "cpu")  # the memory of GPUs is the workers'
     contents = [Content(store).all() for store in opened]
-    text = render(contents[0] if len(contents) == 1 else several(contents, Shelf(opened)))
+    text = render(contents[0] if len(contents) == 1 else several(contents, StoreCollection(opened)))
     for store in opened:
         if why := left_out(store):
             err.print(why)

@@ -35,7 +35,7 @@ class Aggregate(NamedTuple):
     label: str
     """The aggregate as text, the name of its column."""
     function: str
-    of: Expression | None = None
+    argument: Expression | None = None
     """The expression inside the parentheses; None for a plain `count`."""
     shares: tuple[float, ...] = ()
     """p of a quantile, from 0 to 1."""
@@ -64,28 +64,28 @@ def canonical(label: str) -> str:
 
 def _aggregate(text: str, node: ast.expr) -> Aggregate:
     label = ast.unparse(node)
-    made = lambda function, of, *shares: Aggregate(
-        label, function, Expression(ast.unparse(of)), shares
+    build = lambda function, argument, *shares: Aggregate(
+        label, function, Expression(ast.unparse(argument)), shares
     )
     match node:
         case ast.Name(id="count"):
             return Aggregate(label, "count")
         case ast.Call(
-            func=ast.Name(id="quantile"), args=[of, ast.Constant(value=float(p) | int(p))]
+            func=ast.Name(id="quantile"), args=[argument, ast.Constant(value=float(p) | int(p))]
         ):
             if not 0 <= p <= 1:
                 raise fault(text, node, f"quantile of the share {p}; expected a number from 0 to 1")
-            return made("quantile", of, float(p))
+            return build("quantile", argument, float(p))
         case ast.Call(func=ast.Name(id="quantile")):
             raise fault(text, node, "expected quantile(column, share), such as quantile(q, 0.9)")
-        case ast.Call(func=ast.Name(id=name), args=[of], keywords=[]):
+        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]):
             if re.fullmatch(r"q\d\d", name):
-                return made("quantile", of, int(name[1:]) / 100)
+                return build("quantile", argument, int(name[1:]) / 100)
             if name in FUNCTIONS:
-                return made(name, of)
-            known = [*FUNCTIONS, "q and two digits (q90)"]
-            what = f"unknown function {name!r}{nearest(name, known)}"
-            raise fault(text, node, what)
+                return build(name, argument)
+            functions = [*FUNCTIONS, "q and two digits (q90)"]
+            message = f"unknown function {name!r}{nearest(name, functions)}"
+            raise fault(text, node, message)
     raise fault(text, node, "expected function(column), such as median(q)")
 
 
@@ -93,7 +93,7 @@ def aggregate(
     table: Table,
     rows: Any,
     group_by: Sequence[str],
-    wanted: Sequence[Aggregate],
+    aggregates: Sequence[Aggregate],
     tell_failed: bool = False,
 ) -> "pd.DataFrame":
     """Aggregate rows of a table: one row for each combination of values of `group_by`, in ascending order.
@@ -105,44 +105,49 @@ def aggregate(
     import pandas as pd
 
     n = table.n if isinstance(rows, slice) else len(rows)
-    columns, given = table.view(rows), [table.read(name, rows) for name in group_by]
+    columns, key_columns = table.view(rows), [table.read(name, rows) for name in group_by]
     if not n and not group_by:  # pandas makes no group of no rows
         none = {"count": 0}
-        return pd.DataFrame({e.label: [none.get(e.function, np.nan)] for e in wanted})
-    keys = [_key(column) for column in given] or [np.zeros(n, np.int8)]
-    values = {e.label: _values(e, e.of, columns, n) for e in wanted if e.of}
+        return pd.DataFrame({e.label: [none.get(e.function, np.nan)] for e in aggregates})
+    keys = [_key(column) for column in key_columns] or [np.zeros(n, np.int8)]
+    values = {e.label: _values(e, e.argument, columns, n) for e in aggregates if e.argument}
     frame = pd.DataFrame(values, pd.RangeIndex(n), copy=False)
     groups = frame.groupby(keys, dropna=False, observed=True)
     sizes = groups.size()
-    found: dict[str, Any] = {}
-    for k, (name, column) in enumerate(zip(group_by, given, strict=True)):
+    answer_columns: dict[str, Any] = {}
+    for k, (name, column) in enumerate(zip(group_by, key_columns, strict=True)):
         kind = object if isinstance(column, Text) else column.dtype
-        found[name] = sizes.index.get_level_values(k).to_numpy().astype(kind)
-    for e in wanted:
+        answer_columns[name] = sizes.index.get_level_values(k).to_numpy().astype(kind)
+    for e in aggregates:
         # The sum of no values is missing, as their mean is.
-        how = {"min_count": 1} if e.function == "sum" else {}
-        answer = getattr(groups[e.label], e.function)(*e.shares, **how) if e.of else sizes
-        found[e.label] = np.asarray(answer)
-    answers = pd.DataFrame(found)
-    # A count is asked for how many values are there.
-    numbers = {e.of.text: values[e.label] for e in wanted if e.of and e.function != "count"}
-    isnan = {of: np.isnan(v) for of, v in numbers.items() if v.dtype.kind in "fc"}
-    notes = [f"{of}: {nan.sum():,} of {n:,} NaN left out" for of, nan in isnan.items() if nan.any()]
+        options = {"min_count": 1} if e.function == "sum" else {}
+        answer = getattr(groups[e.label], e.function)(*e.shares, **options) if e.argument else sizes
+        answer_columns[e.label] = np.asarray(answer)
+    answers = pd.DataFrame(answer_columns)
+    # A count says how many values are not missing.
+    numbers = {
+        e.argument.text: values[e.label] for e in aggregates if e.argument and e.function != "count"
+    }
+    isnan = {text: np.isnan(v) for text, v in numbers.items() if v.dtype.kind in "fc"}
+    notes = [
+        f"{text}: {nan.sum():,} of {n:,} NaN left out" for text, nan in isnan.items() if nan.any()
+    ]
     if tell_failed and "status" in table.names:
-        notes += _failed(columns, wanted, isnan, keys, answers[[*group_by]], sizes)
+        notes += _failed(columns, aggregates, isnan, keys, answers[[*group_by]], sizes)
     answers.attrs["notes"] = notes
     return answers
 
 
 def _failed(
     columns: Mapping[str, Column],
-    wanted: Sequence[Aggregate],
+    aggregates: Sequence[Aggregate],
     isnan: Mapping[str, np.ndarray],
     keys: Sequence[Any],
     groups: "pd.DataFrame",
     sizes: Any,
 ) -> list[str]:
-    """Say how many failed and dropped items aggregates count, and in which groups. Who asks of status or outcome knows of them.
+    """Say how many failed and dropped items the aggregates count, and in which groups. An aggregate of status or outcome needs no such
+    note.
 
     isnan: expression of real or complex numbers -> which of its values are NaN. keys: by which rows are grouped. groups, sizes:
     the values and the number of rows of each group.
@@ -152,9 +157,9 @@ def _failed(
     status = columns["status"]
     none = np.zeros(len(status), bool)
     missing = [
-        isnan.get(e.of.text, none)
-        for e in wanted
-        if e.of and e.function != "count" and not {"status", "outcome"} & {*e.of.names}
+        isnan.get(e.argument.text, none)
+        for e in aggregates
+        if e.argument and e.function != "count" and not {"status", "outcome"} & {*e.argument.names}
     ]
     if not missing or not isinstance(status, Text):
         return []
@@ -169,13 +174,15 @@ def _failed(
         for k in having[:MOST_GROUPS]
     ]
     more = f" and {len(having) - MOST_GROUPS:,} more groups" * (len(having) > MOST_GROUPS)
-    where = f": {', '.join(parts)}{more}" if len(groups.columns) else ""
+    groups_text = f": {', '.join(parts)}{more}" if len(groups.columns) else ""
     outcomes = columns["outcome"][fails] if "outcome" in columns else np.zeros(0)
     texts = sorted({*as_array(outcomes)} - {"", "dropped"})
     ends = sorted({*as_array(status[fails])}, reverse=True)
-    how = " or ".join("were dropped" if end == "dropped" else end for end in ends)
-    why = f" ({', '.join(texts)})" * bool(texts)
-    counted = f"{failed.sum():,} of {sizes.sum():,} counted items {how}{why}{where}"
+    endings = " or ".join("were dropped" if end == "dropped" else end for end in ends)
+    outcomes_text = f" ({', '.join(texts)})" * bool(texts)
+    counted = (
+        f"{failed.sum():,} of {sizes.sum():,} counted items {endings}{outcomes_text}{groups_text}"
+    )
     return [f"{counted}; --where \"status == 'done'\" leaves them out"]
 
 
@@ -186,7 +193,7 @@ def _key(column: Column) -> "np.ndarray | pd.Index":
 
     key = categories(column)
     if not isinstance(key, np.ndarray):
-        # What is missing comes last, as among numbers.
+        # A missing text comes last, as a missing number does.
         labels = sorted(key.categories, key=lambda label: label == "")
         return pd.CategoricalIndex(key.reorder_categories(labels))
     if key.dtype.kind == "c":
@@ -195,9 +202,11 @@ def _key(column: Column) -> "np.ndarray | pd.Index":
     return key.astype(np.float32) if key.dtype == np.float16 else key
 
 
-def _values(entry: Aggregate, of: Expression, columns: Mapping[str, Column], n: int) -> np.ndarray:
+def _values(
+    entry: Aggregate, argument: Expression, columns: Mapping[str, Column], n: int
+) -> np.ndarray:
     """The values (n,) that an aggregate works on. Raises JobError for texts, which only count works on."""
-    values = of(columns)
+    values = argument(columns)
     if isinstance(values, str | Text):
         if entry.function != "count":
             raise JobError(f"{entry.label}: its values are texts; only count works on texts")

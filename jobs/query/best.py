@@ -21,7 +21,7 @@ from jobs.store.roles import SEED, Metric, Mode
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
-    from jobs.query.shelf import Shelf
+    from jobs.query.shelf import StoreCollection
 
 
 def require_metric(
@@ -304,7 +304,7 @@ class Row(NamedTuple):
         return -self.best.value if self.best.more_is_better else self.best.value
 
 
-def rows_of(found: Mapping[str, Sequence[Best]], shelf: Shelf) -> list[Row]:
+def rows_of(found: Mapping[str, Sequence[Best]], shelf: StoreCollection) -> list[Row]:
     """The best items of several stores. Those of one metric and one basis, which compare, stand together, the best first.
 
     found: name of a store -> its best items. shelf: these stores, in the same order.

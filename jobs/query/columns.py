@@ -71,17 +71,17 @@ def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
     if "flag_values" not in attrs:
         return values
     texts = attrs["labels"] if "labels" in attrs else str(attrs["flag_meanings"]).split()
-    known = dict(zip(attrs["flag_values"], texts, strict=False))
-    n = max(known, default=-1) + 1
+    text_of = dict(zip(attrs["flag_values"], texts, strict=False))
+    n = max(text_of, default=-1) + 1
     strange = values >= n
     codes = np.where((values < 0) | strange, -1, values)
-    named = [known.get(k, "") for k in range(n)]
+    labels = [text_of.get(k, "") for k in range(n)]
     if strange.any():  # an index that the kernel's outcomes do not have
         beyond, places = np.unique(values[strange], return_inverse=True)
         codes = codes.astype(np.int64)
         codes[strange] = n + places
-        named += [f"outcome {code}" for code in beyond]
-    return labelled(codes, named, "labels" not in attrs)
+        labels += [f"outcome {code}" for code in beyond]
+    return labelled(codes, labels, "labels" not in attrs)
 
 
 def as_column(values: Iterable[object] | Text) -> Column:
@@ -90,13 +90,13 @@ def as_column(values: Iterable[object] | Text) -> Column:
         isinstance(values, np.ndarray) and values.dtype.kind not in "OUST"
     ):
         return values
-    given = list(values)
-    kinds = {type(value) for value in given}
+    elements = list(values)
+    kinds = {type(value) for value in elements}
     if kinds == {bool}:
-        return np.asarray(given)
+        return np.asarray(elements)
     if kinds & {int, float} and kinds <= {int, float, NoneType}:
-        return np.asarray([np.nan if value is None else value for value in given])
-    return _spelt(given)
+        return np.asarray([np.nan if value is None else value for value in elements])
+    return _spelt(elements)
 
 
 def as_array(column: Column) -> np.ndarray:
@@ -214,8 +214,8 @@ def rows_as_text(values: np.ndarray) -> Text:
     """Spell the rows of an (n, k) array as texts such as '[1, -0.5]'."""
     first, codes = combinations(list(values.T), len(values))
     # By way of its own shortest text, a float32 of 0.1 is '0.1', not 0.10000000149011612.
-    exact = (lambda one: float(str(one))) if values.dtype.kind == "f" else np.generic.item
-    return labelled(codes, [as_text([exact(one) for one in row]) for row in values[first]])
+    exact = (lambda element: float(str(element))) if values.dtype.kind == "f" else np.generic.item
+    return labelled(codes, [as_text([exact(element) for element in row]) for row in values[first]])
 
 
 def as_text(value: object) -> str:
@@ -226,11 +226,13 @@ def as_text(value: object) -> str:
     """
     if not isinstance(value, list):
         return str(value)
-    if any(isinstance(one, str) for one in value):
+    if any(isinstance(element, str) for element in value):
         return ", ".join(map(str, value))
     # A whole float reads better as an integer.
-    short = lambda one: int(one) if isinstance(one, float) and one.is_integer() else one
-    return str([short(one) for one in value])
+    short = lambda element: (
+        int(element) if isinstance(element, float) and element.is_integer() else element
+    )
+    return str([short(element) for element in value])
 
 
 def brief(value: object) -> str:
@@ -252,5 +254,5 @@ def of_json(value: object) -> Any:
         return [of_json(inner) for inner in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    # What pandas has in place of a missing value; pandas is not imported for it.
+    # pandas has these in place of a missing value; it is not imported for them.
     return None if type(value).__name__ in ("NAType", "NaTType") else value

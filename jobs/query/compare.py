@@ -27,7 +27,7 @@ from jobs.store.store import Store
 BLOCK_BYTES = 64 << 20
 """Results are read in pieces of about this size."""
 
-COMPUTED = ("done", "dropped")
+WITH_RESULTS = ("done", "dropped")
 """Statuses of items that have results."""
 
 CODED = ("status", "outcome")
@@ -50,7 +50,7 @@ class Comparison:
     changed: pd.DataFrame
     """The items whose status or outcome differs: their ids, matching columns, and both values."""
     notes: list[str] = field(default_factory=list)
-    """What else to know of the results."""
+    """Further remarks about the results."""
 
 
 def compare(a: Store, b: Store) -> Comparison:
@@ -58,8 +58,8 @@ def compare(a: Store, b: Store) -> Comparison:
 
     >>> from jobs.store.store import Store
     >>> store = Store.open("points.zarr")
-    >>> found = compare(store, store)
-    >>> found.items["a"], found.results["differ"].sum()
+    >>> comparison = compare(store, store)
+    >>> comparison.items["a"], comparison.results["differ"].sum()
     (0, np.int64(0))
 
     Raises JobError if one of them has no computed item.
@@ -81,26 +81,28 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
     swept = dict.fromkeys(name for store in stores for name in store.swept)
     for name in swept:
         values = [_key(store, table, name) for store, table in zip(stores, tables, strict=True)]
-        found = [value for value in values if value is not None]
-        if len(found) == len(stores):
-            keys[name] = found
+        present = [value for value in values if value is not None]
+        if len(present) == len(stores):
+            keys[name] = present
     rows = _match(keys, [table.n for table in tables])
     both = pd.DataFrame(
         {
-            f"{name} {side}": as_array(table.read(name, own))
-            for side, table, own in zip("ab", tables, rows, strict=True)
+            f"{name} {side}": as_array(table.read(name, matched))
+            for side, table, matched in zip("ab", tables, rows, strict=True)
             for name in ("item", "group", "row", *CODED)
             if name in table.names
         }
     )
     for name in keys:
-        table, own = next(one for one in zip(tables, rows, strict=True) if name in one[0].names)
-        both[name] = as_array(table.read(name, own))
+        table, matched = next(
+            pair for pair in zip(tables, rows, strict=True) if name in pair[0].names
+        )
+        both[name] = as_array(table.read(name, matched))
     alone = {side: table.n - len(both) for side, table in zip("ab", tables, strict=True)}
     coded = [name for name in CODED if {f"{name} a", f"{name} b"} <= {*both}]
     differs = np.any([both[f"{name} a"] != both[f"{name} b"] for name in coded], axis=0)
-    shown = ["item a", "item b", *keys, *(f"{name} {side}" for name in coded for side in "ab")]
-    changed, n = both.loc[differs, shown].reset_index(drop=True), {"both": len(both), **alone}
+    columns = ["item a", "item b", *keys, *(f"{name} {side}" for name in coded for side in "ab")]
+    changed, n = both.loc[differs, columns].reset_index(drop=True), {"both": len(both), **alone}
     failed = (both["status a"] == "failed") | (both["status b"] == "failed")
     notes = [
         *filter(None, [left_out(int(failed.sum()))]),
@@ -115,25 +117,25 @@ def _draws(stores: Sequence[Store], both: pd.DataFrame) -> list[str]:
     described = stores[0].description
     is_drawn = described.draws or "seed" in described.fields
     moved = int((both["item a"] != both["item b"]).sum()) if is_drawn else 0
-    said = f"{count(moved, 'pair')} of other item numbers: their random draws differ, also with one seed"
-    return [said] * bool(moved)
+    sentence = f"{count(moved, 'pair')} of other item numbers: their random draws differ, also with one seed"
+    return [sentence] * bool(moved)
 
 
 def _roundings(stores: Sequence[Store]) -> list[str]:
     """A sentence if the stores were computed in other microbatches, which decide the rounding."""
     markers = [store.committed.markers() for store in stores]
     # Without an advance nothing was computed, and the marker may have none.
-    a, b = (sorted({m.layout.microbatch for m in own if m.longest_s}) for own in markers)
-    told = [" or ".join(map(str, widths)) for widths in (a, b)]
-    said = f"computed in microbatches of {told[0]} and of {told[1]}: rounding may differ"
-    return [said] * bool(a and b and a != b)
+    a, b = (sorted({m.layout.microbatch for m in part if m.longest_s}) for part in markers)
+    texts = [" or ".join(map(str, widths)) for widths in (a, b)]
+    sentence = f"computed in microbatches of {texts[0]} and of {texts[1]}: rounding may differ"
+    return [sentence] * bool(a and b and a != b)
 
 
 def _specs(a: Store, b: Store) -> pd.DataFrame:
     """The fields in which the specs differ. A parameter that a job does not give has the kernel's default, or is swept."""
     rows = []
-    found = differing(a.job.spec, b.job.spec, {"name", "run"})
-    for path, *values in sorted(found, key=lambda one: one.path != "kernel"):  # the kernel first
+    differences = differing(a.job.spec, b.job.spec, {"name", "run"})
+    for path, *values in sorted(differences, key=lambda entry: entry.path != "kernel"):
         name = path.removeprefix("params.")
         if name != path:
             pairs = zip((a, b), values, strict=True)
@@ -142,8 +144,8 @@ def _specs(a: Store, b: Store) -> pd.DataFrame:
             rows.append((path, *values))
     # A default may follow from other fields, as the dtype of a ridge readout does.
     ours, theirs = (attributes(store.results(0))["params"] for store in (a, b))
-    told = {one.path.removeprefix("params.").partition(".")[0] for one in found}
-    for name in sorted((ours.keys() & theirs.keys()) - told - {*a.swept, *b.swept}):
+    listed = {entry.path.removeprefix("params.").partition(".")[0] for entry in differences}
+    for name in sorted((ours.keys() & theirs.keys()) - listed - {*a.swept, *b.swept}):
         if a.job.spec.kernel == b.job.spec.kernel and ours[name] != theirs[name]:
             rows.append((f"params.{name}", _in_use(a, name), _in_use(b, name)))
     # One name, two contents: of a file that was replaced between the runs.
@@ -224,10 +226,10 @@ RESULT_COLUMNS = ["result", "items", "differ", "max |a-b|", "median |a-b|", "not
 
 def _results(stores: Sequence[Store], both: pd.DataFrame) -> pd.DataFrame:
     """One row per result that both stores have, over the items that both computed, including those a search dropped."""
-    computed = both["status a"].isin(COMPUTED) & both["status b"].isin(COMPUTED)
+    both_computed = both["status a"].isin(WITH_RESULTS) & both["status b"].isin(WITH_RESULTS)
     apart: dict[str, list[np.ndarray]] = {}
     unlike: set[str] = set()
-    for groups, items in both[computed].groupby(["group a", "group b"]):
+    for groups, items in both[both_computed].groupby(["group a", "group b"]):
         rows = items["row a"].to_numpy(), items["row b"].to_numpy()
         has = [set(store.names(group)) for store, group in zip(stores, groups, strict=True)]
         for name in set.intersection(*has):
@@ -238,17 +240,21 @@ def _results(stores: Sequence[Store], both: pd.DataFrame) -> pd.DataFrame:
             size = max(1, math.prod(x.shape[1:]) * x.dtype.itemsize)
             step = max(1, BLOCK_BYTES // size)
             for start in range(0, len(items), step):
-                a, b = (own[start : start + step] for own in rows)
-                found = _distance(np.asarray(x.oindex[a]), np.asarray(y.oindex[b]), name in CODED)
-                apart.setdefault(name, []).append(found)
+                a, b = (side_rows[start : start + step] for side_rows in rows)
+                distances = _distance(
+                    np.asarray(x.oindex[a]), np.asarray(y.oindex[b]), name in CODED
+                )
+                apart.setdefault(name, []).append(distances)
     table = []
     for name in sorted(apart.keys() | unlike):
-        found = np.concatenate(apart.get(name, [np.zeros(0)]))
-        largest, half = (found.max(), np.median(found)) if len(found) else (np.nan, np.nan)
+        distances = np.concatenate(apart.get(name, [np.zeros(0)]))
+        largest, half = (
+            (distances.max(), np.median(distances)) if len(distances) else (np.nan, np.nan)
+        )
         note = "shapes differ" if name in unlike else ""
         if np.isinf(largest):
             note = "inf: NaN or infinite in one alone"
-        table.append((name, len(found), np.count_nonzero(found), largest, half, note))
+        table.append((name, len(distances), np.count_nonzero(distances), largest, half, note))
     return pd.DataFrame(table, columns=RESULT_COLUMNS)
 
 

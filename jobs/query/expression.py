@@ -73,7 +73,7 @@ COLUMN = re.compile(r"[^\W\d]\w*(\.(?!_)\w+|\[\d+\])*")
 MAX_LENGTH = 20_000
 """Most characters of an expression: enough for a list of some thousand numbers."""
 
-SHOWN = 70
+CONTEXT = 70
 """Characters that an error message shows on either side of the error."""
 
 
@@ -94,27 +94,27 @@ def parse(text: str) -> tuple[str, ast.expr]:
             return text, ast.parse(text, mode="eval").body
     except SyntaxError as error:
         place = min(error.offset - 1, len(text)) if error.offset else len(text)
-        what = "not an expression"
+        message = "not an expression"
         if text[place : place + 1] == "=":
-            what = "write ==, not ="
+            message = "write ==, not ="
         elif not error.msg.startswith("invalid syntax"):
             # Such as: '(' was never closed.
-            what += f" ({error.msg})"
-        raise JobError(what + _pointer(text, place)) from None
+            message += f" ({error.msg})"
+        raise JobError(message + _pointer(text, place)) from None
     except (RecursionError, MemoryError, ValueError):
         raise JobError(f"{text[:40]!r}...: nested too deeply") from None
 
 
 def _pointer(text: str, place: int) -> str:
-    start = max(0, place - SHOWN)
-    return f" at column {place + 1}\n  {text[start : place + SHOWN]}\n  {' ' * (place - start)}^"
+    start = max(0, place - CONTEXT)
+    return f" at column {place + 1}\n  {text[start : place + CONTEXT]}\n  {' ' * (place - start)}^"
 
 
-def fault(text: str, node: ast.AST, what: str) -> JobError:
+def fault(text: str, node: ast.AST, message: str) -> JobError:
     """A JobError that points at a node of the text."""
     # col_offset counts UTF-8 bytes; a reader counts characters.
     place = len(text.encode()[: getattr(node, "col_offset", 0)].decode(errors="ignore"))
-    return JobError(what + _pointer(text, place))
+    return JobError(message + _pointer(text, place))
 
 
 def _column(node: ast.AST) -> str | None:
@@ -156,8 +156,8 @@ class Expression:
         with np.errstate(all="ignore"):
             return self._value(columns)
 
-    def _fault(self, node: ast.AST, what: str) -> JobError:
-        return fault(self.text, node, what)
+    def _fault(self, node: ast.AST, message: str) -> JobError:
+        return fault(self.text, node, message)
 
     def _compiled(self, node: ast.expr) -> Evaluate:
         """The function that evaluates a node. Raises JobError for a kind of node that is not allowed."""
@@ -195,20 +195,20 @@ class Expression:
             case ast.Compare():
                 return self._chain(node)
             case ast.Call(func=ast.Name(id=name)):
-                what = f"unknown function {name!r} of one argument{nearest(name, FUNCTIONS)}"
-                raise self._fault(node, what)
-        what = f"{_WORDS.get(type(node), type(node).__name__)} is not allowed in an expression"
-        raise self._fault(node, _HINTS.get(type(getattr(node, "op", None)), what))
+                message = f"unknown function {name!r} of one argument{nearest(name, FUNCTIONS)}"
+                raise self._fault(node, message)
+        message = f"{_WORDS.get(type(node), type(node).__name__)} is not allowed in an expression"
+        raise self._fault(node, _HINTS.get(type(getattr(node, "op", None)), message))
 
-    def _checked(self, node: ast.expr, wanted: Literal["a number", "true or false"]) -> Evaluate:
+    def _checked(self, node: ast.expr, expected: Literal["a number", "true or false"]) -> Evaluate:
         """Evaluates to no text; integers of a number become int64, since in uint8 0 - 1 is 255."""
         evaluate = self._compiled(node)
 
         def checked(columns: Mapping[str, object]) -> Any:
             value = evaluate(columns)
             if isinstance(value, str | Text):
-                raise self._fault(node, f"text where {wanted} is expected")
-            if wanted == "true or false":
+                raise self._fault(node, f"text where {expected} is expected")
+            if expected == "true or false":
                 return value
             if isinstance(value, np.ndarray):
                 return value.astype(np.int64) if value.dtype.kind in "biu" else value
@@ -226,15 +226,16 @@ class Expression:
 
         return apply
 
-    def _member(self, left: ast.expr, right: ast.expr) -> Evaluate:
+    def _member(self, element: ast.expr, elements: ast.expr) -> Evaluate:
         """Evaluates `a in [b, c]` as a == b or a == c."""
-        if not isinstance(right, ast.List | ast.Tuple):
-            raise self._fault(right, "expected a list after `in`, such as [1, 2]")
-        value, parts = self._compiled(left), [(part, self._compiled(part)) for part in right.elts]
+        if not isinstance(elements, ast.List | ast.Tuple):
+            raise self._fault(elements, "expected a list after `in`, such as [1, 2]")
+        value = self._compiled(element)
+        parts = [(part, self._compiled(part)) for part in elements.elts]
 
         def member(columns: Mapping[str, object]) -> Any:
             a = value(columns)
-            equal = (self._pair(ast.Eq, left, part, a, b(columns)) for part, b in parts)
+            equal = (self._pair(ast.Eq, element, part, a, b(columns)) for part, b in parts)
             return reduce(np.logical_or, equal, False)
 
         return member
@@ -256,26 +257,26 @@ class Expression:
 
         return compare
 
-    def _pair(self, op: type, left: ast.expr, node: ast.expr, a: Any, b: Any) -> Any:
-        """Compare a and b, the values of `left` and of `node`, at which errors point."""
+    def _pair(self, op: type, node_a: ast.expr, node_b: ast.expr, a: Any, b: Any) -> Any:
+        """Compare a and b, the values of `node_a` and `node_b`; errors point at `node_b`."""
         if isinstance(a, str | Text) != isinstance(b, str | Text):
-            text, name = (a, left) if isinstance(a, str | Text) else (b, node)
+            text, name = (a, node_a) if isinstance(a, str | Text) else (b, node_b)
             is_list = isinstance(text, Text) and any(label[:1] == "[" for label in text.labels)
-            what = f"a list, whose first number is {ast.unparse(name)}[0]," if is_list else "text"
-            number = ast.unparse(node if name is left else left)
+            kind = f"a list, whose first number is {ast.unparse(name)}[0]," if is_list else "text"
+            number = ast.unparse(node_b if name is node_a else node_a)
             if number.lower() in _CONSTANTS:
                 raise self._fault(
-                    node,
-                    f"{what} compared with {number}; a column of that name is column({number!r})",
+                    node_b,
+                    f"{kind} compared with {number}; a column of that name is column({number!r})",
                 )
-            raise self._fault(node, f"{what} compared with a number")
+            raise self._fault(node_b, f"{kind} compared with a number")
         test = _COMPARE[op]
         for text, value in ((a, b), (b, a)):
-            known = isinstance(text, Text) and text.is_complete and isinstance(value, str)
-            if known and op in (ast.Eq, ast.NotEq) and value not in text.labels:
+            is_closed = isinstance(text, Text) and text.is_complete and isinstance(value, str)
+            if is_closed and op in (ast.Eq, ast.NotEq) and value not in text.labels:
                 labels = [label for label in text.labels if label]
                 # A misspelt status would otherwise match nothing, without a word.
-                raise self._fault(node, f"no row can have {value!r}{nearest(value, labels)}")
+                raise self._fault(node_b, f"no row can have {value!r}{nearest(value, labels)}")
         if isinstance(a, Text) and isinstance(b, Text):
             return test(as_array(a), as_array(b)).astype(bool)
         if isinstance(a, Text):

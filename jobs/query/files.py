@@ -32,12 +32,12 @@ def check_target(path: Path) -> None:
     """Raise JobError if `save_frame` could not write to `path`; call it before computing the table."""
     if path.suffix not in WRITERS:
         raise JobError(f"{path}: a name that ends in {', '.join(WRITERS)} expected")
-    if path.suffix == ".parquet" and (why := why_not("pyarrow")) is not None:
-        do = how_to_install("parquet", again=bool(why))
-        raise JobError(f"{path}: needs pyarrow{why}; {do}, or write .csv")
+    if path.suffix == ".parquet" and (reason := why_not("pyarrow")) is not None:
+        do = how_to_install("parquet", again=bool(reason))
+        raise JobError(f"{path}: needs pyarrow{reason}; {do}, or write .csv")
     if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise JobError(f"{path}: cannot be written: {what}")
+        problem = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise JobError(f"{path}: cannot be written: {problem}")
 
 
 FORMULA = r"^([=+\-@\t\r])"

@@ -44,7 +44,7 @@ def table(store: Store | Source, name: str = "items") -> pd.DataFrame:
     return pd.DataFrame(ask(store, lambda tables: tables[name].columns()))
 
 
-class Asked(TypedDict, total=False):
+class QueryOptions(TypedDict, total=False):
     """The keyword arguments of a query beside its condition."""
 
     table: str | None
@@ -61,13 +61,15 @@ class Asked(TypedDict, total=False):
     """For example "median(q), mean(stable), q95(seconds), count" (see jobs.query.aggregate)."""
 
 
-def query(store: Store | Source, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
+def query(
+    store: Store | Source, where: str | None = None, **options: Unpack[QueryOptions]
+) -> pd.DataFrame:
     """The rows of one table that satisfy `where`, or aggregates over them, as a pandas frame.
 
     Args:
         store: an opened store, or several (jobs.query.shelf); gathered first if shards were committed since the last gather.
         where: a condition (see jobs.query.expression).
-        asked: table, sort, limit, columns, group_by and agg, see `Asked`.
+        options: table, sort, limit, columns, group_by and agg, see `QueryOptions`.
 
     Returns:
         A frame whose `attrs["table"]` names the table; `attrs["notes"]` of aggregates says how many NaN they leave out, and how many failed
@@ -86,69 +88,72 @@ def query(store: Store | Source, where: str | None = None, **asked: Unpack[Asked
     """
     import pandas as pd
 
-    name, columns, notes = answer(store, where, **asked)
+    name, columns, notes = answer(store, where, **options)
     frame = pd.DataFrame(columns)
     frame.attrs |= {"table": name, "notes": notes}
     return frame
 
 
 def rows(
-    store: Store | Source, where: str | None = None, **asked: Unpack[Asked]
+    store: Store | Source, where: str | None = None, **options: Unpack[QueryOptions]
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Answer a question as `query` does, but without pandas: (the table's name, its columns)."""
-    return answer(store, where, **asked)[:2]
+    return answer(store, where, **options)[:2]
 
 
 def answer(
-    store: Store | Source, where: str | None = None, **asked: Unpack[Asked]
+    store: Store | Source, where: str | None = None, **options: Unpack[QueryOptions]
 ) -> tuple[str, dict[str, np.ndarray], list[str]]:
     """Answer a question: (the table's name, its columns, the notes of aggregates). Only aggregates import pandas."""
-    columns, group_by = _names(asked.get("columns")), _names(asked.get("group_by"))
+    columns, group_by = _names(options.get("columns")), _names(options.get("group_by"))
     columns = [] if columns == ["all"] else columns
-    source, sort, limit = asked.get("table"), asked.get("sort"), asked.get("limit")
+    source, sort, limit = options.get("table"), options.get("sort"), options.get("limit")
     test = Expression(where) if where else None
-    wanted = parse_aggregates(agg) if (agg := asked.get("agg")) else []
-    if group_by and not wanted:
+    aggregates = parse_aggregates(agg) if (agg := options.get("agg")) else []
+    if group_by and not aggregates:
         raise JobError("--group-by needs --agg, what to compute of each group, such as --agg count")
-    named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
+    needed = [
+        *group_by,
+        *(name for entry in aggregates if entry.argument for name in entry.argument.names),
+    ]
     # A condition or a group that names either sets failed items apart.
     decides = {"status", "outcome"} & {*group_by, *(test.names if test else ())}
 
-    def found(tables: Source) -> tuple[str, dict[str, np.ndarray], list[str]]:
-        if not wanted:
+    def answer_from(tables: Source) -> tuple[str, dict[str, np.ndarray], list[str]]:
+        if not aggregates:
             table, rows = find(tables, source, test, sort, limit, columns)
             return table.name, table.columns(columns, rows), []
-        table, rows = find(tables, source, test, named=named)
-        table.prefetch(named)
-        frame = aggregate(table, rows, group_by, wanted, tell_failed=not decides)
-        made = Table.of({name: frame[name].to_numpy() for name in frame})
-        answers = made.columns(columns, select(made, None, sort, limit))
+        table, rows = find(tables, source, test, needed=needed)
+        table.prefetch(needed)
+        frame = aggregate(table, rows, group_by, aggregates, tell_failed=not decides)
+        aggregated = Table.from_columns({name: frame[name].to_numpy() for name in frame})
+        answers = aggregated.columns(columns, select(aggregated, None, sort, limit))
         return table.name, answers, frame.attrs.get("notes", [])
 
-    return ask(store, found)
+    return ask(store, answer_from)
 
 
 def described(stores: Iterable[Store]) -> dict[str, dict[str, str]]:
     """Column of results, reduced values or fields -> its `units` and `long_name`; those of the first store that has it."""
-    found: dict[str, dict[str, str]] = {}
+    descriptions: dict[str, dict[str, str]] = {}
     for kernel in (store.description for store in stores):
-        own = {
+        of_kernel = {
             name: {"units": "1", "long_name": text or name} for name, text in kernel.fields.items()
         }
-        own |= {
+        of_kernel |= {
             name: {"units": "1" if v.units == ITEM else v.units, "long_name": v.long_name or name}
             for name, v in {**kernel.reduced, **kernel.dims}.items()
         }
-        found = own | found
-    return found
+        descriptions = of_kernel | descriptions
+    return descriptions
 
 
-def _names(given: str | Sequence[str] | None) -> list[str]:
+def _names(columns: str | Sequence[str] | None) -> list[str]:
     """Column names, from a list of them or from a text with commas; of aggregates with the spacing of their columns."""
-    if isinstance(given, str):
+    if isinstance(columns, str):
         # Do not split at the comma inside quantile(x, 0.9).
-        given = re.split(r",(?![^()]*\))", given) if given else []
-    stripped = [name.strip() for name in given or ()]
+        columns = re.split(r",(?![^()]*\))", columns) if columns else []
+    stripped = [name.strip() for name in columns or ()]
     return [canonical(name) if "(" in name else name for name in stripped]
 
 
@@ -158,29 +163,29 @@ def find(
     test: Expression | None = None,
     sort: str | None = None,
     limit: int | None = None,
-    named: Sequence[str] = (),
+    needed: Sequence[str] = (),
 ) -> tuple[Table, Rows]:
-    """Find rows: (the table that has all named columns, those of its rows that `select` returns).
+    """Find rows: (the table that has all needed columns, those of its rows that `select` returns).
 
-    source: the table's name; None takes the first table that has the columns in `test`, `sort` and `named`.
+    source: the table's name; None takes the first table that has the columns in `test`, `sort` and `needed`.
     """
     tested = test.names if test else []
-    wanted, known = {*named, *sort_keys(sort), *tested}, dict[str, list[str]]()
+    required, columns_by_table = {*needed, *sort_keys(sort), *tested}, dict[str, list[str]]()
     for name in [source] if source else _candidates(tables):
         table = tables[name]
         if name == "items" and table.n == 0:
-            where = ", ".join(store.address for store in tables.stores)
-            raise JobError(f"{where}: {nothing_yet(tables.stores)}")
-        if wanted <= set(table.names):
+            addresses = ", ".join(store.address for store in tables.stores)
+            raise JobError(f"{addresses}: {nothing_yet(tables.stores)}")
+        if required <= set(table.names):
             return table, select(table, test, sort, limit)
-        known[name] = table.names
-    missing = sorted(wanted.difference(*known.values()))
+        columns_by_table[name] = table.names
+    missing = sorted(required.difference(*columns_by_table.values()))
     if not missing:
-        listed, names = ", ".join(sorted(wanted)), ", ".join(tables.names())
+        listed, names = ", ".join(sorted(required)), ", ".join(tables.names())
         raise JobError(f"no table has all of the columns {listed}; name one by --table: {names}")
     # A word of a condition may be meant as a text.
     first = missing[0]
-    hint = _hint(tables.stores[0], first, known, source, first in tested)
+    hint = _hint(tables.stores[0], first, columns_by_table, source, first in tested)
     raise JobError(f"unknown column {first!r}{hint}")
 
 
@@ -194,11 +199,11 @@ def select(
     table.prefetch([*keys, *(test.names if test else ())])
     rows: Rows = slice(None)
     if test is not None:
-        found = []
+        matches = []
         for block in table.blocks():
-            here = condition(test, table.view(block), block.stop - block.start)
-            found.append(block.start + np.flatnonzero(here))
-        rows = np.concatenate(found)
+            mask = condition(test, table.view(block), block.stop - block.start)
+            matches.append(block.start + np.flatnonzero(mask))
+        rows = np.concatenate(matches)
     if keys:
         order = argsort(
             [sort_key(table.read(name, rows), down) for name, down in keys.items()], limit
@@ -225,44 +230,46 @@ def _hint(
 
     tables: table -> its columns, of those searched. source: the table that was asked for. text: the name may be meant as a text.
     """
-    known = {column for columns in tables.values() for column in columns}
+    all_columns = {column for columns in tables.values() for column in columns}
     column, _, word = name.partition(" ")
     sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
-    if sign is not None and column in known:
+    if sign is not None and column in all_columns:
         return f"; --sort={sign}{column} sorts by it"
     if array := _array(store, name, source):
         folder, axes = array
         return f": it is an array ({', '.join(axes)}), not a column; read it as jobs.open_store(...)['{folder}/0']['{name}']"
     listed = "".join(f"\n  {table}: {', '.join(columns)}" for table, columns in tables.items())
     top = name.partition(".")[0]
-    if source and top in store.roles.all_swept and top not in known:
-        how = "sweeps" if top in store.swept else "searches"
-        return f": the job {how} it, but table {source} has no such column; known:{listed}"
+    if source and top in store.roles.all_swept and top not in all_columns:
+        verb = "sweeps" if top in store.swept else "searches"
+        return f": the job {verb} it, but table {source} has no such column; known:{listed}"
     value = inner(attributes(store.results(0))["params"], name)
-    if value is not None and not any(re.match(rf"{re.escape(top)}([.\[]|$)", one) for one in known):
+    if value is not None and not any(
+        re.match(rf"{re.escape(top)}([.\[]|$)", other) for other in all_columns
+    ):
         return f": the job does not sweep it, and all its items have {value!r:.60}"
     if (lacking := store.description.dims.get(name)) and name not in store.names(0):
         kernel = store.job.spec.kernel
         about = f" ({lacking.long_name})" if lacking.long_name else ""
         return f": kernel {kernel} has this result{about}, this store does not: its data or params lack what it needs"
-    if fields := sorted(column for column in known if column.startswith(f"{name}.")):
+    if fields := sorted(column for column in all_columns if column.startswith(f"{name}.")):
         return f": it is a mapping, whose fields are columns: {', '.join(fields)}"
     quoted = f"; write a text in quotes, '{name}'" if text and name.isidentifier() else ""
     if name in {outcome.name for outcome in store.description.outcomes}:
         return quoted
-    near = nearest(name, known)
+    near = nearest(name, all_columns)
     return near if "did you mean" in near else f"{quoted}; known:{listed}"
 
 
 def _array(store: Store, name: str, source: str | None) -> tuple[str, tuple[str, ...]] | None:
     """The folder and axes of an array of this name, of the table `source` before all others; None without one."""
     reduced, result = store.description.reduced.get(name), store.description.dims.get(name)
-    made = ("gathered", reduced.axes) if reduced and len(reduced.axes) > 1 else None
-    if made and made[1][0] == source:
-        return made
+    reduced_array = ("gathered", reduced.axes) if reduced and len(reduced.axes) > 1 else None
+    if reduced_array and reduced_array[1][0] == source:
+        return reduced_array
     if name in store.names(0) and result and result.axes:
         return "results", ("item", *result.axes)
-    return made
+    return reduced_array
 
 
 def _candidates(tables: Source) -> Iterator[str]:
@@ -272,5 +279,7 @@ def _candidates(tables: Source) -> Iterator[str]:
 
 def summed_up(stores: Sequence[Store]) -> set[str]:
     """The columns that the kernels' summaries name, without those that have a usual value, which need not be shown."""
-    told = [one.description for one in stores]
-    return {n for d in told for n in d.summary if n not in d.reduced or not d.reduced[n].usual}
+    descriptions = [store.description for store in stores]
+    return {
+        n for d in descriptions for n in d.summary if n not in d.reduced or not d.reduced[n].usual
+    }

@@ -111,7 +111,7 @@ def join_items(table: Table, items: Table, swept: Collection[str]) -> None:
         return found if (place >= 0).all() else blanked(found, place < 0)
 
     is_new = lambda name: name.partition(".")[0] in swept and name not in table.reads
-    new = [name for name in items.shown if is_new(name)]
+    new = [name for name in items.default_columns if is_new(name)]
     table.reads |= {name: partial(at, name) for name in new}
     behind = table.listed.index(table.ids) + 1
     table.listed[behind:behind] = new
@@ -132,7 +132,9 @@ def search_table(store: Store, search: Method, items: Table) -> Table:
     take = lambda g: _searched(store, search, int(g), ids[groups == g], rows[groups == g])
     # Without an item, the columns of the first group, of no rows.
     parts = [take(g) for g in np.unique(groups)] or [take(0)]
-    table = Table.of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    table = Table.from_columns(
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    )
     table.ids = "item"
     join_items(table, items, store.swept)
     return table

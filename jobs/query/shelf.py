@@ -1,6 +1,6 @@
 """Several stores: as one that answers questions, or as a list, one row a store.
 
-A table of a shelf has the rows of all stores, one store after another. It has a column `store`, and one for every parameter
+A table of a collection has the rows of all stores, one store after another. It has a column `store`, and one for every parameter
 that differs between the stores, swept or not: the `kernel`, the job's seed (`job_seed`), and all fields of its params,
 defaults included. Rows of a store without a column have NaN or an empty text there.
 """
@@ -37,17 +37,17 @@ FEW = 4
 """Most values of a swept field that are listed; a longer list is summed up by its number and range."""
 
 
-def open_all(given: Iterable[str], tell: Callable[[str], object]) -> Store | Shelf:
-    """Open the stores that addresses stand for: one as it is, several as a shelf. tell: see jobs.store.finding.find_stores."""
-    stores = [Store.open(address) for address in find_stores(given, tell)]
-    return stores[0] if len(stores) == 1 else Shelf(stores)
+def open_all(addresses: Iterable[str], warn: Callable[[str], object]) -> Store | StoreCollection:
+    """Open the stores that addresses stand for: one as it is, several as a collection. warn: the `tell` of jobs.store.finding.find_stores."""
+    stores = [Store.open(address) for address in find_stores(addresses, warn)]
+    return stores[0] if len(stores) == 1 else StoreCollection(stores)
 
 
-class Shelf(Source):
+class StoreCollection(Source):
     """Several opened stores. `query` and `table` are those of one store, over the rows of all.
 
-    >>> shelf = Shelf([Store.open("points.zarr")])
-    >>> shelf.query(group_by="store", agg="count").store.tolist()
+    >>> stores = StoreCollection([Store.open("points.zarr")])
+    >>> stores.query(group_by="store", agg="count").store.tolist()
     ['points']
     """
 
@@ -65,7 +65,7 @@ class Shelf(Source):
 
     @cached_property
     def swept(self) -> list[str]:
-        """What any of the stores sweeps or searches."""
+        """The fields that any of the stores sweeps or searches."""
         swept = [name for store in self.stores for name in store.swept]
         ended = [name for store in self.stores for name in store.roles.column_of_array.values()]
         return list(dict.fromkeys(swept + ended))
@@ -73,30 +73,30 @@ class Shelf(Source):
     @cached_property
     def differing(self) -> dict[str, list[Any]]:
         """Parameter -> its value in each store, of those that differ; None where a store sweeps it or has no such field."""
-        found = {}
-        for name in dict.fromkeys(name for own in self._fixed for name in own):
-            values = [own[name] for own in self._fixed if name in own]
+        differing = {}
+        for name in dict.fromkeys(name for params in self._fixed for name in params):
+            values = [params[name] for params in self._fixed if name in params]
             if name in self.swept or any(value != values[0] for value in values):
-                found[name] = [own.get(name) for own in self._fixed]
-        return found
+                differing[name] = [params.get(name) for params in self._fixed]
+        return differing
 
     def overview(self) -> dict[str, list[Any]]:
         """A table of the stores: `store`, every parameter that differs, and what each store swept, in words."""
 
-        def told(_: Source) -> dict[str, list[Any]]:
-            items = [self._own(k, "items") for k in range(len(self.stores))]
-            found: dict[str, list[Any]] = {"store": list(self.labels)}
+        def describe(_: Source) -> dict[str, list[Any]]:
+            items = [self._table_of(k, "items") for k in range(len(self.stores))]
+            columns: dict[str, list[Any]] = {"store": list(self.labels)}
             for name in dict.fromkeys([*self.differing, *self.swept]):
                 values = self.differing.get(name) or [None] * len(items)
-                found[name] = [
+                columns[name] = [
                     _in_words(table, name) if value is None else as_text(value)
                     for table, value in zip(items, values, strict=True)
                 ]
-            return found
+            return columns
 
-        return ask(self, told)
+        return ask(self, describe)
 
-    # --- what questions ask for ---------------------------------------------------------------------
+    # --- the tables of a Source ---------------------------------------------------------------------
 
     def _gathered(self) -> Any:
         return self._of_all(Tables.refresh)
@@ -110,41 +110,41 @@ class Shelf(Source):
         return None if None in stamps else stamps
 
     def names(self) -> list[str]:
-        named = dict.fromkeys(name for part in self._parts for name in part.names())
-        return [*(name for name in named if name != "shards"), "shards"]
+        names = dict.fromkeys(name for part in self._parts for name in part.names())
+        return [*(name for name in names if name != "shards"), "shards"]
 
-    def _made(self, name: str) -> Table:
+    def _make_table(self, name: str) -> Table:
         if name not in self.names():
             raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
-        own = [self._own(k, name) for k in range(len(self.stores))]
-        columns = dict.fromkeys(c for one in own for c in (*one.names, *self.differing))
-        for k, one in enumerate(own):
-            values = {c: self.value(k, c) for c in columns if c not in one.reads}
-            one.reads |= {c: _constant(v, one.n) for c, v in values.items() if v is not None}
-        which = np.repeat(np.arange(len(own)), [one.n for one in own])
-        table = end_to_end(own)
+        pieces = [self._table_of(k, name) for k in range(len(self.stores))]
+        columns = dict.fromkeys(c for piece in pieces for c in (*piece.names, *self.differing))
+        for k, piece in enumerate(pieces):
+            values = {c: self.value(k, c) for c in columns if c not in piece.reads}
+            piece.reads |= {c: _constant(v, piece.n) for c, v in values.items() if v is not None}
+        store_index = np.repeat(np.arange(len(pieces)), [piece.n for piece in pieces])
+        table = end_to_end(pieces)
         # A parameter that one store sweeps and the others leave at None may have no value in any row.
-        nowhere = dict.fromkeys(columns, lambda rows: np.full(len(which), np.nan)[rows])
-        store: dict[str, Read] = {"store": lambda rows: labelled(which[rows], self.labels)}
+        nowhere = dict.fromkeys(columns, lambda rows: np.full(len(store_index), np.nan)[rows])
+        store: dict[str, Read] = {"store": lambda rows: labelled(store_index[rows], self.labels)}
         table.reads = store | nowhere | table.reads
-        first = [one.listed[0] for one in own if one.listed]
+        first = [piece.listed[0] for piece in pieces if piece.listed]
         swept = self.swept
-        # What no store sweeps, what one does, results.
-        set_ones = [name for name in self.differing if name not in swept]
+        # First the fields that no store sweeps, then the swept ones, then results.
+        unswept = [name for name in self.differing if name not in swept]
         is_swept = lambda c: c in swept or c.partition(".")[0].partition("[")[0] in swept
         varied = filter(is_swept, table.listed)
         table.listed = list(
-            dict.fromkeys(["store", *first, *set_ones, *varied, *self.differing, *table.listed])
+            dict.fromkeys(["store", *first, *unswept, *varied, *self.differing, *table.listed])
         )
         return table
 
-    def _own(self, k: int, name: str) -> Table:
+    def _table_of(self, k: int, name: str) -> Table:
         """A table of store k, without rows if it has none."""
         if name not in self._parts[k].names():
             return Table(0)
         table = self._parts[k][name]
         reads: dict[str, Read] = {column: partial(table.read, column) for column in table.names}
-        return Table(table.n, reads, table.shown)
+        return Table(table.n, reads, table.default_columns)
 
     def value(self, k: int, column: str) -> object:
         """The value of a parameter, or of an element such as push[0], that store k sets; None if it sweeps it or has no such one."""
@@ -168,8 +168,8 @@ def fixed(store: Store) -> dict[str, Any]:
     varied = [*spec.swept(), *store.roles.searched]
     is_varied = lambda path: any(path == name or path.startswith(f"{name}.") for name in varied)
     params = leaves(attributes(store.results(0))["params"])
-    found = {path: value for path, value in params.items() if not is_varied(path)}
-    return {"kernel": spec.kernel, JOB_SEED: spec.seed, **found}
+    fixed_params = {path: value for path, value in params.items() if not is_varied(path)}
+    return {"kernel": spec.kernel, JOB_SEED: spec.seed, **fixed_params}
 
 
 def short_names(addresses: Sequence[str]) -> list[str]:
@@ -192,9 +192,9 @@ def _in_words(items: Table, name: str) -> str:
     if name not in items.names:
         return ""
     values = as_array(items.read(name))
-    # What a search proposed is missing of an item that failed; a NaN differs from any other.
-    there = {v for v in values.tolist() if v == v and v != ""}
-    kinds = sorted(there, key=lambda v: (isinstance(v, str), v))
+    # An item that failed lacks the values that a search proposed; a NaN differs from any other.
+    present = {v for v in values.tolist() if v == v and v != ""}
+    kinds = sorted(present, key=lambda v: (isinstance(v, str), v))
     texts = [brief(value) for value in kinds]
     if len(kinds) <= FEW:
         return ", ".join(texts)
@@ -217,7 +217,7 @@ COLUMNS = (
 
 
 def list_stores(
-    given: Iterable[str],
+    addresses: Iterable[str],
     where: str | None = None,
     tags: Sequence[str] = (),
     sort: str | None = None,
@@ -228,8 +228,8 @@ def list_stores(
     where: a condition over the columns (jobs.query.expression). tags: only stores that have all of these. sort, limit: as of a
     query. A field of the job in which stores of one kernel differ is a column, and a metric is one for `where` and `sort`: its best value.
 
-    >>> found, _ = list_stores(["points.zarr"], where="failed == 0")
-    >>> found["store"].tolist(), found["left"].tolist()
+    >>> columns, _ = list_stores(["points.zarr"], where="failed == 0")
+    >>> columns["store"].tolist(), columns["left"].tolist()
     (['points'], [0])
 
     Raises JobError if there is no store, or the condition names an unknown column or does not parse.
@@ -243,17 +243,19 @@ def list_stores(
         except BaseError as error:  # the store may be closed to this user
             return JobError(f"{address}: {objects.reason(error)}")
 
-    addresses, found, links = list(given), dict[str, Card | JobError](), list[str]()
+    addresses, entries, links = list(addresses), dict[str, Card | JobError](), list[str]()
     for address in addresses:
-        found.update(walk(address, look, links.append))
-    if not found:
+        entries.update(walk(address, look, links.append))
+    if not entries:
         raise JobError(f"{', '.join(addresses)}: no store lies there; give a folder of stores")
-    wrong = [str(one).splitlines()[0] for one in found.values() if isinstance(one, JobError)]
+    wrong = [
+        str(entry).splitlines()[0] for entry in entries.values() if isinstance(entry, JobError)
+    ]
     wrong += [unfollowed(links)] * bool(links)
-    cards = {at: card for at, card in found.items() if isinstance(card, Card)}
-    kept = [(at, card) for at, card in cards.items() if set(tags) <= set(card.tags)]
-    table = _table(dict(sorted(kept, key=lambda one: -_when(one[1]))))
-    if not kept:  # no metric is known, of which a condition may speak
+    cards = {at: card for at, card in entries.items() if isinstance(card, Card)}
+    tagged = [(at, card) for at, card in cards.items() if set(tags) <= set(card.tags)]
+    table = _table(dict(sorted(tagged, key=lambda pair: -_when(pair[1]))))
+    if not tagged:  # no metric is known, of which a condition may speak
         where = sort = None
     test = Expression(where) if where else None
     if unknown := {*questions.sort_keys(sort), *(test.names if test else ())} - {*table.reads}:
@@ -290,12 +292,12 @@ def _job_value(card: Card, name: str) -> int | float | str | None:
     return value if value is None or isinstance(value, int | float) else as_text(value)
 
 
-def _table(found: dict[str, Card]) -> Table:
-    cards = list(found.values())
+def _table(by_address: dict[str, Card]) -> Table:
+    cards = list(by_address.values())
     numbers = lambda values: np.asarray([np.nan if v is None else v for v in values], float)
     times = [time.localtime(_when(card)) for card in cards]
     columns: dict[str, Any] = {
-        "store": short_names(list(found)),
+        "store": short_names(list(by_address)),
         "kernel": [card.kernel for card in cards],
         "swept": [", ".join(card.swept) for card in cards],
         **{name: [getattr(card.tally, name) for card in cards] for name in COUNTS},
@@ -309,16 +311,16 @@ def _table(found: dict[str, Card]) -> Table:
         "name": [card.name for card in cards],
         "tags": [", ".join(card.tags) for card in cards],
         "note": [card.note for card in cards],
-        "address": list(found),
+        "address": list(by_address),
     }
     # A field that is called as a column of every list has none.
-    table = Table.of(_differing(cards) | columns)
+    table = Table.from_columns(_differing(cards) | columns)
     table.listed = list(dict.fromkeys([*columns, *table.names]))
     of_metric = {
         metric: numbers(card.best if card.metric == metric else None for card in cards)
         for metric in dict.fromkeys(card.metric for card in cards if card.metric)
     }
-    table.reads = Table.of(of_metric).reads | table.reads
+    table.reads = Table.from_columns(of_metric).reads | table.reads
     return table
 
 

@@ -66,15 +66,17 @@ class Table:
     name: str = ""
 
     def __post_init__(self) -> None:
-        self._kept: dict[str, Column] = {}
+        self._cache: dict[str, Column] = {}
         self._picks = Counter[str]()
 
     @staticmethod
-    def of(columns: Mapping[str, Iterable[object] | Text]) -> Table:
+    def from_columns(columns: Mapping[str, Iterable[object] | Text]) -> Table:
         """The table of columns of equal lengths, all of which are shown."""
-        made = {name: as_column(values) for name, values in columns.items()}
-        n = max(map(len, made.values()), default=0)
-        return Table(n, {name: column.__getitem__ for name, column in made.items()}, list(made))
+        converted = {name: as_column(values) for name, values in columns.items()}
+        n = max(map(len, converted.values()), default=0)
+        return Table(
+            n, {name: column.__getitem__ for name, column in converted.items()}, list(converted)
+        )
 
     @property
     def names(self) -> list[str]:
@@ -82,7 +84,7 @@ class Table:
         return list(self.reads)
 
     @cached_property
-    def shown(self) -> list[str]:
+    def default_columns(self) -> list[str]:
         """The columns that a query returns if it names none, without those of `if_varied` that do not vary."""
         keys = {name: sort_key(self.read(name)) for name in self.if_varied}
         alike = {name for name, key in keys.items() if (key[1:] == key[:-1]).all()}
@@ -100,14 +102,14 @@ class Table:
             raise JobError(f"unknown column {name!r}{nearest(name, self.reads)}")
         if self.n > BLOCK:
             return self.reads[name](rows)
-        if name not in self._kept:
+        if name not in self._cache:
             is_few = isinstance(rows, np.ndarray) and len(rows) * FEW < self.n
             if is_few and self._picks[name] < PICKS:
                 self._picks[name] += 1
                 return self.reads[name](rows)
-            self._kept[name] = self.reads[name](ALL)
-        kept = self._kept[name]
-        return kept if rows is ALL else kept[rows]
+            self._cache[name] = self.reads[name](ALL)
+        column = self._cache[name]
+        return column if rows is ALL else column[rows]
 
     def view(self, rows: Rows) -> Lazy[Column]:
         """Column -> these rows of it."""
@@ -116,7 +118,7 @@ class Table:
     def prefetch(self, names: Iterable[str]) -> None:
         """Read columns of a short table and keep them for `read`."""
         if self.n <= BLOCK:
-            _in_parallel(self.read, [name for name in names if name not in self._kept])
+            _in_parallel(self.read, [name for name in names if name not in self._cache])
 
     def blocks(self) -> Iterator[slice]:
         """The blocks of rows to process together, at least one."""
@@ -127,9 +129,9 @@ class Table:
         self, names: Sequence[str] = (), rows: Rows = ALL, form: Callable[[Column], Any] = as_array
     ) -> dict[str, Any]:
         """Columns, by default those shown, as arrays or in another form."""
-        names = names or self.shown
-        found = _in_parallel(lambda name: self.read(name, rows), names)
-        return {name: form(column) for name, column in found.items()}
+        names = names or self.default_columns
+        columns = _in_parallel(lambda name: self.read(name, rows), names)
+        return {name: form(column) for name, column in columns.items()}
 
     # --- its columns -------------------------------------------------------------------------------
 
@@ -150,8 +152,8 @@ class Table:
         for f, values in fields.items():
             self.reads.setdefault(f"{name}{f}", _by_label(read, labels, values))
         differing = [f for f, values in fields.items() if len({repr(v) for v in values}) > 1]
-        named = [f"{name}{f}" for f in fields if f == ".name" or f in differing]
-        self.listed += named if named and isinstance(parts[0], dict) else [name]
+        subcolumns = [f"{name}{f}" for f in fields if f == ".name" or f in differing]
+        self.listed += subcolumns if subcolumns and isinstance(parts[0], dict) else [name]
 
     def add_list(self, name: str, read: Read, k: int) -> None:
         """Add a column whose rows are lists of k numbers, and a column for each element."""
@@ -160,11 +162,11 @@ class Table:
             self.reads[f"{name}[{j}]"] = lambda rows, j=j: as_array(read(rows))[:, j]  # type: ignore[misc]
         self.listed.append(name)
 
-    def add_constants(self, name: str, values: list[object], which: np.ndarray) -> None:
-        """Add a column with one value per group. which: (n,) the index into `values` for each row."""
+    def add_constants(self, name: str, values: list[object], index: np.ndarray) -> None:
+        """Add a column with one value per group. index: (n,) the index into `values` for each row."""
         column = as_column([str(v) if isinstance(v, list | dict) else v for v in values])
         labels = [label for label in column.labels if label] if isinstance(column, Text) else []
-        self.add(name, lambda rows: column[which[rows]], labels)
+        self.add(name, lambda rows: column[index[rows]], labels)
 
 
 def _in_parallel(read: Callable[[str], Column], names: Iterable[str]) -> dict[str, Column]:
@@ -195,17 +197,17 @@ def end_to_end(tables: Sequence[Table]) -> Table:
 
     A table without a column has NaN there, or no text. Of each table only the rows that are asked for are read.
     """
-    each = lambda names: list(dict.fromkeys(name for one in tables for name in names(one)))
-    starts = np.cumsum([0, *(one.n for one in tables)])
+    each = lambda names: list(dict.fromkeys(name for table in tables for name in names(table)))
+    starts = np.cumsum([0, *(table.n for table in tables)])
     reads = {
-        name: _joined([one.reads.get(name) for one in tables], starts)
-        for name in each(lambda one: one.reads)
+        name: _joined([table.reads.get(name) for table in tables], starts)
+        for name in each(lambda table: table.reads)
     }
     return Table(
         int(starts[-1]),
         reads,
-        listed=each(lambda one: one.listed),
-        if_varied=tuple(each(lambda one: one.if_varied)),
+        listed=each(lambda table: table.listed),
+        if_varied=tuple(each(lambda table: table.if_varied)),
     )
 
 
@@ -223,16 +225,20 @@ def _joined(pieces: Sequence[Read | None], starts: np.ndarray) -> Read:
 
     def at(rows: Rows) -> Column:
         in_a_row = isinstance(rows, slice) and rows.step is None
-        wanted = np.arange(starts[-1])[rows] if isinstance(rows, slice) else rows
-        which = np.searchsorted(starts, wanted, side="right") - 1
-        found = []
+        row_numbers = np.arange(starts[-1])[rows] if isinstance(rows, slice) else rows
+        piece_index = np.searchsorted(starts, row_numbers, side="right") - 1
+        parts = []
         for k, read in enumerate(pieces):
-            own = wanted[which == k] - starts[k]
+            piece_rows = row_numbers[piece_index == k] - starts[k]
             # Only of no rows at all, each piece tells the kind of its values: NaN of no rows would make whole numbers real.
-            if len(own) or not len(wanted):
-                near = slice(own[0], own[-1] + 1) if in_a_row and len(own) else own
-                found.append(part(read, near, len(own)))
+            if len(piece_rows) or not len(row_numbers):
+                near = (
+                    slice(piece_rows[0], piece_rows[-1] + 1)
+                    if in_a_row and len(piece_rows)
+                    else piece_rows
+                )
+                parts.append(part(read, near, len(piece_rows)))
         # From piece after piece into the order that was asked for.
-        return concat(found)[np.argsort(np.argsort(which, kind="stable"))]
+        return concat(parts)[np.argsort(np.argsort(piece_index, kind="stable"))]
 
     return at

@@ -56,7 +56,7 @@ class Source(ABC):
         return stamp
 
     def is_current(self) -> bool:
-        """Whether the tables are still those of the last `refresh`."""
+        """Return whether the tables are still those of the last `refresh`."""
         # Without a stamp the tables that were read may be half written, and nothing tells whether they still are.
         return self._stamp is not None and self.stamp() == self._stamp
 
@@ -73,13 +73,13 @@ class Source(ABC):
         """Names of the tables, `items` first and `shards` last."""
 
     @abstractmethod
-    def _made(self, name: str) -> Table:
+    def _make_table(self, name: str) -> Table:
         """A table, of which nothing is read yet; JobError, with the nearest name, if there is none."""
 
     def __getitem__(self, name: str) -> Table:
         """One table by name. Raises JobError, with the nearest name, if there is none."""
         if name not in self._tables:
-            self._tables[name] = self._made(name)
+            self._tables[name] = self._make_table(name)
             self._tables[name].name = name
         return self._tables[name]
 
@@ -114,29 +114,31 @@ class Tables(Source):
         return stamp
 
     def stamp(self) -> Any:
-        # That of the checksum file, which a gather deletes first and writes last.
+        # The stamp of the checksum file, which a gather deletes first and writes last.
         try:
-            found = obstore.head(self.store.objects, keys.sums("gathered"))
+            meta = obstore.head(self.store.objects, keys.sums("gathered"))
         except FileNotFoundError:
             return None
-        return found["e_tag"], found["last_modified"]
+        return meta["e_tag"], meta["last_modified"]
 
     def names(self) -> list[str]:
         # The coordinate of an axis that nothing else has is no table.
-        described, shown = self.store.description.reduced, self.store.description.summary
-        own = lambda name, axes: name in shown or (len(axes) == 1 and name != axes[0])
-        axes = [var.axes[0] for name, var in described.items() if var.axes and own(name, var.axes)]
+        described, summary = self.store.description.reduced, self.store.description.summary
+        has_table = lambda name, axes: name in summary or (len(axes) == 1 and name != axes[0])
+        axes = [
+            var.axes[0] for name, var in described.items() if var.axes and has_table(name, var.axes)
+        ]
         searched = [SEARCH_TABLE] if self.store.job.spec.search else []
-        named = ["items", *axes, *reduction_tables(self.store), *searched, "shards"]
-        return list(dict.fromkeys(named))
+        names = ["items", *axes, *reduction_tables(self.store), *searched, "shards"]
+        return list(dict.fromkeys(names))
 
-    def _made(self, name: str) -> Table:
+    def _make_table(self, name: str) -> Table:
         described = self.store.description
         if name in ("items", "shards"):
             roles = self.store.roles
-            known = [*roles.varied, *described.dims, *described.reduced]
+            ordered = [*roles.varied, *described.dims, *described.reduced]
             new = roles.column_of_array
-            return stored(child(self.root, name), name.removesuffix("s"), known, new=new)
+            return stored(child(self.root, name), name.removesuffix("s"), ordered, new=new)
         if name in (further := reduction_tables(self.store)):
             return stored(child(self.root, further[name]), name)
         if name == SEARCH_TABLE and (search := self.store.job.spec.search):
@@ -145,11 +147,11 @@ class Tables(Source):
             n_groups = len(self.store.job.plan.group_sizes)
             paths = {g: f"gathered/{g}" for g in range(n_groups)}
             groups = {g: child(self.root, path) for g, path in paths.items() if path in self.root}
-            found = reduced(groups, name, list(described.reduced), described.summary)
-            if found.ids:
+            table = reduced(groups, name, list(described.reduced), described.summary)
+            if table.ids:
                 swept = attributes(child(self.root, "items")).get("coordinates", "")
-                join_items(found, self["items"], {*str(swept).split(), *self.store.roles.varied})
-            return found
+                join_items(table, self["items"], {*str(swept).split(), *self.store.roles.varied})
+            return table
         if name == SEARCH_TABLE:
             raise JobError(f"table {name!r}: only a job with a search has it (docs/search.md)")
         raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
@@ -161,11 +163,11 @@ ATTEMPTS, WAIT_S = 20, 0.25
 def tables_of(store: Store) -> Tables:
     """The tables of an opened store, which keep the columns that were read as long as it is open."""
     # They refer to the store: a dictionary of all, also one of weak keys, would keep both for good.
-    found: Tables = vars(store).setdefault("_tables", Tables(store))
-    return found
+    tables: Tables = vars(store).setdefault("_tables", Tables(store))
+    return tables
 
 
-def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
+def ask[T](source: Store | Source, question: Callable[[Source], T]) -> T:
     """Refresh the tables of a store, or of several, and return question(tables).
 
     Columns that were read are kept as long as the store is open. While another process gathers, a chunk that
@@ -174,7 +176,7 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
 
     Raises JobError if the tables kept changing, or could not be read.
     """
-    tables: Source = tables_of(asked) if isinstance(asked, Store) else asked
+    tables: Source = tables_of(source) if isinstance(source, Store) else source
     reason = ""
     for _ in range(ATTEMPTS):
         tables.refresh()
@@ -188,26 +190,26 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
             if tables.is_current():
                 return answer
         time.sleep(WAIT_S)
-    where = ", ".join(store.address for store in tables.stores)
+    addresses = ", ".join(store.address for store in tables.stores)
     raise JobError(
-        f"{where}: its tables cannot be read{reason}: another process may be gathering it; try again in a moment"
+        f"{addresses}: its tables cannot be read{reason}: another process may be gathering it; try again in a moment"
     )
 
 
 def nothing_yet(stores: Sequence[Store]) -> str:
-    """The reason why stores without a committed shard show no items, and the next command for one that is running, else the first."""
+    """Say why stores without a committed shard show no items, and which command to type next: for a running store, else for the first."""
     ends = [Look(store).last_end for store in stores]
     ended = sum(end.ended or 0 for end in ends if end)
-    said = "no item has been computed yet"
+    reason = "no item has been computed yet"
     searching = [store for store in stores if store.job.spec.search]
     decided = sum(len([*list_keys(store.objects, keys.DECISIONS)]) for store in searching)
     if decided:
-        said = f"no item has ended yet; the store has {count(decided, 'decision')} of the search"
+        reason = f"no item has ended yet; the store has {count(decided, 'decision')} of the search"
     if ended:
-        said = f"{count(ended, 'item')} ended; they are committed with the rest of their shard"
+        reason = f"{count(ended, 'item')} ended; they are committed with the rest of their shard"
     running = [store for store in stores if drivers(store.objects, store.address)]
     store = (running or stores)[0]
     shows = f"{advised('ctd', 'status', store.address)} shows its progress"
     if running:
-        return f"{said}; the job is running, {shows}"
-    return f"{said}; {going_on(store, f'{shows}, ')}"
+        return f"{reason}; the job is running, {shows}"
+    return f"{reason}; {going_on(store, f'{shows}, ')}"

@@ -22,7 +22,7 @@ from jobs.query.best import best as find_best
 from jobs.query.best import bests as find_bests
 from jobs.query.columns import as_array, decode
 from jobs.query.expression import Expression
-from jobs.query.query import Asked, find, query, table
+from jobs.query.query import QueryOptions, find, query, table
 from jobs.query.tables import Source, ask
 from jobs.storage.hierarchy import zarr_store
 from jobs.store.roles import Mode
@@ -41,14 +41,14 @@ class StoreTree(xr.DataTree):
     >>> store["results/0"].q.dims  # one value for each candidate
     ('item',)
     >>> best = store.query(where="q < 1e-10", sort="q", limit=20)  # same arguments as ctd query
-    >>> chosen = store.select("q < 1e-10 and distance < 1")  # the matching items with all their results
+    >>> selected = store.select("q < 1e-10 and distance < 1")  # the matching items with all their results
     """
 
     __slots__ = ("_store",)
     _store: Store
 
     @staticmethod
-    def of(store: Store) -> StoreTree:
+    def from_store(store: Store) -> StoreTree:
         """Open the tree of a store."""
         tree = xr.open_datatree(_zarr(store), engine="zarr", consolidated=True)
         for group in range(len(store.job.plan.group_sizes)):
@@ -56,9 +56,9 @@ class StoreTree(xr.DataTree):
             node.dataset = unpacked(node.to_dataset(), store, group)
         for node in tree.subtree:
             node.dataset = spelt(node.to_dataset(inherit=False))
-        opened = StoreTree(tree.to_dataset(), children=dict(tree.children))
-        opened._store = store
-        return opened
+        opened_tree = StoreTree(tree.to_dataset(), children=dict(tree.children))
+        opened_tree._store = store
+        return opened_tree
 
     @property
     def store(self) -> Store:
@@ -70,17 +70,17 @@ class StoreTree(xr.DataTree):
                 "this tree was derived from an opened store; call the method of the tree that open_store returned"
             ) from None
 
-    def query(self, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
+    def query(self, where: str | None = None, **options: Unpack[QueryOptions]) -> pd.DataFrame:
         """The rows of a table that satisfy `where`, or aggregates over them, as a pandas frame.
 
-        asked: table, sort, limit, columns, group_by, agg (see jobs.query.query.Asked). Raises JobError for an
+        options: table, sort, limit, columns, group_by, agg (see jobs.query.query.QueryOptions). Raises JobError for an
         unknown name or an expression that does not parse.
 
         >>> store = jobs.open_store("points.zarr")
         >>> store.query(agg="count", group_by="seed").columns.tolist()  # doctest: +SKIP
         ['seed', 'count']
         """
-        return query(self.store, where, **asked)
+        return query(self.store, where, **options)
 
     def table(self, name: str = "items") -> pd.DataFrame:
         """All rows of one table (jobs.query.tables), with the columns that are shown by default.
@@ -103,20 +103,20 @@ class StoreTree(xr.DataTree):
         """
         test = Expression(where)
 
-        def chosen(tables: Source) -> xr.Dataset:
+        def select_items(tables: Source) -> xr.Dataset:
             items, rows = find(tables, "items", test, sort, limit)
             # Read here: the next gather of a running job has other items in these rows.
-            whole = spelt(_open(self.store, "items"))
-            return whole.isel(item=np.arange(items.n)[rows]).load()
+            dataset = spelt(_open(self.store, "items"))
+            return dataset.isel(item=np.arange(items.n)[rows]).load()
 
-        items = ask(self.store, chosen)
+        items = ask(self.store, select_items)
         group, row = items["group"].to_numpy(), items["row"].to_numpy()
-        found = {"/": self.to_dataset(), "/items": items}
+        datasets = {"/": self.to_dataset(), "/items": items}
         for number in np.unique(group):
             path = f"results/{number}"
-            whole = spelt(unpacked(_open(self.store, path), self.store, int(number)))
-            found[f"/{path}"] = whole.isel(item=row[group == number])
-        return xr.DataTree.from_dict(found)
+            dataset = spelt(unpacked(_open(self.store, path), self.store, int(number)))
+            datasets[f"/{path}"] = dataset.isel(item=row[group == number])
+        return xr.DataTree.from_dict(datasets)
 
     def best(self, by: str | None = None, mode: Mode | None = None) -> Best | None:
         """The best item, as `ctd best` shows it: its parameters, its metric, the spread over seeds, what to do next.
@@ -134,7 +134,7 @@ class StoreTree(xr.DataTree):
         """`best` for each value of the swept fields that change what the metric is measured on, such as the file of trials; without
         such a field, a list of one.
 
-        >>> [found.metric for found in jobs.open_store("points.zarr").bests(by="q")]
+        >>> [best.metric for best in jobs.open_store("points.zarr").bests(by="q")]
         ['q']
         """
         return find_bests(self.store, require_metric(self.store, "by", by, mode))
@@ -178,7 +178,7 @@ class _Lazy(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
 
 
-# What reads is no closure: xarray pickles it where other processes read.
+# The readers are no closures: xarray pickles it where other processes read.
 
 
 def _read(store: Store, group: int, name: str, key: Any) -> np.ndarray:
@@ -198,15 +198,15 @@ def _lazily(axes: tuple[Hashable, ...], lazy: Any, attrs: Mapping[Any, Any]) -> 
 def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
     """The dataset of results/G, with each pack replaced by the results in it."""
     places = places_of(dataset.attrs)
-    found = {}
-    for name, where in places.items():
-        about = dict(dataset.attrs["packed"][where.pack][name])
+    variables = {}
+    for name, place in places.items():
+        about = dict(dataset.attrs["packed"][place.pack][name])
         axes = ("item", *about.pop("axes"))
         attrs = {key: value for key, value in about.items() if key not in ("at", "shape")}
-        shape = (dataset.sizes["item"], *where.shape)
-        lazy = _Lazy(partial(_read, store, group, name), shape, dataset.variables[where.pack].dtype)
-        found[name] = _lazily(axes, lazy, attrs)
-    alone = dataset.drop_vars(by_pack(places)).assign(found)
+        shape = (dataset.sizes["item"], *place.shape)
+        lazy = _Lazy(partial(_read, store, group, name), shape, dataset.variables[place.pack].dtype)
+        variables[name] = _lazily(axes, lazy, attrs)
+    alone = dataset.drop_vars(by_pack(places)).assign(variables)
     alone.attrs.pop("packed", None)
     return alone
 
@@ -214,7 +214,7 @@ def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
 def spelt(dataset: xr.Dataset) -> xr.Dataset:
     """The dataset with its texts, which the store keeps as codes with `labels` (docs/store-format.md), as strings, and its
     structured attributes as JSON."""
-    found = {}
+    variables = {}
     for name, variable in dataset.variables.items():
         if "labels" not in variable.attrs:
             continue
@@ -222,11 +222,11 @@ def spelt(dataset: xr.Dataset) -> xr.Dataset:
         attrs = {k: v for k, v in variable.attrs.items() if k not in codes}
         width = max([1, *map(len, variable.attrs["labels"])])  # an empty table has no texts
         lazy = _Lazy(partial(_spell, variable), variable.shape, np.dtype(f"<U{width}"))
-        found[name] = _lazily(variable.dims, lazy, attrs)
-    return dataset.assign(found).assign_attrs(_as_texts(dataset.attrs))
+        variables[name] = _lazily(variable.dims, lazy, attrs)
+    return dataset.assign(variables).assign_attrs(_as_texts(dataset.attrs))
 
 
 def _as_texts(attrs: Mapping[Any, Any]) -> dict[Any, str]:
-    """Those of a group's attributes that NetCDF does not know, mappings and lists, as JSON."""
+    """Write the attributes that NetCDF does not know, mappings and lists, as JSON."""
     structured = {name: value for name, value in attrs.items() if isinstance(value, dict | list)}
     return {name: json.dumps(value, ensure_ascii=False) for name, value in structured.items()}

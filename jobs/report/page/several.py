@@ -12,7 +12,7 @@ import pandas as pd
 
 from jobs.errors import count
 from jobs.query.query import summed_up, table, tables
-from jobs.query.shelf import Shelf
+from jobs.query.shelf import StoreCollection
 from jobs.redact import redact
 from jobs.report.effects import by_importance, effects_of_stores, has_value
 from jobs.report.factors import alike, zipped
@@ -29,7 +29,7 @@ from jobs.spec.job import leaves
 
 OFFSET = 2**32
 """Larger than every item id."""
-SHOWN = 3
+MOST_NAMED = 3
 """Most stores that the title names."""
 MOST_TOLD = 5
 """Most stores whose trouble the header names."""
@@ -37,20 +37,20 @@ MOODS = ("running", "bad", "warning", "good")
 """The page shows the first of these that one of the stores has."""
 
 
-def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
+def several(contents: Sequence[dict[str, Any]], shelf: StoreCollection) -> dict[str, Any]:
     """Join the contents of the stores of a shelf, from `Content.all`, into one."""
     names, frames = shelf.labels, _frames(shelf)
     each = list(zip(names, contents, strict=True))
     all_of = lambda field: [entry for content in contents for entry in content[field]]
-    named = lambda field: [f"{n}: {text}" for n, content in each for text in content[field]]
+    prefixed = lambda field: [f"{n}: {text}" for n, content in each for text in content[field]]
     numbered = lambda field: [
-        {**one, "store": k} for k, c in enumerate(contents) for one in c[field]
+        {**row, "store": k} for k, c in enumerate(contents) for row in c[field]
     ]
     total = lambda field: sum(content[field] for content in contents)
     hosts = by_worker(all_of("hosts"))
     return redact({
         **contents[0],
-        "title": ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN),
+        "title": ", ".join(names[:MOST_NAMED]) + f" and {len(names) - MOST_NAMED} more" * (len(names) > MOST_NAMED),
         "kernel": ", ".join(dict.fromkeys(content["kernel"] for content in contents)),
         "store": ", ".join(content["store"] for content in contents),
         "stores": [content["store"] for content in contents],
@@ -70,8 +70,8 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "hosts": hosts,
         "n_workers": total("n_workers") - len(all_of("hosts")) + len(hosts),
         "logs": numbered("logs"),
-        "learned": named("learned"),
-        "warnings": named("warnings"),
+        "learned": prefixed("learned"),
+        "warnings": prefixed("warnings"),
         "live": None,
         "spec": "---\n".join(f"# {n}\n{c['spec']}" for n, c in each),
         "command": "\n".join(content["command"] for content in contents),
@@ -89,7 +89,7 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
 
 
 def _best_first(
-    each: Sequence[tuple[str, dict[str, Any]]], shelf: Shelf, items: pd.DataFrame
+    each: Sequence[tuple[str, dict[str, Any]]], shelf: StoreCollection, items: pd.DataFrame
 ) -> Sequence[tuple[str, dict[str, Any]]]:
     """The (name, content) of stores by their best items, if one result, measured on the same data, judges all stores; else as they
     are.
@@ -109,18 +109,18 @@ def _best_first(
     return [each[k] for k in order]
 
 
-def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, list[Any]]:
+def _overview(contents: Sequence[dict[str, Any]], shelf: StoreCollection) -> dict[str, list[Any]]:
     """The table of the stores: what `ctd ls` says of each, then what differs between them."""
     overview = shelf.overview()
     # What the job files name comes before defaults that differ, such as those of other kernels.
     each = [(s.job.spec.kernel, [*leaves(s.job.spec.params), *s.swept]) for s in shelf.stores]
     differing = dict[str, list[Any]]()
-    for name in dict.fromkeys([*(n for _, named in each for n in named), *overview]):
+    for name in dict.fromkeys([*(n for _, fields in each for n in fields), *overview]):
         if name in overview:
             # A default of a kernel has nothing to do with a field of the same name that a job of another one gives.
-            kernels = {kernel for kernel, named in each if name in named}
-            own = [not kernels or kernel in kernels for kernel, _ in each]
-            differing[name] = [v if k else "" for k, v in zip(own, overview[name], strict=True)]
+            kernels = {kernel for kernel, fields in each if name in fields}
+            applies = [not kernels or kernel in kernels for kernel, _ in each]
+            differing[name] = [v if k else "" for k, v in zip(applies, overview[name], strict=True)]
     first: dict[str, list[Any]] = {"store": differing.pop("store")}
     if "kernel" in differing:
         first["kernel"] = differing.pop("kernel")
@@ -151,28 +151,28 @@ def _best(content: dict[str, Any]) -> tuple[str, str]:
 def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, str]:
     """The worst state by MOODS, with the names and texts of all stores that are not good."""
     # Of those with nothing to say the longest: items of one store may have been dropped by its search.
-    worst = min(each, key=lambda one: (MOODS.index(one["mood"]), -len(one["text"])))
-    told = [
-        f"{n}: {one['word']}; {one['text']}"
-        for n, one in zip(names, each, strict=True)
-        if one["mood"] != "good"
+    worst = min(each, key=lambda entry: (MOODS.index(entry["mood"]), -len(entry["text"])))
+    texts = [
+        f"{n}: {entry['word']}; {entry['text']}"
+        for n, entry in zip(names, each, strict=True)
+        if entry["mood"] != "good"
     ]
-    left = len(told) - MOST_TOLD
-    more = f" and {count(left, 'more store')}" * (left > 0)
-    return {**worst, "text": f"{'; '.join(told[:MOST_TOLD])}{more}"} if told else worst
+    n_more = len(texts) - MOST_TOLD
+    more = f" and {count(n_more, 'more store')}" * (n_more > 0)
+    return {**worst, "text": f"{'; '.join(texts[:MOST_TOLD])}{more}"} if texts else worst
 
 
 def _outcomes(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        known = found.setdefault(entry["name"], {**entry, "n": 0})
-        known["n"] += entry["n"]
-    return list(found.values())
+        outcome = outcomes.setdefault(entry["name"], {**entry, "n": 0})
+        outcome["n"] += entry["n"]
+    return list(outcomes.values())
 
 
 def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
     """The groups of all stores, and before them the joined plots of items that all first groups have."""
-    own = [
+    by_store = [
         [
             {
                 **one,
@@ -183,18 +183,20 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
         ]
         for k, (name, content) in enumerate(zip(names, contents, strict=True))
     ]
-    flat = [group for groups in own for group in groups]
-    pictures = {name: groups[0]["plots"] for name, groups in zip(names, own, strict=True) if groups}
-    shared = join_plots(pictures, has_items) if all(own) else []
+    flat = [group for groups in by_store for group in groups]
+    pictures = {
+        name: groups[0]["plots"] for name, groups in zip(names, by_store, strict=True) if groups
+    }
+    shared = join_plots(pictures, has_items) if all(by_store) else []
     if not shared:
         firsts = {content["kernel"]: k for k, content in reversed(list(enumerate(contents)))}
-        ofs = [k for k in sorted(firsts.values()) if own[k] and own[k][0]["plots"]]
+        ofs = [k for k in sorted(firsts.values()) if by_store[k] and by_store[k][0]["plots"]]
         title = lambda k, plot: {**plot, "title": f"{names[k]}: {plot['title']}"}
-        plots = [title(k, own[k][0]["plots"][0]) for k in ofs]
+        plots = [title(k, by_store[k][0]["plots"][0]) for k in ofs]
         one = {"label": "one of each kernel", "items": "", "plots": plots, "shared": True}
         return [one, *flat] if len(plots) > 1 else flat
-    whole = all(groups[0].get("shared") or len(groups) == 1 for groups in own)
-    note = "the items of all stores" if whole else "the items of every store's first group"
+    is_complete = all(groups[0].get("shared") or len(groups) == 1 for groups in by_store)
+    note = "the items of all stores" if is_complete else "the items of every store's first group"
     return [{"label": "together", "items": note, "plots": shared, "shared": True}, *flat]
 
 
@@ -211,44 +213,46 @@ def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:
     """A plot with its items numbered as those of store k."""
 
     def moved(layer: dict[str, Any]) -> dict[str, Any]:
-        given = [name for name in ("item", "key") if layer.get("item") and layer.get(name)]
-        return layer | {name: [v + k * OFFSET for v in layer[name]] for name in given}
+        names = [name for name in ("item", "key") if layer.get("item") and layer.get(name)]
+        return layer | {name: [v + k * OFFSET for v in layer[name]] for name in names}
 
     return {**plot, "layers": [moved(layer) for layer in plot["layers"]]}
 
 
-def _frames(shelf: Shelf) -> dict[str, pd.DataFrame]:
+def _frames(shelf: StoreCollection) -> dict[str, pd.DataFrame]:
     """The tables of all stores; that of the items also has the factors of each store's own `zip`."""
     frames = {name: table(shelf, name) for name in tables(shelf)}
     items = frames["items"]
     for rows, store in zip(_rows_of(items, shelf), shelf.stores, strict=True):
         if not store.job.spec.sweeps()[0].zip:
             continue
-        own = {str(name): column.to_numpy()[rows] for name, column in items.items()}
-        own = {name: values for name, values in own.items() if has_value(values).any()}
-        for name, texts in zipped(store, own).items():
+        store_columns = {str(name): column.to_numpy()[rows] for name, column in items.items()}
+        store_columns = {
+            name: values for name, values in store_columns.items() if has_value(values).any()
+        }
+        for name, texts in zipped(store, store_columns).items():
             items[name] = items.get(name, "")
             items.loc[items.index[rows], name] = texts
     return frames
 
 
-def _rows_of(frame: pd.DataFrame, shelf: Shelf) -> list[np.ndarray]:
+def _rows_of(frame: pd.DataFrame, shelf: StoreCollection) -> list[np.ndarray]:
     """The row numbers of each store's rows in a table of a shelf."""
     rows = frame.groupby("store").indices
     return [rows.get(label, np.zeros(0, int)) for label in shelf.labels]
 
 
-def _table(name: str, frame: pd.DataFrame, shelf: Shelf) -> dict[str, Any]:
+def _table(name: str, frame: pd.DataFrame, shelf: StoreCollection) -> dict[str, Any]:
     """A table of all stores as JSON, with the numbers of its items on the page."""
     rows = _rows_of(frame, shelf)
-    shown = [own[some_rows(frame.iloc[own])] for own in rows]
+    row_numbers = [store_rows[some_rows(frame.iloc[store_rows])] for store_rows in rows]
     titles, stay = titles_of(shelf.stores), summed_up(shelf.stores)
-    made = table_json(name, frame, titles, np.concatenate(shown), stay)
+    content = table_json(name, frame, titles, np.concatenate(row_numbers), stay)
     if "item" in frame and frame["item"].dtype.kind in "iu":
         items = frame["item"].to_numpy(np.int64)
-        ids = [items[own] + k * OFFSET for k, own in enumerate(shown)]
-        made["ids"] = np.concatenate(ids).tolist()
-    return made
+        ids = [items[store_rows] + k * OFFSET for k, store_rows in enumerate(row_numbers)]
+        content["ids"] = np.concatenate(ids).tolist()
+    return content
 
 
 def _compared(contents: Sequence[dict[str, Any]]) -> tuple[str, bool]:
@@ -259,15 +263,15 @@ def _compared(contents: Sequence[dict[str, Any]]) -> tuple[str, bool]:
         n_of[content["kernel"]] += content["progress"]["items_done"]
         if content["sweep"] and content["sweep"]["metric"]:
             judged.add(content["kernel"])
-    return max(n_of, key=lambda one: (one in judged, n_of[one])), len(n_of) == 1
+    return max(n_of, key=lambda name: (name in judged, n_of[name])), len(n_of) == 1
 
 
 def _sweep(
-    contents: Sequence[dict[str, Any]], shelf: Shelf, items: pd.DataFrame
+    contents: Sequence[dict[str, Any]], shelf: StoreCollection, items: pd.DataFrame
 ) -> dict[str, Any] | None:
     """The sweep over the done items of all stores; of several kernels, over those of one."""
     kernel, is_one = _compared(contents)
-    mine = [one["sweep"] for one in contents if one["kernel"] == kernel and one["sweep"]]
+    mine = [c["sweep"] for c in contents if c["kernel"] == kernel and c["sweep"]]
     if not mine:
         return None
     union = lambda field: list(dict.fromkeys(name for sweep in mine for name in sweep[field]))
@@ -277,8 +281,8 @@ def _sweep(
     parameters = list(dict.fromkeys([*swept, "store", *shelf.differing, *repeating]))
     results = [name for name in union("results") if name not in parameters]
     # Only items of one kernel compare, and of these only the done ones: a dropped item was younger.
-    own = True if is_one else items["kernel"] == kernel
-    rows = own & (items["status"] == "done")
+    is_compared = True if is_one else items["kernel"] == kernel
+    rows = is_compared & (items["status"] == "done")
     columns = {name: items.loc[rows, name].to_numpy() for name in (*parameters, *results)}
     numbers = [name for name in results if columns[name].dtype.kind in "iuf"]
     if not is_one:
@@ -286,16 +290,16 @@ def _sweep(
             name for name in parameters if len(set(columns[name][has_value(columns[name])])) > 1
         ]
     # What a search left of its items, it has chosen by the metric.
-    pruned = sorted(set(items.loc[own & (items["status"] == "dropped"), "store"]))
-    whole = ~np.isin(columns["store"].astype(str), pruned)
+    pruned = sorted(set(items.loc[is_compared & (items["status"] == "dropped"), "store"]))
+    unpruned = ~np.isin(columns["store"].astype(str), pruned)
     judging = [name for name in parameters if name not in repeating]
-    compared = {name: values[whole] for name, values in columns.items()}
+    compared = {name: values[unpruned] for name, values in columns.items()}
     # Parameters in which only whole stores differ are one, under all their names.
     called = {names[0]: ", ".join(names) for names in alike(compared, judging)}
-    found = effects_of_stores(compared, list(called), numbers)
-    parameters = by_importance(found, parameters, (numbers or [""])[0])
-    how = "measured without" if found else "not measured for"
-    without = f"Which parameters matter is {how} {', '.join(pruned)}, whose search dropped items: see their own pages."
+    measured = effects_of_stores(compared, list(called), numbers)
+    parameters = by_importance(measured, parameters, (numbers or [""])[0])
+    verb = "measured without" if measured else "not measured for"
+    without = f"Which parameters matter is {verb} {', '.join(pruned)}, whose search dropped items: see their own pages."
     metrics = {sweep["metric"] for sweep in mine}
     return {
         "kernel": "" if is_one else kernel,
@@ -307,7 +311,9 @@ def _sweep(
         "parallel": int(rows.sum()) >= FEWEST_PARALLEL,
         "replicates": repeating,
         "log": union("log"),
-        "effects": [one._replace(parameter=called[one.parameter]).to_json() for one in found],
+        "effects": [
+            effect._replace(parameter=called[effect.parameter]).to_json() for effect in measured
+        ],
         "unmeasured": without if pruned else "",
         "plots": _titled([content["sweep"] or {"plots": []} for content in contents], shelf.labels),
     }

@@ -27,7 +27,7 @@ from jobs.query.best import (
 )
 from jobs.query.next import commands, computes_once
 from jobs.query.query import query
-from jobs.query.shelf import Shelf
+from jobs.query.shelf import StoreCollection
 from jobs.query.tables import ask
 from jobs.query.tree import StoreTree
 from jobs.report.page import Content, several
@@ -64,7 +64,7 @@ def test_best_item_and_its_seeds(trained):
     assert np.allclose([found.seeds.mean, found.seeds.sd], [seeds.mean(), seeds.std()], rtol=1e-12)
     assert found.items.n == 6
     assert found.items.median == frame["eval_loss"].median()
-    tree = StoreTree.of(trained)
+    tree = StoreTree.from_store(trained)
     assert tree.best() == found
     assert tree.best(mode="max").value == frame["eval_loss"].max()
 
@@ -276,9 +276,9 @@ def test_best_for_each_data(scaled):
     ]  # fmt: skip
     assert {one.items.n for one in found} == {2}
     with pytest.raises(JobError) as refused:
-        StoreTree.of(both).best()
+        StoreTree.from_store(both).best()
     assert "data" in str(refused.value)
-    assert StoreTree.of(both).bests() == found
+    assert StoreTree.from_store(both).bests() == found
     assert write_card(Look(both)).best is None
     answers = Content(both).all()["answers"]
     assert [answer["lead"].split(",")[0] for answer in answers] == ["Item 1", "Item 3"]
@@ -287,7 +287,7 @@ def test_best_for_each_data(scaled):
 def test_best_of_stores_by_data(scaled):
     """Stores of other data do not compare, though their losses do."""
     both, one, other = scaled
-    shelf = Shelf([other, both, one])
+    shelf = StoreCollection([other, both, one])
     found = {
         label: bests(store, Metric("loss"))
         for label, store in zip(shelf.labels, shelf.stores, strict=True)
@@ -298,7 +298,7 @@ def test_best_of_stores_by_data(scaled):
     ]  # fmt: skip
     assert differing_bases(rows) == {"loss": ["data"]}
     assert write_card(Look(one)).best == 1.5
-    page = several([Content(store).all() for store in (other, one)], Shelf([other, one]))
+    page = several([Content(store).all() for store in (other, one)], StoreCollection([other, one]))
     assert [answer["lead"].split(":")[0] for answer in page["answers"]] == ["other", "one"]
 
 

@@ -194,7 +194,7 @@ def test_query_of_a_long_table_goes_in_blocks(store, monkeypatch):
     monkeypatch.setattr(one_table, "BLOCK", 8)
     for words, frame in zip(asked, expected, strict=True):
         pd.testing.assert_frame_equal(query(store, **words), frame)
-    assert ask(store, lambda tables: tables["items"]._kept) == {}
+    assert ask(store, lambda tables: tables["items"]._cache) == {}
 
 
 def test_query_sees_a_new_gather(tmp_path):

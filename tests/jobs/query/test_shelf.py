@@ -9,7 +9,7 @@ import jobs
 from jobs.errors import JobError
 from jobs.query.best import best, rows_of, table_of
 from jobs.query.query import query
-from jobs.query.shelf import Shelf, _in_words, short_names
+from jobs.query.shelf import StoreCollection, _in_words, short_names
 from jobs.query.table import Table
 from jobs.report.page import Content, several
 from jobs.store.roles import Metric
@@ -113,7 +113,7 @@ def test_shelf_says_in_words_what_differs(folder):
 
 
 def test_a_value_that_failed_items_lack_is_not_counted():
-    items = Table.of({"rate": np.array([np.nan] * 5 + [0.5, 0.25])})
+    items = Table.from_columns({"rate": np.array([np.nan] * 5 + [0.5, 0.25])})
     assert _in_words(items, "rate") == "0.25, 0.5"
 
 
@@ -151,7 +151,7 @@ def test_a_proposed_parameter_is_joined_to_the_one_that_others_have(folder, tmp_
     sets = jobs.open_stores([tmp_path / "tpe.zarr", folder / "deep" / "c.zarr"])
     assert sets.table().rate.tolist() == [*proposed, 0.5, 0.5, 0.5]
     tpe = Store.open(str(tmp_path / "tpe.zarr"))
-    assert {"rate"} == {name for name in Shelf([tpe] * 2).table() if "rate" in name}
+    assert {"rate"} == {name for name in StoreCollection([tpe] * 2).table() if "rate" in name}
     where = "rate < 0.5"
     assert query(tpe, where, agg="count").attrs["table"] == "items", "search has it, too"
     with pytest.raises(JobError, match="the job searches it, but table shards has no"):

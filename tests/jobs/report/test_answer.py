@@ -11,7 +11,7 @@ from stores import SMALL_RNN
 from ctd.plots import is_geometric
 from jobs.query.best import best
 from jobs.query.query import query
-from jobs.query.shelf import Shelf
+from jobs.query.shelf import StoreCollection
 from jobs.report.page import Content, several
 from jobs.report.page.answer import _summed_up, are_names, first_rows, in_each, kinds
 from jobs.report.page.several import OFFSET, _best_first, _status
@@ -46,7 +46,7 @@ def test_a_sweep_of_one_parameter_opens_as_the_metric_against_it(swept):
 def test_stores_of_two_kernels_on_one_page_are_told_apart(swept, monkeypatch):
     store, content = swept
     toy = finished("toy")
-    found = several([content, Content(toy).all()], Shelf([store, toy]))
+    found = several([content, Content(toy).all()], StoreCollection([store, toy]))
     assert found["status"]["text"] == "toy: complete, 1 of 44 failed; 1 with an error"
     assert {line.partition(": ")[0] for line in found["learned"]} == {"toy"}
     first = dict(content["answers"][0]["facts"])
@@ -67,13 +67,13 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept, monkeypatch):
     assert (sweep["kernel"], sweep["metric"]) == ("train_rnn", "eval_loss")
     assert sweep["parameters"] == ["learning_rate", "seed"]
     monkeypatch.setitem(content, "sweep", None)
-    sweep = several([content, Content(toy).all()], Shelf([store, toy]))["sweep"]
+    sweep = several([content, Content(toy).all()], StoreCollection([store, toy]))["sweep"]
     assert sweep["kernel"] == "toy"
     assert {"n", "rate"} <= set(sweep["parameters"]) <= {"n", "rate", "push", "push[0]", "push[1]"}
     assert (sweep["results"], sweep["metric"]) == (["norm", "steps"], "")
     assert {effect["n"] for effect in sweep["effects"] if effect["result"] == "norm"} == {43}
     monkeypatch.undo()
-    alone = several([content, content], Shelf([store, store]))
+    alone = several([content, content], StoreCollection([store, store]))
     assert alone["sweep"]["kernel"] == ""
     assert alone["sweep"]["parameters"] == ["learning_rate", "store", "seed"]
     assert alone["groups"][0]["items"] == "the items of all stores"
@@ -84,7 +84,7 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept, monkeypatch):
 def test_a_default_of_a_kernel_is_in_no_column_of_another_kernels_field(swept):
     store, content = swept
     points = finished("fixed_points")
-    shelf = Shelf([store, points])
+    shelf = StoreCollection([store, points])
     assert float(shelf.overview()["learning_rate"][1]) > 0, "fixed_points has a field of that name"
     found = several([content, Content(points).all()], shelf)
     table = {column["name"]: column["values"] for column in found["differing"]}

@@ -4,7 +4,7 @@ import numpy as np
 from stores import JOB, run
 
 from jobs.gather.gather import gather
-from jobs.query.shelf import Shelf
+from jobs.query.shelf import StoreCollection
 from jobs.report.page import Content, several
 from jobs.report.sweep import overview
 
@@ -39,6 +39,6 @@ def test_what_differs_between_stores_alone_is_one_factor(tmp_path):
         made, _ = run(tmp_path / f"{steps}.zarr", job)
         gather(made)
         stores.append(made)
-    found = several([Content(store).all() for store in stores], Shelf(stores))["sweep"]
+    found = several([Content(store).all() for store in stores], StoreCollection(stores))["sweep"]
     told = {e["parameter"] for e in found["effects"] if e["result"] == "norm"}
     assert told == {"store, n_steps", "rate"}

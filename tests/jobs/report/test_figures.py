@@ -70,7 +70,7 @@ def test_a_kernels_plots_are_drawn(store, tmp_path, monkeypatch):
     paths[2].write_text("of the store t-1.zarr")
     assert save_figures(store, tmp_path / "t") == paths[:2]
     assert paths[2].read_text() == "of the store t-1.zarr"
-    opened = StoreTree.of(store)
+    opened = StoreTree.from_store(store)
     of_group = jobs.figure(opened, 1)
     assert (of_group.get_suptitle(), of_group.axes[0].get_title()) == ("n 5", "norms")
     assert jobs.figure(opened).axes[0].get_title().startswith("norm against ")

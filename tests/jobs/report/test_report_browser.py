@@ -18,7 +18,7 @@ from stores import FOUR_SLOTS, SMALL_RNN, run
 from ctd.plots import Axis, Plot, Points, Scale
 from jobs import keys
 from jobs.query.query import query, table
-from jobs.query.shelf import Shelf
+from jobs.query.shelf import StoreCollection
 from jobs.report import sweep
 from jobs.report.page import Content, render, several
 from jobs.report.page.encode import plot_json
@@ -675,7 +675,10 @@ def test_several_stores_stand_on_one_page_with_what_differs(visit, pages, tmp_pa
     job = {**JOBS["train_rnn"], "params": SMALL_RNN, "run": FOUR_SLOTS}
     other, _ = run(tmp_path / "another.zarr", job)
     path = tmp_path / "two.html"
-    shelf, contents = Shelf([store, other]), [Content(one).all() for one in (store, other)]
+    shelf, contents = (
+        StoreCollection([store, other]),
+        [Content(one).all() for one in (store, other)],
+    )
     path.write_text(render(several(contents, shelf)), encoding="utf-8")
     page = visit(path)
     assert page.locator(".tile b").first.inner_text() == "20"
@@ -708,7 +711,7 @@ def test_several_stores_stand_on_one_page_with_what_differs(visit, pages, tmp_pa
 def test_the_sweep_of_several_kernels_is_that_of_one(visit, pages, tmp_path):
     stores = [pages[name][0] for name in ("fixed_points", "toy")]
     path = tmp_path / "kernels.html"
-    content = several([Content(one).all() for one in stores], Shelf(stores))
+    content = several([Content(one).all() for one in stores], StoreCollection(stores))
     path.write_text(render(content), encoding="utf-8")
     page = visit(path)
     said = "Over the items of toy alone"

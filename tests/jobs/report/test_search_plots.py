@@ -11,7 +11,7 @@ from stores import run
 
 from jobs.query.columns import rows_of_items
 from jobs.query.query import query, table
-from jobs.query.shelf import Shelf
+from jobs.query.shelf import StoreCollection
 from jobs.report.effects import LEAST_ITEMS
 from jobs.report.page import Content
 from jobs.report.page.several import OFFSET, several
@@ -232,7 +232,7 @@ def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
     # The page has five digits.
     np.testing.assert_allclose(stairs(plot)[places - places[0]], expected, rtol=1e-4)
     other = Store.open(str(shutil.copytree(store.address, tmp_path / "other.zarr")))
-    joined = several([content, Content(other).all()], Shelf([store, other]))["sweep"]
+    joined = several([content, Content(other).all()], StoreCollection([store, other]))["sweep"]
     assert [one["title"] for one in joined["plots"]] == [f"{n}: {plot['title']}" for n in ("p", "other")]  # fmt: skip
     assert joined["metric"] == "loss"
     # The other store has the same items; those that a search left are no sample.

@@ -20,7 +20,7 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.inputs.items import item_arrays, item_params, place_of
 from jobs.query.best import require_metric
-from jobs.query.shelf import Shelf
+from jobs.query.shelf import StoreCollection
 from jobs.reduce import columns_of
 from jobs.report.page import Content
 from jobs.report.page.several import several
@@ -111,7 +111,7 @@ def test_kernels_see_what_was_proposed_as_if_it_were_swept(whole):
 
 
 def test_a_page_of_several_stores_lists_what_was_searched_as_ls_does(whole):
-    found = several([Content(whole).all()] * 2, Shelf([whole, whole]))
+    found = several([Content(whole).all()] * 2, StoreCollection([whole, whole]))
     (told,) = (column["values"] for column in found["differing"] if column["name"] == "swept")
     assert told == [", ".join(write_card(Look(whole)).swept)] * 2
     assert told[0].startswith("rate, ")
