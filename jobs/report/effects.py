@@ -43,31 +43,31 @@ def effects(
 ) -> list[Effect]:
     """Measure the effect of every parameter on every result, over the items that have the parameter and a finite result.
 
-    columns: name -> (n,) values; items without a parameter have NaN or "" there. What is left out: a parameter with a
-    single bin, and whatever has too few items or a single value of the result.
+    columns: name -> (n,) values; items without a parameter have NaN or "" there. The answer leaves out a parameter with a
+    single bin, and a pair with too few items or a single value of the result.
 
     >>> g = np.repeat([0.5, 1.0, 1.5], 10)
-    >>> found = effects({"g": g, "loss": g**2 + 1e-3 * np.arange(30)}, ["g"], ["loss"])[0]
-    >>> found.share > 0.8, found.n
+    >>> effect = effects({"g": g, "loss": g**2 + 1e-3 * np.arange(30)}, ["g"], ["loss"])[0]
+    >>> effect.share > 0.8, effect.n
     (True, 30)
     """
-    found = []
-    given = {name: np.asarray(columns[name]) for name in parameters}
-    present = {name: has_value(column) for name, column in given.items()}
+    measured = []
+    parameter_columns = {name: np.asarray(columns[name]) for name in parameters}
+    present = {name: has_value(column) for name, column in parameter_columns.items()}
     for result in results:
         values = np.asarray(columns[result], float)
-        for parameter, column in given.items():
+        for parameter, column in parameter_columns.items():
             rows = np.isfinite(values) & present[parameter]
             if rows.sum() < LEAST_ITEMS or np.ptp(values[rows]) == 0:
                 continue
-            own, ranks = column[rows], ranks_of(values[rows])
-            bins, rho = bins_of(own), None
+            settings, ranks = column[rows], ranks_of(values[rows])
+            bins, rho = bins_of(settings), None
             if bins.max() == 0:
                 continue
-            if own.dtype.kind in "iuf":
-                rho = float(np.corrcoef(ranks_of(own), ranks)[0, 1])
-            found.append(Effect(parameter, result, variance_share(bins, ranks), rho, len(ranks)))
-    return found
+            if settings.dtype.kind in "iuf":
+                rho = float(np.corrcoef(ranks_of(settings), ranks)[0, 1])
+            measured.append(Effect(parameter, result, variance_share(bins, ranks), rho, len(ranks)))
+    return measured
 
 
 def effects_of_stores(
@@ -82,28 +82,28 @@ def effects_of_stores(
     stores = [labels == label for label in np.unique(labels)]
 
     def ranked(values: np.ndarray) -> np.ndarray:
-        found = np.full(len(values), np.nan)
+        ranks = np.full(len(values), np.nan)
         for rows in stores:
             rows = rows & np.isfinite(values.astype(float))
-            found[rows] = (ranks_of(values[rows]) - 0.5) / max(1, rows.sum())
-        return found
+            ranks[rows] = (ranks_of(values[rows]) - 0.5) / max(1, rows.sum())
+        return ranks
 
     of_stores = {result: ranked(columns[result]) for result in results}
-    found = []
+    measured = []
     for name in parameters:
-        own, here = columns[name], has_value(columns[name])
-        within = [rows for rows in stores if len(set(own[rows & here].tolist())) > 1]
+        settings, mask = columns[name], has_value(columns[name])
+        within = [rows for rows in stores if len(set(settings[rows & mask].tolist())) > 1]
         used: Mapping[str, np.ndarray] = columns
         if within:
-            here, used = here & np.any(within, axis=0), of_stores
-            own = ranked(own) if own.dtype.kind in "iuf" else own
-        measured = {result: used[result][here] for result in results}
-        found += effects({name: own[here], **measured}, [name], results)
-    return found
+            mask, used = mask & np.any(within, axis=0), of_stores
+            settings = ranked(settings) if settings.dtype.kind in "iuf" else settings
+        result_columns = {result: used[result][mask] for result in results}
+        measured += effects({name: settings[mask], **result_columns}, [name], results)
+    return measured
 
 
 def has_value(column: np.ndarray) -> np.ndarray:
-    """Which items have the parameter: those of other stores, or of another part of a joined sweep, have NaN or "" there.
+    """Mark the items that have the parameter; those of other stores, or of another part of a joined sweep, have NaN or "" there.
 
     >>> has_value(np.array([0.1, np.nan])).tolist(), has_value(np.array(["gru", ""])).tolist()
     ([True, False], [True, False])
@@ -111,9 +111,9 @@ def has_value(column: np.ndarray) -> np.ndarray:
     return column == column if column.dtype.kind == "f" else column.astype(str) != ""
 
 
-def by_importance(found: Iterable[Effect], parameters: Sequence[str], result: str) -> list[str]:
+def by_importance(measured: Iterable[Effect], parameters: Sequence[str], result: str) -> list[str]:
     """Parameters by how much of a result they explain, most first; those without a measured effect on it come last."""
-    share = {e.parameter: np.nan_to_num(e.share) for e in found if e.result == result}
+    share = {e.parameter: np.nan_to_num(e.share) for e in measured if e.result == result}
     return sorted(parameters, key=lambda name: -share.get(name, 0.0))
 
 

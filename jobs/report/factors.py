@@ -1,4 +1,4 @@
-"""What varies in a sweep. Fields that vary together are one factor, because their effects cannot be told apart."""
+"""The factors that vary in a sweep. Fields that vary together are one factor, because their effects cannot be told apart."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[
     >>> alike({"l1": np.arange(4), "l2": np.arange(4), "store": np.array(["a", "a", "b", "b"])}, ["l1", "l2"])
     [['l1'], ['l2']]
     """
-    n_stores, found = len(np.unique(columns["store"].astype(str))), dict[Any, list[str]]()
+    n_stores, groups = len(np.unique(columns["store"].astype(str))), dict[Any, list[str]]()
     for name in names:
         _, first, codes = np.unique(
             columns[name].astype(str), return_index=True, return_inverse=True
         )
         # (n,) the first item with the same value.
         key = name if len(first) > n_stores else first[codes].tobytes()
-        found.setdefault(key, []).append(name)
-    return list(found.values())
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
 
 
 def with_places(store: Store, fine: Mapping[str, np.ndarray], combined: Iterable[str]) -> list[str]:
@@ -80,7 +80,7 @@ def with_places(store: Store, fine: Mapping[str, np.ndarray], combined: Iterable
 
 
 def is_replicate(values: np.ndarray) -> bool:
-    """Whether a swept field has a single value or only numbers the items, so that no result can depend on it."""
+    """Return whether a swept field has a single value or only numbers the items, so that no result can depend on it."""
     if values.dtype.kind not in "iufb":
         values = values.astype(str)
     kinds = np.unique(values)

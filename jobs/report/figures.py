@@ -121,7 +121,7 @@ def data_of(
 
 
 def _can_draw(store: Store, group: int) -> bool:
-    """Whether the kernel has plots, and what they show is there."""
+    """Return whether the kernel has plots, and the store has the results that they show."""
     kernel = store.kernel
     # A kernel may reduce today, and not when the store was made.
     reduces = kernel.reduce is not None and store.description.reduces
@@ -140,22 +140,22 @@ def _by_swept(
     a search changes has its final values."""
     roles = store.roles
     final = {name: f"final_{name}" for name in roles.searched if f"final_{name}" in results}
-    shown = {name: roles.column_of_array.get(array, array) for name, array in final.items()}
+    labels = {name: roles.column_of_array.get(array, array) for name, array in final.items()}
     read = lambda name: np.asarray(results[final[name]] if name in final else columns[name])
     swept = {
-        shown.get(name, name): column
+        labels.get(name, name): column
         for name in columns
         if name not in ("item", *roles.replicates) and (column := read(name)).ndim == 1
     }
     if not swept:
         return plots
-    metric, found = roles.metric, list[Effect]()
+    metric, metric_effects = roles.metric, list[Effect]()
     name = metric.name if metric else ""
     if name in results:
         judged = {name: np.asarray(results[name], float)}
-        found = effects(swept | judged, list(swept), [name])
-    measured = [effect.parameter for effect in found]
-    field = by_importance(found, measured or list(swept), name)[0]
+        metric_effects = effects(swept | judged, list(swept), [name])
+    measured = [effect.parameter for effect in metric_effects]
+    field = by_importance(metric_effects, measured or list(swept), name)[0]
     values = dict(zip(np.asarray(columns["item"]).tolist(), swept[field].tolist(), strict=True))
     return [by_swept(plot, field, values) for plot in plots]
 
@@ -166,17 +166,17 @@ def figure(store: Store, group: int | None = None) -> Canvas:
     groups = range(len(store.job.plan.group_sizes))
     if group is not None and group not in groups:
         raise JobError(f"group: {group} given; the store has the groups 0 to {groups[-1]}")
-    if (told := _telling(store, group)) is not None:
-        return told
+    if (canvas := _informative_figure(store, group)) is not None:
+        return canvas
     return draw(_by_swept(store, default_plots(store, group), *data_of(store, group or 0)))
 
 
-def _telling(store: Store, group: int | None) -> Canvas | None:
+def _informative_figure(store: Store, group: int | None) -> Canvas | None:
     """`figure`, or None where only the results as they are could be drawn."""
     metric = store.roles.metric if group is None else None
     compared = metric is not None and len(store.job.plan.group_sizes) > 1
-    if not compared and (made := figure_of(store, group or 0)) is not None:
-        return made
+    if not compared and (canvas := figure_of(store, group or 0)) is not None:
+        return canvas
     plot = overview(store, metric.name) if metric else None
     return draw([plot]) if plot else None
 
@@ -196,9 +196,9 @@ def save_figures(store: Store, stem: Path) -> list[Path]:
             with writing(paths[-1]), replacing(paths[-1]) as new:
                 figure.savefig(new, dpi=150)
 
-    n, own = len(store.job.plan.group_sizes), _can_draw(store, 0)
-    save("", _telling(store, None) if own else figure(store))
-    first = int(own and store.roles.metric is None)
+    n, has_plots = len(store.job.plan.group_sizes), _can_draw(store, 0)
+    save("", _informative_figure(store, None) if has_plots else figure(store))
+    first = int(has_plots and store.roles.metric is None)
     for group in range(first, min(n, MAX_GROUPS) if n > 1 else 0):
         if not _of_another(stem.with_name(f"{stem.name}-{group}.png")):
             save(f"-{group}", figure_of(store, group))
@@ -206,7 +206,7 @@ def save_figures(store: Store, stem: Path) -> list[Path]:
 
 
 def _of_another(path: Path) -> bool:
-    """Whether a picture is that of the store beside it with the same name, not of a group of this one."""
+    """Return whether a picture is that of the store beside it with the same name, not of a group of this one."""
     return path.with_suffix(".zarr").exists()
 
 
@@ -220,9 +220,9 @@ def saved_figures(address: str, n_groups: int) -> list[Path]:
     stem = beside(address)
     # Not by a pattern: pictures of further numbers are left over from another job, or of another store.
     numbered = [stem.with_name(f"{stem.name}-{group}.png") for group in range(n_groups)]
-    one = stem.with_name(f"{stem.name}.png")
-    pictures = [p for p in (one, *numbered) if p.is_file() and not p.is_symlink()]
-    return [p for p in pictures if p == one or not _of_another(p)]
+    overall = stem.with_name(f"{stem.name}.png")
+    pictures = [p for p in (overall, *numbered) if p.is_file() and not p.is_symlink()]
+    return [p for p in pictures if p == overall or not _of_another(p)]
 
 
 # --- results as they are --------------------------------------------------------------------------
@@ -237,11 +237,11 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
     names = [n for n, var in dims.items() if var.axes == () and not n.startswith("search_")]
     names = [name for name in names if name != "outcome"]
     swept = [overview(store, name) for name in names] if group is None else []
-    made = [plot for plot in swept if plot is not None]
+    plots = [plot for plot in swept if plot is not None]
     columns, results = data_of(store, some)
     if len(columns["item"]):
-        made += generic_plots(store, some, columns, results)
-    return made[:MAX_PLOTS] or _by_item(store, names)
+        plots += generic_plots(store, some, columns, results)
+    return plots[:MAX_PLOTS] or _by_item(store, names)
 
 
 def _by_item(store: Store, names: list[str]) -> list[Plot]:
@@ -249,13 +249,13 @@ def _by_item(store: Store, names: list[str]) -> list[Plot]:
     # A failed item's whole numbers are 0.
     done = np.flatnonzero(columns["status"] == "done")
     some, dims = done[spread(len(done), 5000)], store.description.dims
-    made: list[Plot] = []
+    plots: list[Plot] = []
     for name in names:
-        if name in columns and columns[name].dtype.kind in "iuf" and len(made) < MAX_PLOTS:
+        if name in columns and columns[name].dtype.kind in "iuf" and len(plots) < MAX_PLOTS:
             label = axis_of(name, dims[name], log=is_wide(columns[name][done]))
             points = Points(columns["item"][some], columns[name][some].astype(float))
-            made.append(Plot(name, [points], Axis("item"), label))
-    return made or [Plot("No results are numbers", [], Axis("item"), Axis(""))]
+            plots.append(Plot(name, [points], Axis("item"), label))
+    return plots or [Plot("No results are numbers", [], Axis("item"), Axis(""))]
 
 
 def along(store: Store, group: int, axis: str, places: np.ndarray) -> tuple[np.ndarray, Axis]:
@@ -263,13 +263,13 @@ def along(store: Store, group: int, axis: str, places: np.ndarray) -> tuple[np.n
     if axis not in store.results(group):
         return places, Axis(axis)
     array = store.stored(group, axis)
-    told = attributes(array)
-    values = as_array(decode(np.asarray(array[:]), told))  # texts are stored as codes
+    attrs = attributes(array)
+    values = as_array(decode(np.asarray(array[:]), attrs))  # texts are stored as codes
     if values.dtype.kind in "OU":
         return places, Axis(axis, ticks=[str(text) for text in values])
     if values.dtype.kind not in "iuf" or values.ndim != 1 or len(values) <= places.max():
         return places, Axis(axis)
-    var = Var((), str(told.get("units", "1")), str(told.get("long_name", "")))
+    var = Var((), str(attrs.get("units", "1")), str(attrs.get("long_name", "")))
     return values[places], axis_of(axis, var)
 
 
@@ -278,17 +278,19 @@ def generic_plots(
 ) -> list[Plot]:
     """Plots for a kernel that has none: each real result with one axis, one line per item, or marks where the axis has names; of items
     with a failing outcome only if there are no others."""
-    made: list[Plot] = []
+    plots: list[Plot] = []
     items, dims = columns["item"][:], store.description.dims
     failing = [k for k, end in enumerate(store.description.outcomes) if end.failed]
     ended = results["outcome"][:] if "outcome" in results else np.full(len(items), -1)
     fine = ~np.isin(ended, failing)
     fine |= not fine.any()
-    kept = np.flatnonzero(fine)
+    row_numbers = np.flatnonzero(fine)
     # Items with errors have no rows here.
     n_failed = sum(len(m.without) for m in store.committed.markers(group)) + int((~fine).sum())
-    some = kept[spread(len(kept), 100)]
-    few = f"{len(some)} of {len(kept):,} items, evenly spaced." * (len(some) < len(kept))
+    some = row_numbers[spread(len(row_numbers), 100)]
+    few = f"{len(some)} of {len(row_numbers):,} items, evenly spaced." * (
+        len(some) < len(row_numbers)
+    )
     for name in results:
         rows, var = results[name], dims.get(name, Var())
         # Lines of weights say nothing; search_plots draws the search.
@@ -307,7 +309,7 @@ def generic_plots(
             (n, k), axes = values.shape, axes[::-1]  # names are read in rows
             flat, texts = values.ravel().astype(float), np.repeat(text, k).tolist()
             layer = Points(flat, np.tile(x, n), text=texts, item=np.repeat(ids, k))
-        made.append(Plot(name, [layer], *axes, note=note, at_first=AT_FIRST))
-        if len(made) == MAX_GENERIC:
+        plots.append(Plot(name, [layer], *axes, note=note, at_first=AT_FIRST))
+        if len(plots) == MAX_GENERIC:
             break
-    return made
+    return plots

@@ -19,8 +19,8 @@ def plan_rows(
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Summarise a plan: (columns over the groups, totals).
 
-    The estimated time of what is `left` comes from what the job's store at `address` has, and is None without that. That store
-    has the shards that it was made with. Of a store that holds another job, a warning tells.
+    The estimate of the seconds left comes from the job's store at `address`, whose shards stay as they are; it is None without a
+    store. A store that holds another job gives a warning.
     """
     store = Store.open(address) if Store.exists(address) else None
     other = another_job(store, ready.spec, ready.kernel) if store else ""
@@ -70,9 +70,9 @@ def done_so_far(look: Look) -> Left:
 
 
 def _warnings(ready: Prepared, tally: Tally) -> list[str]:
-    """What planning found, and results of the shards that are committed already."""
+    """The warnings of planning, and those about results of shards that are committed already."""
     spec, dims = ready.spec, ready.kernel.dims
-    returned = {name for one in ready.outputs for name in one.shapes}
+    returned = {name for output in ready.outputs for name in output.shapes}
     metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
     missing = unreturned(spec.kernel, dims, returned)
     nans = nan_results(tally, spec.kernel, metric, dims)
@@ -84,12 +84,12 @@ def _search_planned(ready: Prepared, search: Method) -> str:
     advances = [of_item(inputs_of(g.params)) if of_item else 0 for g in ready.items.groups]
     sizes = map(search.n_compared, ready.plan.group_sizes)
     compared = sorted(set(zip(sizes, advances, strict=True)))
-    text = "; ".join(dict.fromkeys(search.describe(*one) for one in compared))
+    text = "; ".join(dict.fromkeys(search.describe(*pair) for pair in compared))
     rounds = {layout.shard_items for layout in ready.plan.layouts}
     text += f", up to {max(rounds)} of them in a round of one worker"
     if of_item and search.ends(max(compared)[0]):
         most = max(advances)
-        n = max(len(search.ends(*one)) for one in compared)
+        n = max(len(search.ends(*pair)) for pair in compared)
         text += f"; items make {count(most, 'advance')} at most and are compared {count(n, 'time')}"
     elif not of_item:
         text += "; whether items make so many is known only when they run: the kernel does not declare `advances`"

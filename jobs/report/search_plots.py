@@ -24,25 +24,25 @@ N_PARAMS = 8
 
 
 def ends(store: Store, group: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """When each item ended (seconds since 1970), (n,): when a search heard of it last, else when its shard was committed.
+    """When each item ended (seconds since 1970), (n,): when its last report reached the search, else when its shard was committed.
 
     group, row: (n,) the item's group and row there.
     """
     plan = store.job.plan
     first = np.cumsum([0, *plan.group_sizes])
-    found = np.zeros(first[-1])
+    end_times = np.zeros(first[-1])
     for marker in store.committed.markers():
         shard = marker.shard
-        found[first[shard.group] + shard.start : first[shard.group] + shard.stop] = marker.ended
+        end_times[first[shard.group] + shard.start : first[shard.group] + shard.stop] = marker.ended
     # A shard is committed once the last of its items has ended.
     for searched in range(0, len(plan.group_sizes) if store.job.spec.search else 0, plan.ways):
-        at, heard = first[plan.together(searched)][:, None], 0.0
+        at, latest = first[plan.together(searched)][:, None], 0.0
         for decision in read_decisions(store, searched):
-            for _, told, cost in decision.told:
+            for _, report, cost in decision.told:
                 # In the order of the reports, whatever the clocks of their workers say.
-                heard = max(float(np.nextafter(heard, np.inf)), cost.started + cost.seconds)
-                found[at + np.array([*told.rows, *told.failed], int)] = heard
-    return found[first[group] + row]
+                latest = max(float(np.nextafter(latest, np.inf)), cost.started + cost.seconds)
+                end_times[at + np.array([*report.rows, *report.failed], int)] = latest
+    return end_times[first[group] + row]
 
 
 def best_so_far(
@@ -141,13 +141,13 @@ def _lineages(
     rank = np.argsort(np.where(fine, final, np.inf), kind="stable")
     some, best = _evenly(rank), descent(parents, int(rank[0]))
     searched = [name.removeprefix("final_") for name in results if name.startswith("final_")]
-    drawn = {search.metric: metric} | {
+    columns = {search.metric: metric} | {
         name: np.asarray(results[f"search_{name}"][:], float) for name in searched[:N_PARAMS]
     }
     laws = search.ranges
     note = _left_out(some, items, "metric at the end")
-    made = []
-    for name, values in drawn.items():
+    plots = []
+    for name, values in columns.items():
         generation = np.arange(values.shape[1])
         line = np.array([values[row, g] if row >= 0 else np.nan for g, row in enumerate(best)])
         x, y, text = _segments(parents, values, items, some)
@@ -157,8 +157,8 @@ def _lineages(
             layers.append(Lines(generation, line, label, strong=True))
         log = is_wide(values) if values is metric else isinstance(laws.get(name), Loguniform)
         axes = Axis("generation"), Axis(name, log=log)
-        made.append(Plot(f"{name} by generation", layers, *axes, note=note))
-    return made
+        plots.append(Plot(f"{name} by generation", layers, *axes, note=note))
+    return plots
 
 
 def descent(parents: np.ndarray, row: int) -> np.ndarray:
@@ -169,12 +169,12 @@ def descent(parents: np.ndarray, row: int) -> np.ndarray:
     >>> descent(np.array([[0, 0, 1], [1, 1, 1]]), row=0).tolist()  # member 0 became a copy of 1
     [1, 1, 0]
     """
-    found = np.full(parents.shape[1], -1)
-    for generation in reversed(range(len(found))):
-        if row >= 0 and (parents[row, generation] >= 0 or (found >= 0).any()):
-            found[generation] = row
+    ancestors = np.full(parents.shape[1], -1)
+    for generation in reversed(range(len(ancestors))):
+        if row >= 0 and (parents[row, generation] >= 0 or (ancestors >= 0).any()):
+            ancestors[generation] = row
             row = int(parents[row, generation])
-    return found
+    return ancestors
 
 
 def _segments(

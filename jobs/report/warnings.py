@@ -1,5 +1,5 @@
-"""Warnings of a store: results that are NaN or were not returned, items that failed, GPUs that were not used, and what the
-kernel's `reduce` warns of."""
+"""Warnings of a store: results that are NaN or were not returned, items that failed, GPUs that were not used, and the
+warnings of the kernel's `reduce`."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,8 +34,8 @@ def warnings_of(look: Look) -> list[str]:
     if tally.dropped == tally.items:  # asha lets no NaN go on
         n = count(tally.dropped, "item")
         warnings.append(f"no item is done: the search dropped all {n}, because {name} was NaN")
-    own = not is_ctds_kernel(spec.kernel)
-    nodes = _attributes(store) if own or described.reduces else {}
+    is_users_kernel = not is_ctds_kernel(spec.kernel)
+    nodes = _attributes(store) if is_users_kernel or described.reduces else {}
     groups = range(len(store.job.plan.group_sizes))
     returned = [nodes.get(f"results/{group}", {}).get("results") for group in groups]
     if all(isinstance(names, list) for names in returned):
@@ -66,19 +66,19 @@ def on_cpu(markers: Iterable[Marker]) -> list[str]:
     hosts = [marker.host for marker in markers if marker.idle_gpus]
     if not hosts:
         return []
-    shards, where = count(len(hosts), "shard"), ", ".join(sorted(set(hosts))[:MAX_HOSTS])
+    shards, host_names = count(len(hosts), "shard"), ", ".join(sorted(set(hosts))[:MAX_HOSTS])
     return [
-        f"{shards} ran on the CPU of {where}, although the workers had GPUs: JAX sees none there; {NO_PLUGIN}"
+        f"{shards} ran on the CPU of {host_names}, although the workers had GPUs: JAX sees none there; {NO_PLUGIN}"
     ]
 
 
 def is_warned_of(outcome: Outcome, tally: Tally) -> bool:
-    """Whether a warning names an outcome: a failure, in which many items ended."""
+    """Return whether a warning names an outcome: a failure, in which many items ended."""
     return outcome.failed and tally.outcomes[outcome.name] > MANY * tally.ended
 
 
 def failing_outcomes(tally: Tally, outcomes: Sequence[Outcome]) -> list[str]:
-    """Warn of each outcome that is a failure and in which many items ended, and of each that the kernel does not have.
+    """Warn of each failing outcome in which many items ended, and of each outcome that the kernel does not declare.
 
     >>> from jobs.plan.layout import Shard
     >>> failing_outcomes(Tally.of([Marker(shard=Shard(0, 0, 0, 9), outcomes={"diverged": 3})]), [Outcome("diverged", "not finite", True)])

@@ -52,11 +52,11 @@ class Content:
 
     def facts(self) -> dict[str, Any]:
         """The facts about the run, without results; fast."""
-        made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        found = facts(self._store)
-        is_done = found["progress"]["shards"] == found["progress"]["shards_done"]
-        found["live"] = None if is_done else live(self._store)
-        return redact(found | {"made": made, "trouble": left_out(self._store)})
+        rendered = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        content = facts(self._store)
+        is_done = content["progress"]["shards"] == content["progress"]["shards_done"]
+        content["live"] = None if is_done else live(self._store)
+        return redact(content | {"made": rendered, "trouble": left_out(self._store)})
 
     def results(self) -> dict[str, Any]:
         """Plots, tables, and the importance of parameters; gathers newly committed shards first."""
@@ -65,10 +65,10 @@ class Content:
             return dict(EMPTY)
         frames = {name: table(store, name) for name in tables(store)}
         columns = {str(name): column.to_numpy() for name, column in frames["items"].items()}
-        told = answers(store, frames, columns)
-        first = told[0]
-        drawn, n_left_out = groups(store)
-        if not first["plots"] and not any(group["plots"] for group in drawn):
+        entries = answers(store, frames, columns)
+        first = entries[0]
+        group_entries, n_left_out = groups(store)
+        if not first["plots"] and not any(group["plots"] for group in group_entries):
             first["plots"] = [plot_json(plot) for plot in default_plots(store)[:1] if plot.layers]
         elif not first["plots"]:
             first["picture"] = len(store.job.plan.group_sizes) == 1
@@ -76,18 +76,18 @@ class Content:
         combined = zipped(store, columns)
         frames["items"] = frames["items"].assign(**combined)
         swept, titles = sweep(store, columns | combined), titles_of([store])
-        found = {
-            "answers": told,
-            "groups": drawn,
+        content = {
+            "answers": entries,
+            "groups": group_entries,
             "groups_left_out": n_left_out,
             "tables": [
-                table_json(name, one, titles, stay=summed_up([store]))
-                for name, one in frames.items()
-                if one.size
+                table_json(name, frame, titles, stay=summed_up([store]))
+                for name, frame in frames.items()
+                if frame.size
             ],
             "sweep": swept | {"plots": [plot_json(plot) for plot in swept["plots"]]},
         }
-        return redact(found)
+        return redact(content)
 
     def all(self) -> dict[str, Any]:
         """`facts` and `results` together."""

@@ -37,26 +37,26 @@ def answers(
     """
     metric = store.roles.metric
     judged = metric and metric.name in columns and columns[metric.name].dtype.kind in "iuf"
-    if metric and judged and (found := bests_of(store, columns, metric)):
-        told = [_of_item(one) for one in found[:MAX_KINDS]]
+    if metric and judged and (best_items := bests_of(store, columns, metric)):
+        entries = [_of_item(entry) for entry in best_items[:MAX_KINDS]]
         plot = overview(store, metric.name)
-        told[0]["plots"] = [plot_json(plot)] if plot else []
-        if len(found) > MAX_KINDS:
-            told[-1]["facts"].append(
-                ("further", f"{len(found) - MAX_KINDS:,} more; `ctd best` shows all")
+        entries[0]["plots"] = [plot_json(plot)] if plot else []
+        if len(best_items) > MAX_KINDS:
+            entries[-1]["facts"].append(
+                ("further", f"{len(best_items) - MAX_KINDS:,} more; `ctd best` shows all")
             )
     else:
-        told = [{"plots": [], **_summed_up(store, frames, columns)}]
-    if failed := [one.item for items in store.failed.items().values() for one in items]:
-        where = shlex.quote(store.address)
+        entries = [{"plots": [], **_summed_up(store, frames, columns)}]
+    if failed := [entry.item for items in store.failed.items().values() for entry in items]:
+        address = shlex.quote(store.address)
         again = again_command(store, "--failed").strip("`")
-        told[0]["next"]["the items that failed with an error, again"] = again
-        told[0]["next"]["why one of them failed"] = f"ctd logs {where} --item {failed[0]}"
+        entries[0]["next"]["the items that failed with an error, again"] = again
+        entries[0]["next"]["why one of them failed"] = f"ctd logs {address} --item {failed[0]}"
     return [
-        one
-        | {"facts": list(map(list, one["facts"])), "next": list(map(list, one["next"].items()))}
+        entry
+        | {"facts": list(map(list, entry["facts"])), "next": list(map(list, entry["next"].items()))}
         | {"picture": False}
-        for one in told
+        for entry in entries
     ]
 
 
@@ -76,40 +76,40 @@ def _summed_up(
     store: Store, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """`answers` without a best item: about the kernel's summary (the first of its tables that tells something), or the items."""
-    where = shlex.quote(store.address)
+    address = shlex.quote(store.address)
     summaries = {t: names for t, names in store.description.summaries().items() if t in frames}
     opens = store.description.first_shown(frames) or "items"
-    frame, shown = frames[opens], summaries.get(opens, ["outcome"])
+    frame, summary = frames[opens], summaries.get(opens, ["outcome"])
     if {"status", "outcome"} <= {*frame}:  # an item that failed with an error has no outcome
         frame = frame.assign(
             outcome=frame["outcome"].where(frame["outcome"] != "", frame["status"])
         )
-    listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
+    listed = {"all of them as a table": f"ctd query {address} --table {opens}"}
     if opens == "items" and store.job.plan.n_items > 1:
         # The kernel does not say which result judges an item: propose the first real numbers that are no part of a model.
         single = [name for name, var in store.description.dims.items() if var.axes == ()]
-        own = [name for name in single if "." not in name and name in columns]
-        asked = [name for name in own if columns[name].dtype.kind == "f"][:2]
-        listed |= {f"the best by {n}": f"ctd best {where} --by {shlex.quote(n)}" for n in asked}
+        candidates = [name for name in single if "." not in name and name in columns]
+        metrics = [name for name in candidates if columns[name].dtype.kind == "f"][:2]
+        listed |= {f"the best by {n}": f"ctd best {address} --by {shlex.quote(n)}" for n in metrics}
     labels, stay = _labels(store, frame), summed_up([store])
-    # Of named rows each name is in each group.
-    named = names_of(frame, opens) or (opens in summaries and are_names(frame, shown))
-    facts = [] if named else [*kinds(frame, shown), *in_each(frame, labels)]
+    # Where rows have names, each name is in each group.
+    has_names = names_of(frame, opens) or (opens in summaries and are_names(frame, summary))
+    facts = [] if has_names else [*kinds(frame, summary), *in_each(frame, labels)]
     if opens in summaries and len(frame) == 1:
-        facts = [(name, brief(frame[name].iloc[0])) for name in shown if name in frame]
+        facts = [(name, brief(frame[name].iloc[0])) for name in summary if name in frame]
     return {
-        "lead": ", ".join(count_rows(frame, opens, shown)),
+        "lead": ", ".join(count_rows(frame, opens, summary)),
         "facts": facts,
         "next": listed,
         "opens": opens,
-        "table": first_rows(frame, [opens, *labels, *shown], stay) if summaries else None,
+        "table": first_rows(frame, [opens, *labels, *summary], stay) if summaries else None,
     }
 
 
 def _labels(store: Store, frame: pd.DataFrame) -> list[str]:
     """The columns of a table that tell groups apart: the swept fields in which they differ, or `group` if these are many."""
-    own = attributes(store.results(0))["swept"]
-    differ = [name for name in own if name in frame and frame[name].astype(str).nunique() > 1]
+    swept = attributes(store.results(0))["swept"]
+    differ = [name for name in swept if name in frame and frame[name].astype(str).nunique() > 1]
     return differ if len(differ) < MAX_SHOWN // 2 else ["group"]
 
 
@@ -125,10 +125,10 @@ def first_rows(
         return None
     alike = [name for name in names if name in stay and name not in differ]
     some = [*differ, *alike][:MAX_SHOWN]
-    found = table_json("first", frame[[n for n in names if n in some]].head(MAX_SHOWN), {})
+    content = table_json("first", frame[[n for n in names if n in some]].head(MAX_SHOWN), {})
     if len(frame) > MAX_SHOWN:
-        found["note"] = f"{MAX_SHOWN} of {len(frame):,} rows; more under Tables"
-    return found
+        content["note"] = f"{MAX_SHOWN} of {len(frame):,} rows; more under Tables"
+    return content
 
 
 def names_of(frame: pd.DataFrame, table: str) -> int:
@@ -151,13 +151,13 @@ def count_rows(frame: pd.DataFrame, table: str, names: Sequence[str]) -> list[st
     column = frame.get(names[0]) if adjective and names and len(frame) else None
     if column is None or column.dtype.kind in "biufc":
         return [count(names_of(frame, table) or len(frame), f"{adjective} {noun}".strip())]
-    found, n = np.unique(column.to_numpy().astype(str), return_counts=True)
-    order = np.argsort(found != adjective, kind="stable")
-    return [count(int(n[k]), f"{found[k]} {noun}") for k in order]
+    texts, n = np.unique(column.to_numpy().astype(str), return_counts=True)
+    order = np.argsort(texts != adjective, kind="stable")
+    return [count(int(n[k]), f"{texts[k]} {noun}") for k in order]
 
 
 def are_names(frame: pd.DataFrame, names: Sequence[str]) -> bool:
-    """Whether the first two text columns among `names` are names of rows, as of pairs: each combination is once in each group.
+    """Return whether the first two text columns among `names` are names of rows, as of pairs: each combination is once in each group.
 
     >>> are_names(pd.DataFrame({"group": [0, 0, 1, 1], "first": ["a", "b", "a", "b"]}), ["first"])
     True
@@ -179,8 +179,8 @@ def kinds(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
     if not texts or not len(frame):
         return []
     rows = frame[texts].astype(str).agg(", ".join, axis=1)
-    found = rows.groupby(rows).size().sort_values(ascending=False, kind="stable")
-    return [(str(kind), f"{n:,}") for kind, n in found.head(MAX_KINDS).items()]
+    counts = rows.groupby(rows).size().sort_values(ascending=False, kind="stable")
+    return [(str(kind), f"{n:,}") for kind, n in counts.head(MAX_KINDS).items()]
 
 
 def in_each(frame: pd.DataFrame, labels: Sequence[str]) -> list[tuple[str, str]]:
@@ -193,9 +193,9 @@ def in_each(frame: pd.DataFrame, labels: Sequence[str]) -> list[tuple[str, str]]
         return []
     sizes = frame.groupby([*labels], sort=False, dropna=False).size().rename("rows").reset_index()
     if len(sizes) > MAX_KINDS:
-        n, which = sizes["rows"], f"{', '.join(labels)}: {len(sizes):,} values"
-        return [(which, f"{n.min():,} to {n.max():,} each, median {n.median():,g}")]
+        n, label = sizes["rows"], f"{', '.join(labels)}: {len(sizes):,} values"
+        return [(label, f"{n.min():,} to {n.max():,} each, median {n.median():,g}")]
     return [
-        (", ".join(f"{name} {one[name]}" for name in labels), f"{one['rows']:,}")
-        for one in sizes.to_dict("records")
+        (", ".join(f"{name} {row[name]}" for name in labels), f"{row['rows']:,}")
+        for row in sizes.to_dict("records")
     ]

@@ -58,22 +58,22 @@ def plot_json(plot: Plot) -> dict[str, Any]:
     for image in (layer for layer in plot.layers if isinstance(layer, Image)):
         # The cells that are left lie at 0, 1, ...: the texts there say which of all cells they are.
         for name, n in zip("yx", np.shape(image.z), strict=True):
-            shown, ticks = spread(n, MAX_CELLS), axes[name].ticks
-            if len(shown) < n:
-                texts = [ticks[k] if len(ticks) == n else str(k) for k in shown]
+            indices, ticks = spread(n, MAX_CELLS), axes[name].ticks
+            if len(indices) < n:
+                texts = [ticks[k] if len(ticks) == n else str(k) for k in indices]
                 axes[name] = replace(axes[name], ticks=texts)
     note = " ".join(filter(None, notes))
-    made = _fields(replace(plot, layers=(), note=note, x=axes["x"], y=axes["y"]))
-    return made | {
-        "layers": [{"kind": type(one).__name__.lower()} | _fields(one) for one in layers]
+    content = _fields(replace(plot, layers=(), note=note, x=axes["x"], y=axes["y"]))
+    return content | {
+        "layers": [{"kind": type(layer).__name__.lower()} | _fields(layer) for layer in layers]
     }
 
 
 def _fields(part: Any) -> dict[str, Any]:
     """The fields of a plot, an axis, a scale or a layer as JSON, without those that are not given."""
-    given = {field.name: getattr(part, field.name) for field in fields(part)}
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
     absent = lambda name, value: value is None or (name == "text" and not len(value))
-    return {name: _json(value) for name, value in given.items() if not absent(name, value)}
+    return {name: _json(value) for name, value in values.items() if not absent(name, value)}
 
 
 def _json(value: Any) -> Any:
@@ -98,8 +98,8 @@ def _thinned(layer: Layer, notes: list[str]) -> Layer:
                 f"{len(rows)} of {z.shape[0]} rows, {len(columns)} of {z.shape[1]} columns."
             )
         return Image(z[np.ix_(rows, columns)])
-    given = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    marks = {name: value for name, value in given.items() if np.ndim(value) == 1 and len(value)}
+    values = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    marks = {name: value for name, value in values.items() if np.ndim(value) == 1 and len(value)}
     n = max((len(value) for value in marks.values()), default=0)
     some = spread(n, MAX_MARKS)
     if len(some) == n:
@@ -132,8 +132,9 @@ def _some_lines(layer: Lines, notes: list[str]) -> Lines:
 def titles_of(stores: Sequence[Store]) -> dict[str, str]:
     """Column of a table -> its description with its unit."""
     return {
-        name: one["long_name"] + (f" ({one['units']})" if one["units"] not in ("", "1") else "")
-        for name, one in described(stores).items()
+        name: entry["long_name"]
+        + (f" ({entry['units']})" if entry["units"] not in ("", "1") else "")
+        for name, entry in described(stores).items()
     }
 
 
@@ -146,17 +147,19 @@ def table_json(
 ) -> dict[str, Any]:
     """A table as JSON, column by column. titles: column -> tooltip. rows: numbers of those shown, by default `some_rows`.
     stay: columns that are shown even where all rows are equal in them."""
-    kept, note, without = some_rows(frame) if rows is None else rows, "", ""
-    if len(kept) < len(frame):
+    row_numbers, note, without = some_rows(frame) if rows is None else rows, "", ""
+    if len(row_numbers) < len(frame):
         note = (
-            f"{len(kept):,} of {len(frame):,} rows: evenly spaced, and the {EXTREMES} lowest and "
+            f"{len(row_numbers):,} of {len(frame):,} rows: evenly spaced, and the {EXTREMES} lowest and "
             "highest of every column. ctd query reads all."
         )
     names = _some_columns(frame)
-    if left := [str(name) for name in frame.columns if name not in names]:
-        more = f" and {len(left) - MAX_NAMED} more" * (len(left) > MAX_NAMED)
-        without = f"Without {', '.join(left[:MAX_NAMED])}{more}: ctd query --table {name} --columns all shows them."
-    part = frame.iloc[kept]
+    if columns_left_out := [str(name) for name in frame.columns if name not in names]:
+        more = f" and {len(columns_left_out) - MAX_NAMED} more" * (
+            len(columns_left_out) > MAX_NAMED
+        )
+        without = f"Without {', '.join(columns_left_out[:MAX_NAMED])}{more}: ctd query --table {name} --columns all shows them."
+    part = frame.iloc[row_numbers]
     return {
         "name": name,
         "n": len(frame),
@@ -182,7 +185,7 @@ def some_rows(frame: pd.DataFrame) -> np.ndarray:
     most = min(MAX_ROWS, max(MIN_ROWS, MAX_VALUES // width))
     if n <= most:
         return np.arange(n)
-    chosen: list[np.ndarray] = []
+    extreme_rows: list[np.ndarray] = []
     for name in _some_columns(frame):
         values = frame[name].to_numpy()
         if values.dtype.kind != "f":
@@ -190,8 +193,8 @@ def some_rows(frame: pd.DataFrame) -> np.ndarray:
         finite = np.flatnonzero(np.isfinite(values))
         if len(finite) > 2 * EXTREMES:
             order = np.argpartition(values[finite], (EXTREMES, len(finite) - EXTREMES))
-            chosen += [finite[order[:EXTREMES]], finite[order[-EXTREMES:]]]
-    extremes = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, int)
+            extreme_rows += [finite[order[:EXTREMES]], finite[order[-EXTREMES:]]]
+    extremes = np.unique(np.concatenate(extreme_rows)) if extreme_rows else np.zeros(0, int)
     return np.union1d(extremes[: most // 2], spread(n, most - min(len(extremes), most // 2)))
 
 
@@ -209,10 +212,10 @@ def _column(values: pd.Series) -> dict[str, Any]:
     array = values.to_numpy()
     kind = array.dtype.kind
     if kind in "iuf":
-        found = numbers(array, 6)
+        values_json = numbers(array, 6)
         for row in np.flatnonzero(np.isinf(array)):
-            found[row] = "inf" if array[row] > 0 else "-inf"
-        return {"kind": "number", "values": found}
+            values_json[row] = "inf" if array[row] > 0 else "-inf"
+        return {"kind": "number", "values": values_json}
     if kind == "c":
         array = np.array([f"{v.real:.5g}{v.imag:+.5g}i" for v in array])
     elif kind == "b":
@@ -227,44 +230,49 @@ OF_ITEMS = ("y", "item", "text", "colour")
 
 
 def has_items(layer: dict[str, object]) -> bool:
-    """Whether the layer's marks belong to items."""
+    """Return whether the layer's marks belong to items."""
     return bool(layer.get("item"))
 
 
 def is_curves(layer: dict[str, Any]) -> bool:
-    """Whether the layer has a line per item over one common x: loss curves, not paths in a group's own plane."""
+    """Return whether the layer has a line per item over one common x: loss curves, not paths in a group's own plane."""
     return layer["kind"] == "lines" and has_items(layer) and not _per_line(layer["x"])
 
 
 def join_plots(
-    pictures: Mapping[str, Sequence[dict[str, Any]]], wanted: Callable[[dict[str, Any]], bool]
+    pictures: Mapping[str, Sequence[dict[str, Any]]], is_joined: Callable[[dict[str, Any]], bool]
 ) -> list[dict[str, Any]]:
-    """Join the plots that all members have; each joined plot has the wanted layers of all members.
+    """Join the plots that all members have; each joined plot has those layers of all members that `is_joined` accepts.
 
     pictures: name of a member -> its plots, from `plot_json`. Plots with equal axis labels are joined; of several with equal
     labels, the k-th with the k-th.
     """
     keyed = {name: dict(zip(_keys(plots), plots, strict=True)) for name, plots in pictures.items()}
-    made: list[dict[str, Any]] = []
+    joined: list[dict[str, Any]] = []
     for key, plot in next(iter(keyed.values())).items():
         same = {name: plots[key] for name, plots in keyed.items() if key in plots}
-        layers = [layer for one in same.values() for layer in one["layers"] if wanted(layer)]
+        layers = [
+            layer
+            for member_plot in same.values()
+            for layer in member_plot["layers"]
+            if is_joined(layer)
+        ]
         if layers and len(same) == len(keyed):
-            # The title of one member tells its own cell and sizes.
-            is_one = len({one["title"] for one in same.values()}) == 1
+            # A member's title names its own cell and sizes.
+            is_one = len({member_plot["title"] for member_plot in same.values()}) == 1
             title = plot["title"] if is_one else f"{key[1]} against {key[0]}"
-            note = _of_each({name: one["note"] for name, one in same.items()})
-            made.append({**plot, "title": title, "note": note, "layers": _merged(layers)})
-    return made
+            note = _of_each({name: member_plot["note"] for name, member_plot in same.items()})
+            joined.append({**plot, "title": title, "note": note, "layers": _merged(layers)})
+    return joined
 
 
 def _of_each(notes: Mapping[str, str]) -> str:
-    """The notes of several plots, by the names of their members, as one: what one leaves out, say, is its own."""
-    told = [f"{name}: {note}" for name, note in notes.items() if note]
-    if told and len(set(notes.values())) == 1:
+    """The notes of several plots, by the names of their members, as one; a note may say what one plot leaves out."""
+    texts = [f"{name}: {note}" for name, note in notes.items() if note]
+    if texts and len(set(notes.values())) == 1:
         return f"Each: {next(iter(notes.values()))}"
-    more = f" {len(told) - MAX_NAMED:,} more have notes of their own." * (len(told) > MAX_NAMED)
-    return f"{' '.join(told[:MAX_NAMED])}{more}"
+    more = f" {len(texts) - MAX_NAMED:,} more have notes of their own." * (len(texts) > MAX_NAMED)
+    return f"{' '.join(texts[:MAX_NAMED])}{more}"
 
 
 def _keys(plots: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
@@ -276,16 +284,16 @@ def _keys(plots: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
 
 def _merged(layers: Sequence[dict[str, object]]) -> list[dict[str, Any]]:
     """Join layers of lines that differ only in their lines, up to the most lines of a layer."""
-    made: dict[str, dict[str, Any]] = {}
+    merged: dict[str, dict[str, Any]] = {}
     for k, layer in enumerate(layers):
-        rest = {name: value for name, value in layer.items() if name not in OF_ITEMS}
-        kind = json.dumps([rest, sorted(layer)]) if layer["kind"] == "lines" else str(k)
-        if kind in made:
-            known = made[kind]
-            known.update({name: known[name] + layer[name] for name in OF_ITEMS if name in layer})
+        common = {name: value for name, value in layer.items() if name not in OF_ITEMS}
+        kind = json.dumps([common, sorted(layer)]) if layer["kind"] == "lines" else str(k)
+        if kind in merged:
+            target = merged[kind]
+            target.update({name: target[name] + layer[name] for name in OF_ITEMS if name in layer})
         else:
-            made[kind] = dict(layer)
-    return [_bounded(layer) if layer["kind"] == "lines" else layer for layer in made.values()]
+            merged[kind] = dict(layer)
+    return [_bounded(layer) if layer["kind"] == "lines" else layer for layer in merged.values()]
 
 
 def _bounded(layer: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ UNITS = (2 * 86_400, 86_400, "days"), (2 * 3600, 3600, "h"), (300, 60, "min"), (
 def facts(store: Store) -> dict[str, Any]:
     """Collect everything on the page that needs no results."""
     look = Look(store)
-    markers, found, made = look.markers, state(look), dict(store.job.provenance)
+    markers, report, provenance = look.markers, state(look), dict(store.job.provenance)
     hosts = by_worker(
         {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 1, "items": m.n_items, "seconds": m.seconds}
         for m in markers
@@ -53,118 +53,123 @@ def facts(store: Store) -> dict[str, Any]:
     failures = failures_of(look)
     described = store.description
     outcomes = [
-        {**one._asdict(), "n": found["outcomes"].get(one.name, 0)} for one in described.outcomes
-    ] or _without_outcomes(found)
+        {**outcome._asdict(), "n": report["outcomes"].get(outcome.name, 0)}
+        for outcome in described.outcomes
+    ] or _without_outcomes(report)
     return {
         "title": title_of(store),
         "kernel": store.job.spec.kernel,
         "store": store.address,
         "swept": store.swept,
-        "note": found["note"],
-        "tags": ", ".join(found["tags"]),
-        "status": status(store, found, failures, outcomes, failing_outcomes(look.tally, described.outcomes)),
-        "progress": progress(found, look),
-        "facts": _listed(store, found, markers, made),
+        "note": report["note"],
+        "tags": ", ".join(report["tags"]),
+        "status": status(store, report, failures, outcomes, failing_outcomes(look.tally, described.outcomes)),
+        "progress": progress(report, look),
+        "facts": _listed(store, report, markers, provenance),
         "outcomes": outcomes,
         "failures": failures[:MAX_FAILURES],
         "failures_left_out": max(0, len(failures) - MAX_FAILURES),
         "hosts": hosts[:MAX_HOSTS],
         "n_workers": len(hosts),
         "logs": shard_logs(look),
-        "learned": found["learned"],
-        "warnings": found["warnings"],
+        "learned": report["learned"],
+        "warnings": report["warnings"],
         "spec": yaml.safe_dump(
             store.job.spec.model_dump(mode="json", exclude_defaults=True),
             sort_keys=False, allow_unicode=True,
         ),
-        "versions": {k: str(v) for k, v in dict(made.get("versions", {})).items()},
-        "command": " ".join(map(str, made.get("command", []))),
+        "versions": {k: str(v) for k, v in dict(provenance.get("versions", {})).items()},
+        "command": " ".join(map(str, provenance.get("command", []))),
         "plots": [plot_json(plot) for plot in run_plots(markers)],
     }  # fmt: skip
 
 
-def _without_outcomes(found: dict[str, Any]) -> list[dict[str, Any]]:
+def _without_outcomes(report: dict[str, Any]) -> list[dict[str, Any]]:
     """How items ended of a kernel that does not say it."""
-    done = Outcome("done", "computed")._asdict() | {"n": found["items_done"]}
-    dropped = Outcome("dropped", "left out by the search")._asdict() | {"n": found["items_dropped"]}
-    return [done, dropped] if found["items_dropped"] else [done]
+    done = Outcome("done", "computed")._asdict() | {"n": report["items_done"]}
+    dropped = Outcome("dropped", "left out by the search")._asdict() | {
+        "n": report["items_dropped"]
+    }
+    return [done, dropped] if report["items_dropped"] else [done]
 
 
 def status(
     store: Store,
-    found: dict[str, Any],
+    report: dict[str, Any],
     failures: Sequence[dict[str, Any]],
     outcomes: Sequence[dict[str, Any]],
     of_outcomes: Sequence[str],
 ) -> dict[str, str]:
     """The job's state in a few words, its mood (running, good, warning or bad, which sets the colour), and an explanation.
 
-    found: from `state`. failures: from `failures_of`. outcomes: of the page. of_outcomes: the warnings of failing ones, which
-    would say again what failed; the answer has them.
+    report: from `state`. failures: from `failures_of`. outcomes: of the page. of_outcomes: the warnings of failing ones, which
+    the explanation leaves out, since it names the failures itself.
     """
-    said = lambda word, mood, text: {"word": word, "mood": mood, "text": text}
-    if found["running"]:
-        return said("running", "running", f"by {found['running']}")
-    if not found["complete"]:
-        left = found["shards"] - found["shards_done"]
-        why = f"; {found['stopped']}" if found["stopped"] else ""
-        text = f"{left:,} of {count(found['shards'], 'shard')} not computed{why}; {going_on(store)}"
+    entry = lambda word, mood, text: {"word": word, "mood": mood, "text": text}
+    if report["running"]:
+        return entry("running", "running", f"by {report['running']}")
+    if not report["complete"]:
+        n_open = report["shards"] - report["shards_done"]
+        reason = f"; {report['stopped']}" if report["stopped"] else ""
+        text = f"{n_open:,} of {count(report['shards'], 'shard')} not computed{reason}; {going_on(store)}"
         is_bad = any(failure["open"] for failure in failures)
-        return said(found["state"], "bad" if is_bad else "warning", text)
-    if found["items_failed"] or found["warnings"]:
-        reasons = [_failed(found, outcomes)] if found["items_failed"] else []
-        reasons += [text for text in found["warnings"] if text not in of_outcomes]
-        return said(found["state"], "warning", "; ".join(reasons))
-    dropped = " or dropped by the search" * bool(found["items_dropped"])
-    return said(found["state"], "good", f"every item was computed{dropped}")
+        return entry(report["state"], "bad" if is_bad else "warning", text)
+    if report["items_failed"] or report["warnings"]:
+        reasons = [_failed(report, outcomes)] if report["items_failed"] else []
+        reasons += [text for text in report["warnings"] if text not in of_outcomes]
+        return entry(report["state"], "warning", "; ".join(reasons))
+    dropped = " or dropped by the search" * bool(report["items_dropped"])
+    return entry(report["state"], "good", f"every item was computed{dropped}")
 
 
-def _failed(found: dict[str, Any], outcomes: Sequence[dict[str, Any]]) -> str:
+def _failed(report: dict[str, Any], outcomes: Sequence[dict[str, Any]]) -> str:
     """How items failed: by an error, or by the outcomes that are failures."""
-    ended = {one["name"]: one["n"] for one in outcomes if one["failed"] and one["n"]}
-    if errors := found["items_failed"] - sum(ended.values()):
+    ended = {
+        outcome["name"]: outcome["n"] for outcome in outcomes if outcome["failed"] and outcome["n"]
+    }
+    if errors := report["items_failed"] - sum(ended.values()):
         ended["with an error"] = errors
     return ", ".join(f"{n:,} {name}" for name, n in ended.items())
 
 
-def progress(found: dict[str, Any], look: Look) -> dict[str, Any]:
+def progress(report: dict[str, Any], look: Look) -> dict[str, Any]:
     """Items and shards done; while a driver runs, also the share of the work, the seconds left, and its texts."""
-    out = {name: found[name] for name in COUNTS}
+    out = {name: report[name] for name in COUNTS}
     out["counted"] = look.tally.text
     # A store that was resumed has markers of earlier runs, too.
     since = max((e.time for e in look.events if e.kind == "run"), default=0.0)
     mine = [m for m in look.markers if m.ended > since and m.copied_from is None]
     if mine:
         out["worker_time"] = duration(sum(m.seconds for m in mine))
-    if reported := found["progress"]:
+    if reported := report["progress"]:
         out |= {name: reported[name] for name in ("share", "left_s", "texts")}
     return out
 
 
 def _listed(
-    store: Store, found: dict[str, Any], markers: list[Marker], made: dict[str, Any]
+    store: Store, report: dict[str, Any], markers: list[Marker], provenance: dict[str, Any]
 ) -> list[list[str]]:
     """The page's list of facts, as [label, value] pairs."""
     out = {
         "kernel": store.job.spec.kernel,
         "groups": f"{len(store.job.plan.group_sizes):,}",
-        "created": f"{made.get('created', '?')} on {made.get('host', '?')}",
+        "created": f"{provenance.get('created', '?')} on {provenance.get('host', '?')}",
         "seed": str(store.job.spec.seed),
     }
     if markers:
         first, last = min(m.started for m in markers), max(m.ended for m in markers)
-        hosts = found["hosts"]
+        hosts = report["hosts"]
         out |= {
             "computed": f"{_date(first)} to {_date(last)} UTC ({duration(last - first)})",
             "median shard": duration(float(np.median([m.seconds for m in markers]))),
-            "devices": ", ".join(found["devices"]),
+            "devices": ", ".join(report["devices"]),
             "hosts": ", ".join(hosts[:FEW_HOSTS]) + " ..." * (len(hosts) > FEW_HOSTS),
         }
     out |= {
-        "forked from": forked_from(found),
-        "runs": str(found["runs"]),
-        "attempts that failed": str(found["attempts_failed"]),
-        "ctd commit": str(made.get("git_commit") or ""),
+        "forked from": forked_from(report),
+        "runs": str(report["runs"]),
+        "attempts that failed": str(report["attempts_failed"]),
+        "ctd commit": str(provenance.get("git_commit") or ""),
         "digest of the job": store.job.spec.digest(),
     }
     return [[name, text] for name, text in out.items() if text]
@@ -185,27 +190,27 @@ def failures_of(look: Look) -> list[dict[str, Any]]:
             grouped["shard", str(event.error)].append((event.shard, event))
         elif event.group is not None:
             grouped["round of group", str(event.error)].append((event.group, event))
-    unresolved = lambda one: isinstance(one, FailedItem) or is_open(one, plan, look.committed)
+    unresolved = lambda entry: isinstance(entry, FailedItem) or is_open(entry, plan, look.committed)
     groups = {shard.group for number in failed if (shard := plan.shard(number))}
     lacking = {"shard": {*failed}, "round of group": groups}
     out = []
-    for (what, error), entries in grouped.items():
+    for (kind, error), entries in grouped.items():
         first, ids = entries[0][1], {number for number, _ in entries}
-        found = {
-            "what": what,
+        failure = {
+            "what": kind,
             "error": error,
             "ids": sorted(ids),
             "n_ids": len(ids),
             "n": len(entries),
-            "open": any(unresolved(one) for _, one in entries),
-            "in_part": not ids.isdisjoint(lacking.get(what, ())),
+            "open": any(unresolved(entry) for _, entry in entries),
+            "in_part": not ids.isdisjoint(lacking.get(kind, ())),
             "trace": (first.trace or "")[-MAX_TRACE:],
             "host": first.host or "",
             "fault": first.fault or "",
             "time": _date(entries[-1][1].time),
         }
-        out.append(found)
-    return sorted(out, key=lambda one: (not one["open"], one["what"], -one["n"]))
+        out.append(failure)
+    return sorted(out, key=lambda entry: (not entry["open"], entry["what"], -entry["n"]))
 
 
 def by_worker(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -222,14 +227,14 @@ def shard_logs(look: Look) -> list[dict[str, Any]]:
     some = [markers[k] for k in spread(len(markers), MAX_LOGS)]
     numbers = {m.shard.number for m in some}
     # `ctd watch` asks every second: skip the events of other shards before lines are made of them.
-    own = [event for event in look.events if event.shard in numbers]
-    found = by_shard(some, own, {n: failed[n] for n in numbers & failed.keys()})
+    events = [event for event in look.events if event.shard in numbers]
+    history = by_shard(some, events, {n: failed[n] for n in numbers & failed.keys()})
     return [
         {
             "group": m.shard.group,
             "start": m.shard.start,
             "stop": m.shard.stop,
-            "lines": history_lines(found[m.shard.number], time.gmtime)[-MAX_LINES:],
+            "lines": history_lines(history[m.shard.number], time.gmtime)[-MAX_LINES:],
         }
         for m in some
     ]
@@ -241,32 +246,32 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
         return []
     start, end = (np.array([getattr(m, name) for m in markers]) for name in ("started", "ended"))
     zero, order = start.min(), np.argsort(end, kind="stable")
-    unit, name = next(one[1:] for one in UNITS if end.max() - zero > one[0])
+    unit, name = next(unit_row[1:] for unit_row in UNITS if end.max() - zero > unit_row[0])
     start, end = (start - zero) / unit, (end - zero) / unit
     time_axis = Axis(f"time since the first shard began ({name})")
     ends = np.append(0.0, end[order])
     total = np.append(0, np.cumsum([markers[k].n_items for k in order]))
     steps = Lines(np.repeat(ends, 2)[1:], np.repeat(total, 2)[:-1], strong=True)
-    made = [Plot("Items over time", [steps], time_axis, Axis("items committed"))]
+    plots = [Plot("Items over time", [steps], time_axis, Axis("items committed"))]
     workers = [f"{m.host}:{m.pid}" for m in markers]
     names = list(dict.fromkeys(workers))
     if not 1 < len(names) <= MAX_WORKERS:
-        return made
-    shown = slice(0, MAX_MARKS)
-    groups = [m.shard.group for m in markers[shown]]
+        return plots
+    first_marks = slice(0, MAX_MARKS)
+    groups = [m.shard.group for m in markers[first_marks]]
     spans = Spans(
-        start[shown],
-        end[shown],
-        [names.index(worker) for worker in workers[shown]],
+        start[first_marks],
+        end[first_marks],
+        [names.index(worker) for worker in workers[first_marks]],
         colour=groups if len(set(groups)) > 1 else None,
         text=[
             f"shard {m.shard.number} (group {m.shard.group}), {count(m.n_items, 'item')}\n"
             f"{m.seconds:.3g} s, attempt {m.attempt}, {m.n_failed:,} failed"
-            for m in markers[shown]
+            for m in markers[first_marks]
         ],
     )
     few = f"The first {MAX_MARKS:,} of {len(markers):,}." * (len(markers) > MAX_MARKS)
-    return [*made, Plot("Shards by worker", [spans], time_axis, Axis("", ticks=names), note=few)]
+    return [*plots, Plot("Shards by worker", [spans], time_axis, Axis("", ticks=names), note=few)]
 
 
 def _date(at: float) -> str:

@@ -35,33 +35,33 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
     """(label and plots of each group, up to MAX_BYTES, those of all together first; number of groups left out)."""
     # A new look, after the tables were read, so that it covers every gathered item.
     look = Look(store)
-    made: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     size = 0
     failing = [k for k, outcome in enumerate(store.description.outcomes) if outcome.failed]
     for group, markers in enumerate(look.by_group):
         if not markers:
             continue
         if size > MAX_BYTES:
-            return _with_all(made), sum(map(bool, look.by_group[group:]))
+            return _with_all(entries), sum(map(bool, look.by_group[group:]))
         n, tally = store.job.plan.group_sizes[group], look.count(markers)
         failed = f", {tally.failed:,} failed" * bool(tally.failed)
         items = f"{tally.ended:,} of {count(n, 'item')}{failed}"
-        found: dict[str, Any] = {"label": _label(store, group), "items": items}
+        entry: dict[str, Any] = {"label": _label(store, group), "items": items}
         columns, results = data_of(store, group, markers)
         if len(columns["item"]):
-            found |= _of_kernel(store, group, columns, results)
+            entry |= _of_kernel(store, group, columns, results)
             search = store.job.spec.search
             ids = columns["item"][:]
-            drawn = search_plots(search, ids, results, failing) if search else []
-            found["plots"] = [*found["plots"], *map(plot_json, drawn)]
+            plots = search_plots(search, ids, results, failing) if search else []
+            entry["plots"] = [*entry["plots"], *map(plot_json, plots)]
         else:
-            found |= {"plots": [], "error": "every item of this group failed with an error"}
-        if not found["plots"]:  # nothing else says why
-            told = ", ".join(f"{n:,} {name}" for name, n in tally.outcomes.most_common() if n)
-            found["items"] += f": {told}" * bool(told)
-        size += len(json.dumps(found))
-        made.append(found)
-    return _with_all(made), 0
+            entry |= {"plots": [], "error": "every item of this group failed with an error"}
+        if not entry["plots"]:  # nothing else says why
+            outcomes = ", ".join(f"{n:,} {name}" for name, n in tally.outcomes.most_common() if n)
+            entry["items"] += f": {outcomes}" * bool(outcomes)
+        size += len(json.dumps(entry))
+        entries.append(entry)
+    return _with_all(entries), 0
 
 
 def keep(store: Store) -> str:
@@ -72,10 +72,10 @@ def keep(store: Store) -> str:
     for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
         columns, results = data_of(store, group)
         if len(columns["item"]):
-            found = _of_kernel(store, group, columns, results)
-            write_pictures(store, group, found["plots"])
-            if not found["plots"]:
-                fault = fault or found.get("error", "")
+            content = _of_kernel(store, group, columns, results)
+            write_pictures(store, group, content["plots"])
+            if not content["plots"]:
+                fault = fault or content.get("error", "")
     return fault
 
 
@@ -93,19 +93,19 @@ def _of_kernel(
     If the kernel's code is not trusted: the plots that the store keeps, else its results as lines.
     """
     kernel = known_kernel(store)
-    if kernel is None and (kept := read_pictures(store, group)):
-        return {"plots": [plot_json(plot) for plot in kept]}
+    if kernel is None and (stored_plots := read_pictures(store, group)):
+        return {"plots": [plot_json(plot) for plot in stored_plots]}
     if kernel is None or not kernel.display.plots:
         generic = generic_plots(store, group, columns, results)
         return {"plots": [plot_json(plot) for plot in generic]}
     try:
         plots = of_kernel(store, group, columns, results)
-        found: dict[str, Any] = {"plots": [plot_json(plot) for plot in plots]}
-        return found | ({"error": other} if (other := replaced(store, group)) else {})
+        content: dict[str, Any] = {"plots": [plot_json(plot) for plot in plots]}
+        return content | ({"error": other} if (other := replaced(store, group)) else {})
     except Exception as error:
         # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.
-        said = str(error) if isinstance(error, JobError) else located(error)
-        return {"plots": [], "error": f"no picture: {said}"}
+        reason = str(error) if isinstance(error, JobError) else located(error)
+        return {"plots": [], "error": f"no picture: {reason}"}
 
 
 def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -134,11 +134,15 @@ def live(store: Store) -> dict[str, Any] | None:
     now, then = "Running items, updated every few seconds.", "As they were when the run stopped."
     plots: list[Plot] = []
     frames = []
-    for group, found in sorted(by_group.items()):
-        frame = _swept(store, group, [row for growing in found for row in growing.rows])
+    for group, shards in sorted(by_group.items()):
+        frame = _swept(store, group, [row for growing in shards for row in growing.rows])
         frames.append(frame)
-        drawn = dict.fromkeys(n for one in found for n in one.curves if has_a_line(one.curves[n]))
-        plots += [_plot(store, group, name, found, frame, now if runs else then) for name in drawn]
+        curve_names = dict.fromkeys(
+            n for shard in shards for n in shard.curves if has_a_line(shard.curves[n])
+        )
+        plots += [
+            _plot(store, group, name, shards, frame, now if runs else then) for name in curve_names
+        ]
     return {
         "plots": [plot_json(plot) for plot in plots[:MAX_LIVE]],
         "table": table_json("live", pd.concat(frames, ignore_index=True), {}),
@@ -154,20 +158,20 @@ def _swept(store: Store, group: int, rows: Sequence[int]) -> pd.DataFrame:
             continue  # what a search proposed is written when the item ends
         values = store.rows(group, name, int(at.min()), int(at.max()) + 1)[at - at.min()]
         columns[name] = values if values.ndim == 1 else as_array(rows_as_text(values))
-    own = attributes(store.results(group))["swept"]
-    # As in the table of the items: the page gives equal values one colour.
-    told = lambda value: value if isinstance(value, int | float) else text_of(value)
-    return pd.DataFrame(columns | {name: told(value) for name, value in own.items()})
+    swept = attributes(store.results(group))["swept"]
+    # As the table of the items shows it: the page gives equal values one colour.
+    as_shown = lambda value: value if isinstance(value, int | float) else text_of(value)
+    return pd.DataFrame(columns | {name: as_shown(value) for name, value in swept.items()})
 
 
 def _plot(
-    store: Store, group: int, name: str, found: list[Growing], frame: pd.DataFrame, note: str
+    store: Store, group: int, name: str, shards: list[Growing], frame: pd.DataFrame, note: str
 ) -> Plot:
     """Plot one curve of the items of a group, one line per item."""
     var = store.description.dims.get(name, Var(("point",)))
-    places = np.unique(np.concatenate([growing.places[name] for growing in found]))
+    places = np.unique(np.concatenate([growing.places[name] for growing in shards]))
     parts = []
-    for growing in found:
+    for growing in shards:
         part = np.full((len(growing.rows), len(places)), np.nan)
         at = np.searchsorted(places, growing.places[name])
         part[:, at] = np.array(growing.curves[name], float)  # None is NaN
@@ -175,7 +179,7 @@ def _plot(
     y = np.concatenate(parts)
     x, label = along(store, group, var.axes[0], places)
     items = frame["item"].to_numpy()
-    which = f", group {group}" if len(store.job.plan.group_sizes) > 1 else ""
+    group_text = f", group {group}" if len(store.job.plan.group_sizes) > 1 else ""
     lines = Lines(x, y, text=[f"item {item}" for item in items], item=items)
     y_axis = axis_of(name, var, log=is_wide(y))
-    return Plot(f"{name} so far{which}", [lines], label, y_axis, note=note)
+    return Plot(f"{name} so far{group_text}", [lines], label, y_axis, note=note)

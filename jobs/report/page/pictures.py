@@ -19,7 +19,7 @@ MAX_BYTES = 1_000_000
 
 Number = int | Annotated[float, Field(allow_inf_nan=False)] | None
 Numbers = list[Number] | list[list[Number]]
-WRITTEN: dict[Any, Any] = {
+FORMS: dict[Any, Any] = {
     ArrayLike: Numbers,
     ArrayLike | None: Numbers | None,
     Any: Numbers | None,
@@ -32,12 +32,15 @@ PARTS: dict[str, type] = {"x": Axis, "y": Axis, "scale": Scale}
 
 def _model(part: type, **others: Any) -> Any:
     """The fields of a class of ctd.plots as `plot_json` writes them. others: fields that it writes in another form."""
-    own = {
-        one.name: (WRITTEN.get(one.type, one.type), ... if one.default is MISSING else one.default)
-        for one in fields(part)
+    forms = {
+        entry.name: (
+            FORMS.get(entry.type, entry.type),
+            ... if entry.default is MISSING else entry.default,
+        )
+        for entry in fields(part)
     }
     forbids = ConfigDict(extra="forbid")
-    return create_model(part.__name__, __config__=forbids, **{**own, **others})
+    return create_model(part.__name__, __config__=forbids, **{**forms, **others})
 
 
 _LAYERS: Any = tuple(_model(layer, kind=(Literal[kind], ...)) for kind, layer in LAYERS.items())
@@ -50,8 +53,8 @@ _PLOTS: TypeAdapter[Any] = TypeAdapter(list[_PLOT])
 def write_pictures(store: Store, group: int, plots: list[dict[str, object]]) -> None:
     """Store the first plots of a group, from `plot_json`, up to MAX_BYTES in total."""
     sizes = np.cumsum([len(json.dumps(plot)) for plot in plots])
-    kept = plots[: np.count_nonzero(sizes <= MAX_BYTES)]
-    objects.write(store.objects, keys.pictures(group), checksummed({"plots": kept}))
+    first_plots = plots[: np.count_nonzero(sizes <= MAX_BYTES)]
+    objects.write(store.objects, keys.pictures(group), checksummed({"plots": first_plots}))
 
 
 def read_pictures(store: Store, group: int) -> list[Plot]:
@@ -60,14 +63,14 @@ def read_pictures(store: Store, group: int) -> list[Plot]:
     if data is None or len(data) > 2 * MAX_BYTES:
         return []
     try:
-        given = _PLOTS.validate_python((verified(data) or {}).get("plots"))
-        return [_plot(one) for one in given]
+        models = _PLOTS.validate_python((verified(data) or {}).get("plots"))
+        return [_plot(model) for model in models]
     except ValueError:  # pydantic's, or that of a layer whose arrays have several lengths
         return []
 
 
-def _plot(given: BaseModel) -> Plot:
-    values = dict(given)
+def _plot(model: BaseModel) -> Plot:
+    values = dict(model)
     layers = [
         LAYERS[layer.kind](**{name: _array(name, value) for name, value in layer if name != "kind"})
         for layer in values["layers"]
@@ -79,5 +82,5 @@ def _plot(given: BaseModel) -> Plot:
 def _array(name: str, value: Any) -> Any:
     if not isinstance(value, list) or name == "text":
         return value
-    found = np.array(value)
-    return found.astype(float) if found.dtype == object else found  # None among them
+    array = np.array(value)
+    return array.astype(float) if array.dtype == object else array  # None among them
