@@ -36,21 +36,21 @@ def require_metric(
         raise JobError(f"mode: {mode!r} given; expected 'min' or 'max'")
     dims, stored = store.description.dims, store.names(0)
     real = lambda name: dims[name].axes == () and store.array(0, name).dtype.kind in "iuf"
-    known = [name for name in stored if name != "outcome" and real(name)]
-    found = store.roles.metric_by(by, mode)
-    if found is None:
-        what = f"kernel {store.job.spec.kernel} names no metric to judge items by; give one as {option}"
-    elif found.name in known:
-        return found
-    elif found.name in stored:
-        what = f"{option} {found.name}: is not one real number an item"
-    elif found.name in dims:
+    usable = [name for name in stored if name != "outcome" and real(name)]
+    metric = store.roles.metric_by(by, mode)
+    if metric is None:
+        message = f"kernel {store.job.spec.kernel} names no metric to judge items by; give one as {option}"
+    elif metric.name in usable:
+        return metric
+    elif metric.name in stored:
+        message = f"{option} {metric.name}: is not one real number an item"
+    elif metric.name in dims:
         # A near word would be another metric.
-        why = f"this job's data or parameters did not give it, {dims[found.name].long_name}"
-        raise JobError(f"{option} {found.name}: {why}{nearest('', known)}")
+        reason = f"this job's data or parameters did not give it, {dims[metric.name].long_name}"
+        raise JobError(f"{option} {metric.name}: {reason}{nearest('', usable)}")
     else:
-        what = f"{option} {found.name}: the store has no such result"
-    raise JobError(f"{what}{nearest(found.name if found else '', known)}")
+        message = f"{option} {metric.name}: the store has no such result"
+    raise JobError(f"{message}{nearest(metric.name if metric else '', usable)}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Spread:
     highest: float
 
     @staticmethod
-    def of(values: np.ndarray) -> Spread:
+    def from_values(values: np.ndarray) -> Spread:
         """The spread of finite values (n,), at least one."""
         sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         numbers = values.mean(), sd, values.min(), np.median(values), values.max()
@@ -116,44 +116,53 @@ class Best:
     def facts(self) -> dict[str, str]:
         """Name -> text, as `ctd best` shows them."""
         better = "more" if self.more_is_better else "less"
-        of, worst = self.items, self.items.lowest if self.more_is_better else self.items.highest
-        n = of.n + self.dropped
+        spread, worst = self.items, self.items.lowest if self.more_is_better else self.items.highest
+        n = spread.n + self.dropped
         shared = f"; {self.equals:,} have this value" if self.equals > 1 else ""
         ended = " that went to the end" * bool(self.dropped)
         basis = f" with {in_words(self.basis)}" if self.basis else ""
-        found = {
-            "item": f"{self.item}, the best of {of.n:,}{ended}{basis} by {self.metric} ({better} is better){shared}",
+        facts = {
+            "item": f"{self.item}, the best of {spread.n:,}{ended}{basis} by {self.metric} ({better} is better){shared}",
             self.metric: brief(self.value),
         }
         if self.outcome:
-            found["outcome"] = self.outcome
+            facts["outcome"] = self.outcome
         for name, value in self.params.items():
-            found[f"last {name}" if name in self.last else name] = brief(value)
+            facts[f"last {name}" if name in self.last else name] = brief(value)
         repeats = " and ".join(f"{name}s" for name in self.replicates) or "items"
         if s := self.seeds:
-            found[f"{s.n} {repeats}"] = (
+            facts[f"{s.n} {repeats}"] = (
                 f"mean {s.mean:.4g}, sd {s.sd:.2g}, {s.lowest:.4g} to {s.highest:.4g}"
             )
         elif self.once and n > 1:
             luckiest = "highest" if self.more_is_better else "lowest"
-            chosen = f"what a search keeps of {n:,}" if self.dropped else f"the {luckiest} of {n:,}"
-            found["seeds"] = f"one item per setting: {chosen} is partly luck, expect worse"
+            selection = (
+                f"what a search keeps of {n:,}" if self.dropped else f"the {luckiest} of {n:,}"
+            )
+            facts["seeds"] = f"one item per setting: {selection} is partly luck, expect worse"
         if self.setting:
-            given, s = self.setting
-            found["best mean"] = f"{s.mean:.4g}, sd {s.sd:.2g}, of {s.n} {repeats} with {in_words(given)}"  # fmt: skip
+            setting, s = self.setting
+            facts["best mean"] = f"{s.mean:.4g}, sd {s.sd:.2g}, of {s.n} {repeats} with {in_words(setting)}"  # fmt: skip
         if self.ends:
             at_end = [f"{name} is at the {end} end of its range" for name, end in self.ends.items()]
-            found["range"] = ", ".join(at_end)
+            facts["range"] = ", ".join(at_end)
         # Metrics of dropped items are of an earlier age: they compare with no others.
-        if of.n > 1:
-            which = "items to the end" if self.dropped else "all items"
-            found[which] = f"median {of.median:.4g}, worst {worst:.4g}"
+        if spread.n > 1:
+            label = "items to the end" if self.dropped else "all items"
+            facts[label] = f"median {spread.median:.4g}, worst {worst:.4g}"
         if self.dropped:
-            found["dropped"] = f"{count(self.dropped, 'item')} on the way, {of.n:,} went to the end"
-        lost = {"failed": self.failed, f"with a {self.metric} that is not finite": self.without}
-        if any(lost.values()):
-            found["not counted"] = ", ".join(f"{n:,} {how}" for how, n in lost.items() if n)
-        return found
+            facts["dropped"] = (
+                f"{count(self.dropped, 'item')} on the way, {spread.n:,} went to the end"
+            )
+        uncounted = {
+            "failed": self.failed,
+            f"with a {self.metric} that is not finite": self.without,
+        }
+        if any(uncounted.values()):
+            facts["not counted"] = ", ".join(
+                f"{n:,} {reason}" for reason, n in uncounted.items() if n
+            )
+        return facts
 
     def __repr__(self) -> str:
         """The lines that `ctd best` shows, without the commands below them."""
@@ -163,7 +172,7 @@ class Best:
 
     def __str__(self) -> str:
         """All that `ctd best` shows."""
-        steps = [f"# {what}\n{command}" for what, command in self.next.items()]
+        steps = [f"# {step}\n{command}" for step, command in self.next.items()]
         return "\n".join([repr(self), *[""] * bool(steps), *steps])
 
     def to_json(self) -> dict[str, Any]:
@@ -181,25 +190,25 @@ def best(store: Store, metric: Metric) -> Best | None:
     >>> bool(best(store, Metric("q")).value == smallest["q"][0])
     True
     """
-    found = bests(store, metric)
-    if len(found) > 1:
-        why = no_best_of_all(metric.name, list(found[0].basis))
-        raise JobError(f"{store.address}: {why}; `bests` gives the best for each")
-    return found[0] if found else None
+    best_items = bests(store, metric)
+    if len(best_items) > 1:
+        reason = no_best_of_all(metric.name, list(best_items[0].basis))
+        raise JobError(f"{store.address}: {reason}; `bests` gives the best for each")
+    return best_items[0] if best_items else None
 
 
 def bests(store: Store, metric: Metric) -> list[Best]:
     """The best item for each value of the swept fields that change what the metric is measured on (`Kernel.measured_on`); without
     such a field, the best of all. Values without a done item of a finite metric have none.
 
-    >>> [found.basis for found in bests(Store.open("points.zarr"), Metric("q"))]
+    >>> [best.basis for best in bests(Store.open("points.zarr"), Metric("q"))]
     [{}]
     """
     names = ask(store, lambda tables: tables["items"].names)
-    wanted = [
+    names_read = [
         n for n in ("item", "status", "outcome", metric.name, *store.roles.varied) if n in names
     ]
-    return bests_of(store, rows(store, table="items", columns=wanted)[1], metric)
+    return bests_of(store, rows(store, table="items", columns=names_read)[1], metric)
 
 
 def bests_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> list[Best]:
@@ -207,9 +216,9 @@ def bests_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) ->
     n, basis = len(columns["item"]), store.roles.bases(columns)
     numbers = _settings([columns[name] for name in basis], n)
     each = [np.flatnonzero(numbers == k) for k in range(numbers.max(initial=-1) + 1)]
-    of_each = [{name: column[own] for name, column in columns.items()} for own in each]
-    found = [_best_on(store, own, metric, basis) for own in of_each]
-    return [one for one in found if one]
+    of_each = [{name: column[part] for name, column in columns.items()} for part in each]
+    candidates = [_best_on(store, part, metric, basis) for part in of_each]
+    return [candidate for candidate in candidates if candidate]
 
 
 def _best_on(
@@ -234,8 +243,10 @@ def _best_on(
     called = {f"final_{name}": name for name in roles.searched}
 
     def params_of(row: int, names: list[str]) -> dict[str, Any]:
-        given = {called.get(name, name): plain(columns[name][row]) for name in names}
-        return {name: value for name, value in given.items() if value == value and value != ""}
+        named_values = {called.get(name, name): plain(columns[name][row]) for name in names}
+        return {
+            name: value for name, value in named_values.items() if value == value and value != ""
+        }
 
     first = fine[place]
     params = params_of(first, names)
@@ -246,13 +257,13 @@ def _best_on(
         float(values[first]),
         params,
         basis=params_of(first, basis),
-        seeds=Spread.of(of_fine[alike]) if alike.sum() > 1 else None,
-        setting=(params_of(fine[most][0], of_setting), Spread.of(of_fine[most]))
+        seeds=Spread.from_values(of_fine[alike]) if alike.sum() > 1 else None,
+        setting=(params_of(fine[most][0], of_setting), Spread.from_values(of_fine[most]))
         if n_seeds.max() > 1 and not most[place]
         else None,
         once=computes_once(store),
         ends=ends(store.job.spec, params, int(columns["item"][first])),
-        items=Spread.of(of_fine),
+        items=Spread.from_values(of_fine),
         outcome=_outcome(store, columns, first),
         last=tuple(roles.searched) if store.job.spec.has_parents else (),
         replicates=tuple(name for name in names if name not in of_setting),
@@ -285,8 +296,8 @@ def no_best_of_all(metric: str, names: Collection[str]) -> str:
 def _settings(columns: list[np.ndarray], n: int) -> np.ndarray:
     """(n,) the number of each row's setting; rows of one setting are equal in all columns."""
     # NumPy orders no objects, which are texts. NaN, in a field that a mapping lacks, equals itself.
-    own = [values.astype(str) if values.dtype.kind == "O" else values for values in columns]
-    return combinations(own, n)[1]
+    comparable = [values.astype(str) if values.dtype.kind == "O" else values for values in columns]
+    return combinations(comparable, n)[1]
 
 
 class Row(NamedTuple):
@@ -295,7 +306,7 @@ class Row(NamedTuple):
     store: str
     best: Best
     params: Mapping[str, Any]
-    """Its values of what any of the stores sweeps, and of what differs between them; None without a value."""
+    """Its values of the fields that any of the stores sweeps, or that differ between stores; None without a value."""
     basis: Mapping[str, str]
     """Those that change what its metric is measured on, as text."""
 
@@ -304,22 +315,22 @@ class Row(NamedTuple):
         return -self.best.value if self.best.more_is_better else self.best.value
 
 
-def rows_of(found: Mapping[str, Sequence[Best]], shelf: StoreCollection) -> list[Row]:
+def rows_of(best_items: Mapping[str, Sequence[Best]], shelf: StoreCollection) -> list[Row]:
     """The best items of several stores. Those of one metric and one basis, which compare, stand together, the best first.
 
-    found: name of a store -> its best items. shelf: these stores, in the same order.
+    best_items: name of a store -> its best items. shelf: these stores, in the same order.
     """
-    each = [(k, name, one) for k, (name, some) in enumerate(found.items()) for one in some]
-    swept = [field for _, _, one in each for field in one.params]
+    each = [(k, name, best) for k, (name, some) in enumerate(best_items.items()) for best in some]
+    swept = [field for _, _, best in each for field in best.params]
     names = list(dict.fromkeys([*swept, *shelf.differing]))
-    made = []
-    for k, name, one in each:
-        params = {n: one.params.get(n, shelf.value(k, n)) for n in names}
+    rows = []
+    for k, name, best in each:
+        params = {n: best.params.get(n, shelf.value(k, n)) for n in names}
         described = shelf.stores[k].description
         basis = {n: as_text(value) for n, value in params.items() if described.is_basis(n)}
-        made.append(Row(name, one, params, basis))
-    kinds = [(row.best.metric, row.basis) for row in made]
-    return sorted(made, key=lambda row: (kinds.index((row.best.metric, row.basis)), row.order()))
+        rows.append(Row(name, best, params, basis))
+    kinds = [(row.best.metric, row.basis) for row in rows]
+    return sorted(rows, key=lambda row: (kinds.index((row.best.metric, row.basis)), row.order()))
 
 
 def table_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -336,13 +347,13 @@ def table_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 def differing_bases(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Metric -> the fields in which rows of it differ that change what it is measured on."""
-    found = {}
+    differing = {}
     for metric in dict.fromkeys(row.best.metric for row in rows):
-        own = [row.basis for row in rows if row.best.metric == metric]
-        names = dict.fromkeys(name for basis in own for name in basis)
-        if differ := [name for name in names if len({basis.get(name) for basis in own}) > 1]:
-            found[metric] = differ
-    return found
+        bases = [row.basis for row in rows if row.best.metric == metric]
+        names = dict.fromkeys(name for basis in bases for name in basis)
+        if differ := [name for name in names if len({basis.get(name) for basis in bases}) > 1]:
+            differing[metric] = differ
+    return differing
 
 
 def ends(spec: JobSpec, params: Mapping[str, Any], item: int = 0) -> dict[str, str]:
@@ -355,8 +366,8 @@ def ends(spec: JobSpec, params: Mapping[str, Any], item: int = 0) -> dict[str, s
     ({'g': 'lower'}, {})
     """
     parts = spec.sweeps()
-    own = parts[np.searchsorted(np.cumsum([part.count() for part in parts]), item, side="right")]
+    sweep = parts[np.searchsorted(np.cumsum([part.count() for part in parts]), item, side="right")]
     # A list may go on where one of its grids ends.
-    laws = (own.grid if len(parts) == 1 else {}) | own.random | dict(spec.ranges)
+    laws = (sweep.grid if len(parts) == 1 else {}) | sweep.random | dict(spec.ranges)
     real = {name: value for name, value in params.items() if isinstance(value, float)}
     return {k: end for k, x in real.items() if k in laws and (end := end_of(laws[k], x))}

@@ -1,4 +1,4 @@
-"""What to type next about an item: commands that write its files, or run a job that its kernel proposes."""
+"""Commands to type next about an item: they write its files, or run a job that its kernel proposes."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def commands(store: Store, item: int, by: str = "") -> dict[str, str]:
 
     by: the metric by which it is the best, which no command then asks for.
     """
-    where, own = shlex.quote(store.address), f"{beside(store.address).name}-{item}"
-    file = shlex.quote(f"{own}.h5")
-    export = f"ctd export {where} {item} {file}"
-    found = {"its results as a file": f"{export} --results"}
+    address, stem = shlex.quote(store.address), f"{beside(store.address).name}-{item}"
+    file = shlex.quote(f"{stem}.h5")
+    export = f"ctd export {address} {item} {file}"
+    steps = {"its results as a file": f"{export} --results"}
     if any(name.startswith(WEIGHTS) for name in store.names(0)):
-        found = {"its trained model as a file (its other results: --results)": export}
+        steps = {"its trained model as a file (its other results: --results)": export}
     if store.job.spec.has_parents:
-        found["its generations, each from the state of its parent"] = (
-            f"ctd query {where} --table search --where 'item == {item}'"
+        steps["its generations, each from the state of its parent"] = (
+            f"ctd query {address} --table search --where 'item == {item}'"
         )
-    for what, content in _proposed(store, item, store.address).items():
+    for step, content in _proposed(store, item, store.address).items():
         if isinstance(content, str):
-            found |= {} if by and content.endswith(f" --by {by}") else {what: content}
+            steps |= {} if by and content.endswith(f" --by {by}") else {step: content}
             continue
         # With store and item: another best item in this folder has jobs of its own.
-        job = shlex.quote(f"{own}-{what.removeprefix('its ').replace(' ', '-')}.yaml")
+        job = shlex.quote(f"{stem}-{step.removeprefix('its ').replace(' ', '-')}.yaml")
         # JSON is YAML on one line, with quotes that a shell leaves alone.
         text = shlex.quote(json.dumps(content))
         write = f"echo {text} > {job}"
         if len(text) > MAX_ECHO:
-            write = f"ctd export {where} {item} {job} --job {shlex.quote(what)}"
-        found[what] = f"{write} && {_computes(store, job)}"
-    return found
+            write = f"ctd export {address} {item} {job} --job {shlex.quote(step)}"
+        steps[step] = f"{write} && {_computes(store, job)}"
+    return steps
 
 
 def write_job(store: Store, item: int, step: str, path: str) -> None:
@@ -63,7 +63,7 @@ def write_job(store: Store, item: int, step: str, path: str) -> None:
     Raises JobError if there is no such step, or the file cannot be written.
     """
     proposed = _proposed(store, item, absolute(store.address))
-    jobs = {what: content for what, content in proposed.items() if not isinstance(content, str)}
+    jobs = {name: content for name, content in proposed.items() if not isinstance(content, str)}
     if step not in jobs:
         raise JobError(f"--job {step}: item {item} has no such next step{nearest(step, jobs)}")
     with objects.writing(path), replacing(path, typed=True) as new:
@@ -80,42 +80,42 @@ def _computes(store: Store, job: str) -> str:
 
 
 def _proposed(store: Store, item: int, address: str) -> dict[str, JobFields | str]:
-    """What an item's kernel proposes to do with it, and its setting with other seeds. address: what jobs call the store."""
-    spec, kernel, once = store.job.spec, known_kernel(store), computes_once(store)
-    if kernel is None or not (kernel.display.next_jobs or once):
+    """List the next steps that an item's kernel proposes, and its setting with other seeds. address: the store's name in the jobs."""
+    spec, kernel, lacks_seeds = store.job.spec, known_kernel(store), computes_once(store)
+    if kernel is None or not (kernel.display.next_jobs or lacks_seeds):
         return {}
-    given = item_params(store, item)
+    fields = item_params(store, item)
     # Validating fields imports the modules that they name, and the arrays may name others than the job, which is trusted.
-    if modules_of(spec.kernel, given) - spec.modules():
+    if modules_of(spec.kernel, fields) - spec.modules():
         return {}
     for name, kind in field_kinds(kernel.Params).items():
-        if kind is Kind.FILE and given[name]:
+        if kind is Kind.FILE and fields[name]:
             at = partial(join, store.job.base)
-            given[name] = (
-                at(given[name]) if isinstance(given[name], str) else [*map(at, given[name])]
+            fields[name] = (
+                at(fields[name]) if isinstance(fields[name], str) else [*map(at, fields[name])]
             )
     group = place_of(store, item)[0]
     shapes = {name: store.array(group, name).shape[1:] for name in store.names(group)}
-    params = kernel.Params.model_validate(given)
+    params = kernel.Params.model_validate(fields)
     jobs = dict[str, JobFields | str]()
     if kernel.display.next_jobs:
         jobs |= kernel.display.next_jobs(params, f"{address}::{item}", shapes)
     if spec.has_parents:
         # A job of the same kernel would have the last values from its beginning.
-        jobs = {what: job for what, job in jobs.items() if isinstance(job, str) or job["kernel"] != spec.kernel}  # fmt: skip
-    if once:
+        jobs = {step: job for step, job in jobs.items() if isinstance(job, str) or job["kernel"] != spec.kernel}  # fmt: skip
+    if lacks_seeds:
         fixed = {name: value for name, value in changed(params).items() if name != SEED}
         # Draws that no item of the store has drawn.
         seeds: dict[str, Any] = {"seed": (spec.seed + 1) % 2**32, "sweep": {"seeds": SEEDS}}
-        if isinstance(own := given.get("seed"), int):
-            first = max(store.job.plan.n_items, own + 1)
+        if isinstance(seed := fields.get("seed"), int):
+            first = max(store.job.plan.n_items, seed + 1)
             seeds = {"sweep": {"grid": {"seed": {"range": [first, first + SEEDS]}}}}
         jobs[f"its setting with {SEEDS} seeds"] = {"kernel": spec.kernel, "params": fixed, **seeds}
     return jobs
 
 
 def computes_once(store: Store) -> bool:
-    """Whether the kernel has replicates, by a field `seed` or its keys alone, and the job has no seeds.
+    """Return whether the kernel has replicates, by a field `seed` or its keys alone, and the job has no seeds.
 
     >>> computes_once(Store.open("points.zarr"))  # fixed_points
     False
@@ -124,6 +124,6 @@ def computes_once(store: Store) -> bool:
     swept = {name for part in spec.sweeps() for name in part.names()}
     # An item whose fields are proposed is a setting of its own, and its seed a number.
     # The parameters of an item that has parents move, so that no setting is its own.
-    once = bool(spec.search and spec.search.proposes) or not (spec.has_parents or SEED in swept)
+    has_no_seeds = bool(spec.search and spec.search.proposes) or not (spec.has_parents or SEED in swept)
     described = store.description
-    return once and (described.draws or SEED in described.fields)
+    return has_no_seeds and (described.draws or SEED in described.fields)

@@ -41,21 +41,21 @@ def _reader(array: zarr.Array[Any]) -> Read:
 def stored(
     group: zarr.Group,
     axis: str,
-    known: Sequence[str] = (),
+    ordered: Sequence[str] = (),
     summary: Collection[str] = (),
     new: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
-    """The table whose columns are the arrays of one Zarr group, in the one order that all have who show a table: the row's
-    number, what was swept, what is `known` in that order, others by name.
+    """The table whose columns are the arrays of one Zarr group, in the order in which every view shows a table:
+    the row's number, the swept columns, those in `ordered`, the others by name.
 
     axis: the axis of its rows. summary: arrays that are columns even if they have one more axis: of lists, shown where rows differ.
     new: array -> its column, if the name is another; a question may use both.
     """
-    found = {name: array for name, array in group.arrays() if _dims(array)[:1] == (axis,)}
-    arrays = {new.get(name, name): array for name, array in found.items()}
+    arrays_by_name = {name: array for name, array in group.arrays() if _dims(array)[:1] == (axis,)}
+    arrays = {new.get(name, name): array for name, array in arrays_by_name.items()}
     table = Table(next((array.shape[0] for array in arrays.values()), 0))
     swept = str(attributes(group).get("coordinates", "")).split()
-    order = dict.fromkeys([axis, *swept, *known, *sorted(arrays)])
+    order = dict.fromkeys([axis, *swept, *ordered, *sorted(arrays)])
     for name in filter(arrays.__contains__, order):
         array, dims, attrs = arrays[name], _dims(arrays[name]), attributes(arrays[name])
         if dims == (axis,):
@@ -66,33 +66,33 @@ def stored(
         elif name in summary and array.ndim == 2:
             table.add_list(name, _reader(array), array.shape[1])
             table.if_varied += (name,)
-    table.reads |= {old: table.reads[name] for old, name in new.items() if old in found}
+    table.reads |= {old: table.reads[name] for old, name in new.items() if old in arrays_by_name}
     return table
 
 
 def reduced(
-    groups: Mapping[int, zarr.Group], axis: str, known: Sequence[str], summary: Collection[str]
+    groups: Mapping[int, zarr.Group], axis: str, ordered: Sequence[str], summary: Collection[str]
 ) -> Table:
     """The table of reduced values along an axis: the rows of all groups, one group after another.
 
     A row also has its group's number, its own number in the group (in a column named like the axis, unless an array has that
     name) and the group's swept values.
 
-    groups: number -> the gathered group. axis: the axis of the rows. known, summary: as in `stored`.
+    groups: number -> the gathered group. axis: the axis of the rows. ordered, summary: as in `stored`.
     """
-    made = {number: stored(group, axis, known, summary) for number, group in groups.items()}
-    parts = {number: part for number, part in made.items() if part.reads}
+    tables = {number: stored(group, axis, ordered, summary) for number, group in groups.items()}
+    parts = {number: part for number, part in tables.items() if part.reads}
     if not parts:
         return Table(0)
     swept = [attributes(groups[number])["swept"] for number in parts]
     sizes = [part.n for part in parts.values()]
-    which, begin = np.repeat(np.arange(len(parts)), sizes), np.cumsum([0, *sizes])
+    part_index, begin = np.repeat(np.arange(len(parts)), sizes), np.cumsum([0, *sizes])
     joined = end_to_end(list(parts.values()))
     table = Table(joined.n, if_varied=joined.if_varied)
-    table.add_constants("group", list(parts), which)
-    table.add(axis, lambda rows: (np.arange(len(which)) - begin[which])[rows])
-    for key in dict.fromkeys(key for one in swept for key in one):
-        table.add_constants(key, [one.get(key) for one in swept], which)
+    table.add_constants("group", list(parts), part_index)
+    table.add(axis, lambda rows: (np.arange(len(part_index)) - begin[part_index])[rows])
+    for key in dict.fromkeys(key for params in swept for key in params):
+        table.add_constants(key, [params.get(key) for params in swept], part_index)
     table.reads |= joined.reads
     listed = [name for name in joined.listed if name not in joined.if_varied]
     table.listed = list(dict.fromkeys([*table.listed, *listed, *joined.if_varied]))
@@ -104,11 +104,11 @@ def join_items(table: Table, items: Table, swept: Collection[str]) -> None:
     """Join the columns of swept fields to a table that has a column of item ids; columns of the same name stay."""
 
     def at(name: str, rows: Rows) -> Column:
-        wanted = as_array(table.reads[table.ids](rows))
-        place = rows_of_items(wanted, as_array(items.read("item")))
-        found = items.read(name, place.clip(0))
+        ids = as_array(table.reads[table.ids](rows))
+        place = rows_of_items(ids, as_array(items.read("item")))
+        column = items.read(name, place.clip(0))
         # -1 stands for no item, whose fields are missing.
-        return found if (place >= 0).all() else blanked(found, place < 0)
+        return column if (place >= 0).all() else blanked(column, place < 0)
 
     is_new = lambda name: name.partition(".")[0] in swept and name not in table.reads
     new = [name for name in items.default_columns if is_new(name)]
@@ -145,8 +145,8 @@ def _searched(
 ) -> dict[str, np.ndarray]:
     read = lambda name: np.asarray(store.array(group, name).oindex[rows])
     # An item that failed keeps the fill values.
-    computed = (read("search_advances") > 0)[:, None]
+    has_results = (read("search_advances") > 0)[:, None]
     laps, columns = search.by_lap(read, attributes(store.results(group))["swept"])
-    laps = computed & laps
+    laps = has_results & laps
     row, lap = np.nonzero(laps)
     return {"item": ids[row], search.lap_name: lap} | {k: v[laps] for k, v in columns.items()}
