@@ -133,7 +133,7 @@ def params_of(store: Store, item: int) -> dict[str, Any]:
 
 
 def dropped_at(store: Store, item: int) -> str:
-    """Where the search dropped an item, as text; "" if it did not."""
+    """Say where the search dropped an item; "" if it did not."""
     group, row = place_of(store, item)
     read = lambda name: int(store.rows(group, name, row, row + 1)[0])
     if read("status") != DROPPED:

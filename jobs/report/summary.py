@@ -93,7 +93,7 @@ def _learned(look: Look) -> list[str]:
 
 
 def is_open(event: Event, plan: Plan, done: frozenset[int]) -> bool:
-    """Whether the shard of an attempt is not committed, or any of the group where it was at a round. done: the committed ones."""
+    """Return whether the shard of an attempt is not committed, or any shard of the group whose round it made. done: the committed ones."""
     if event.shard is None and event.group is not None:
         return event.group >= len(plan.counts) or not done.issuperset(plan.numbers(event.group))
     return event.shard not in done
@@ -110,24 +110,24 @@ def _origin(markers: Sequence[Marker]) -> dict[str, Any]:
 
 def _reported(living: Sequence[LeaseRecord], tally: Tally) -> dict[str, Any] | None:
     """The progress that the drivers last reported: share of all work, items a second, seconds left, texts; None without a report."""
-    reports = [held.said for held in living if isinstance(held.said.get("text"), str)]
+    reports = [lease.said for lease in living if isinstance(lease.said.get("text"), str)]
     if not reports:
         return None
     number = lambda value: float(value) if isinstance(value, int | float) else 0.0
     # Each driver of a part knows of its own work alone.
-    work = sum(number(one.get("work")) for one in reports)
-    rate = sum(number(one.get("rate")) for one in reports)
+    work = sum(number(report.get("work")) for report in reports)
+    rate = sum(number(report.get("rate")) for report in reports)
     done = tally.ended + work
     if len(reports) == 1 and "done" in reports[0]:
         # A shard that was committed since then is in the work that was told.
         done = max(tally.ended, number(reports[0]["done"]) + work)
-    left = max(0.0, tally.items - done)
+    items_left = max(0.0, tally.items - done)
     return {
         "share": min(1.0, done / tally.items),
         "rate": float(f"{rate:.3g}") if rate else None,
-        "left_s": round(left / rate) if 0 < left < rate * LONGEST_LEFT_S else None,
-        "texts": [str(one["text"])[:MAX_TEXT] for one in reports if one["text"]],
-        "age_s": round(max(0.0, time.time() - min(held.renewed for held in living)), 1),
+        "left_s": round(items_left / rate) if 0 < items_left < rate * LONGEST_LEFT_S else None,
+        "texts": [str(report["text"])[:MAX_TEXT] for report in reports if report["text"]],
+        "age_s": round(max(0.0, time.time() - min(lease.renewed for lease in living)), 1),
     }
 
 
@@ -151,76 +151,84 @@ def _unfinished(look: Look) -> dict[str, Any]:
     else:
         ended, work, _ = checkpoint.left(store, look.committed)
     of_shard = lambda key: key.rpartition("/")[0]
-    kept = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
-    kept |= set(objects.list_keys(store.objects, keys.ROUNDS))
+    places = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
+    places |= set(objects.list_keys(store.objects, keys.ROUNDS))
     decided = len(list(objects.list_keys(store.objects, keys.DECISIONS)))
-    return {"items": ended, "work": work, "checkpoints": len(kept), "decisions": decided}
+    return {"items": ended, "work": work, "checkpoints": len(places), "decisions": decided}
 
 
 # --- as texts --------------------------------------------------------------------------------------
 
 
 def facts(
-    tally: Tally, found: Mapping[str, Any], submitted: str = "", resumes: str = ""
+    tally: Tally, report: Mapping[str, Any], submitted: str = "", resumes: str = ""
 ) -> dict[str, str]:
     """The texts on a job, by name; "" where there is nothing to say.
 
-    found: from `state`. submitted: says where the job was sent. resumes: says what continues it.
+    report: from `state`. submitted: says where the job was sent. resumes: says what continues it.
     """
     joined = "; ".join
-    shards = f"{found['shards_done']:,} of {count(found['shards'], 'shard')}"
-    if found["shard_s"] is not None:
-        shards += f", {'median ' * (found['shards_done'] > 1)}{found['shard_s']:.3g} s"
-    runs, fails = count(found["runs"], "run"), found["attempts_failed"]
+    shards = f"{report['shards_done']:,} of {count(report['shards'], 'shard')}"
+    if report["shard_s"] is not None:
+        shards += f", {'median ' * (report['shards_done'] > 1)}{report['shard_s']:.3g} s"
+    runs, fails = count(report["runs"], "run"), report["attempts_failed"]
     runs += f", {count(fails, 'attempt')} failed" if fails else ""
     return {
-        "store": found["store"],
-        "kernel": found["kernel"],
-        "note": found["note"],
-        "tags": ", ".join(found["tags"]),
+        "store": report["store"],
+        "kernel": report["kernel"],
+        "note": report["note"],
+        "tags": ", ".join(report["tags"]),
         "submitted": submitted,
-        "state": found["state"],
+        "state": report["state"],
         "items": tally.text,
         "shards": shards,
-        "outcomes": ", ".join(f"{n:,} {name}" for name, n in found["outcomes"].items() if n),
-        "running": found["running"] or "",
-        "progress": _told(found["progress"]),
-        "stopped": found["stopped"] or "",
-        "unfinished": _left(found["unfinished"], found["items"]),
+        "outcomes": ", ".join(f"{n:,} {name}" for name, n in report["outcomes"].items() if n),
+        "running": report["running"] or "",
+        "progress": _progress_text(report["progress"]),
+        "stopped": report["stopped"] or "",
+        "unfinished": _unfinished_text(report["unfinished"], report["items"]),
         "next": resumes,
-        "warnings": joined(found["warnings"]),
-        "computed on": ", ".join([*found["hosts"], *found["devices"]]),
-        "forked from": forked_from(found),
+        "warnings": joined(report["warnings"]),
+        "computed on": ", ".join([*report["hosts"], *report["devices"]]),
+        "forked from": forked_from(report),
         "runs": runs,
-        "decided": joined(found["learned"]),
+        "decided": joined(report["learned"]),
     }
 
 
-def forked_from(found: Mapping[str, Any]) -> str:
-    """The stores from which a fork copied items, as text. found: from `state`.
+def forked_from(report: Mapping[str, Any]) -> str:
+    """The stores from which a fork copied items, as text. report: from `state`.
 
     >>> forked_from({"forked_from": {"sweep.zarr": 24}})
     'sweep.zarr (24 items)'
     """
-    return ", ".join(f"{of} ({count(n, 'item')})" for of, n in found["forked_from"].items())
+    return ", ".join(
+        f"{address} ({count(n, 'item')})" for address, n in report["forked_from"].items()
+    )
 
 
-def _left(left: dict[str, Any] | None, items: int) -> str:
-    """What is in checkpoints, and in no results yet."""
-    if left is None:
+def _unfinished_text(unfinished: dict[str, Any] | None, items: int) -> str:
+    """Say how much is in checkpoints, and in no results yet."""
+    if unfinished is None:
         return ""
-    if not left["checkpoints"]:
+    if not unfinished["checkpoints"]:
         return "no checkpoint yet: unfinished shards begin again"
-    decided = f"{count(left['decisions'], 'decision')} of the search, " if left["decisions"] else ""
-    if not left["work"]:
-        return f"{decided}{count(left['checkpoints'], 'checkpoint')}; a run goes on from there"
-    ended = f"{count(left['items'], 'item')} ended, " if left["items"] else ""
-    return f"{decided}{ended}{left['work'] / items:.1%} of the work; a run goes on from there"
+    decided = (
+        f"{count(unfinished['decisions'], 'decision')} of the search, "
+        if unfinished["decisions"]
+        else ""
+    )
+    if not unfinished["work"]:
+        return (
+            f"{decided}{count(unfinished['checkpoints'], 'checkpoint')}; a run goes on from there"
+        )
+    ended = f"{count(unfinished['items'], 'item')} ended, " if unfinished["items"] else ""
+    return f"{decided}{ended}{unfinished['work'] / items:.1%} of the work; a run goes on from there"
 
 
-def _told(told: dict[str, Any] | None) -> str:
-    """How far the running shards are, as their drivers last told."""
-    if told is None:
+def _progress_text(progress: dict[str, Any] | None) -> str:
+    """Say how far the running shards are, as their drivers last reported."""
+    if progress is None:
         return ""
-    said = ", ".join(filter(None, [f"{told['share']:.0%}", "; ".join(told["texts"])]))
-    return f"{said} (told {told['age_s']:.0f} s ago)"
+    text = ", ".join(filter(None, [f"{progress['share']:.0%}", "; ".join(progress["texts"])]))
+    return f"{text} (told {progress['age_s']:.0f} s ago)"

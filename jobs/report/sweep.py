@@ -51,8 +51,8 @@ def overview(store: Store, metric: str) -> Plot | None:
     if values.dtype.kind not in "iuf":
         return None
     done, failed = (columns["status"] == status for status in ("done", "failed"))
-    drawn = done & np.isfinite(values.astype(float))
-    fine = {name: column[drawn] for name, column in columns.items()}
+    is_plotted = done & np.isfinite(values.astype(float))
+    fine = {name: column[is_plotted] for name, column in columns.items()}
     combined = zipped(store, fine)
     fine |= combined
     names = with_places(store, fine, combined)
@@ -61,25 +61,26 @@ def overview(store: Store, metric: str) -> Plot | None:
     if not names:
         return None
     first, *others = _numbers_before_words(fine, names)
-    told = store.description.fields.get(first, "")  # it has the unit
-    label = f"{first}, {told}" if 0 < len(told) <= MAX_DESCRIPTION else first
+    description = store.description.fields.get(first, "")  # it has the unit
+    label = f"{first}, {description}" if 0 < len(description) <= MAX_DESCRIPTION else first
     x, axis = _places(label, fine[first], _is_log(fine[first], _laws(store, first)))
     y, ids = fine[metric].astype(float), fine["item"]
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
     medians = "strokes" if axis.ticks else "lines"
-    alone = all(len(np.unique(x[here])) == here.sum() for *_, here in series)
+    alone = all(len(np.unique(x[members])) == members.sum() for *_, members in series)
     if alone and _laws(store, first):
         medians = ""  # a line would join draws that have nothing to do with each other
     layers: list[Layer] = []
-    for hue, (name, shade, here) in enumerate(series):
+    for hue, (name, shade, members) in enumerate(series):
         hued = None if shaded else hue
-        layers += _layers(x[here], y[here], ids[here], name, hued, shade, medians)
-    said = f"; {medians} are medians over items with equal values"
-    said *= any(isinstance(layer, Lines) for layer in layers)  # of many values there are none
-    notes = [f"Each mark is an item{said}."]
+        layers += _layers(x[members], y[members], ids[members], name, hued, shade, medians)
+    medians_note = f"; {medians} are medians over items with equal values"
+    # Of many values there are no medians.
+    medians_note *= any(isinstance(layer, Lines) for layer in layers)
+    notes = [f"Each mark is an item{medians_note}."]
     notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
-    notes.append(left_out(int(failed.sum()), int((done & ~drawn).sum())))
+    notes.append(left_out(int(failed.sum()), int((done & ~is_plotted).sum())))
     return Plot(
         f"{metric} against {first}",
         layers,
@@ -203,14 +204,16 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     # A seed numbers draws: what it explains is chance.
     judging = roles.settings(parameters)
     repeating = [name for name in parameters if name not in judging]
-    found = effects(compared, judging, measured)
+    measured_effects = effects(compared, judging, measured)
     if failed.any() and not failed.all():
-        found += effects({**columns, "failed": failed.astype(float)}, judging, ["failed"])
-    parameters = by_importance(found, parameters, (measured or [""])[0])
+        measured_effects += effects(
+            {**columns, "failed": failed.astype(float)}, judging, ["failed"]
+        )
+    parameters = by_importance(measured_effects, parameters, (measured or [""])[0])
     best = None
     # On a grid, the order in which items end says nothing.
-    drawn = store.job.spec.search or any(part.random for part in store.job.spec.sweeps())
-    if metric and judged and drawn and not roles.bases(columns):
+    has_draws = store.job.spec.search or any(part.random for part in store.job.spec.sweeps())
+    if metric and judged and has_draws and not roles.bases(columns):
         ended = ends(store, columns["group"], columns["row"])
         best = best_so_far(metric, judged.more_is_better, columns, ended)
     return {
@@ -222,8 +225,8 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "falling": bool(judged and judged.more_is_better),
         "searched": store.job.spec.search is not None,
         "parallel": len(columns["item"]) >= FEWEST_PARALLEL,
-        "effects": [effect.to_json() for effect in found],
-        "unmeasured": "" if found or not judging else _unmeasured(len(compared["item"])),
+        "effects": [effect.to_json() for effect in measured_effects],
+        "unmeasured": "" if measured_effects or not judging else _unmeasured(len(compared["item"])),
         "plots": [best] if best else [],
     }
 
@@ -241,16 +244,16 @@ def _comparable(
         return {name: values[done] for name, values in columns.items()}, results
     search = store.job.spec.search
     assert search is not None
-    asked = f"item, {search.metric}"
-    _, first = rows(store, f"{search.lap_name} == 0", table=SEARCH_TABLE, columns=asked)
+    names = f"item, {search.metric}"
+    _, first = rows(store, f"{search.lap_name} == 0", table=SEARCH_TABLE, columns=names)
     place = rows_of_items(columns["item"], first["item"])
-    there, name = place >= 0, f"{search.metric} at the first rung"
-    found = {column: values[there] for column, values in columns.items()}
-    return {**found, name: first[search.metric][place[there]]}, [name]
+    reached, name = place >= 0, f"{search.metric} at the first rung"
+    compared = {column: values[reached] for column, values in columns.items()}
+    return {**compared, name: first[search.metric][place[reached]]}, [name]
 
 
 def is_pruned(store: Store, status: np.ndarray) -> bool:
-    """Whether the search of a store has dropped items, so that those at the end are a choice. status: (n,) of its items."""
+    """Return whether the search of a store has dropped items, so that those at the end are a choice. status: (n,) of its items."""
     search = store.job.spec.search
     return bool(search and search.rungs) and "dropped" in status
 
@@ -267,11 +270,11 @@ def _laws(store: Store, name: str) -> list[Distribution]:
     """The laws by which the values of a column were drawn, or proposed by a search; none of a grid's."""
     spec, field = store.job.spec, name.removeprefix("final_")
     laws = [*(part.random for part in spec.sweeps()), spec.ranges]
-    return [of[field] for of in laws if field in of]
+    return [laws_of[field] for laws_of in laws if field in laws_of]
 
 
 def _is_log(values: np.ndarray, laws: Collection[Distribution] = ()) -> bool:
-    """Whether a parameter was swept geometrically, or over so much that it needs a logarithmic axis. laws: see `_laws`."""
+    """Return whether a parameter was swept geometrically, or over so much that it needs a logarithmic axis. laws: see `_laws`."""
     if values.dtype.kind not in "iuf":
         return False
     in_log = any(isinstance(law, Loguniform) for law in laws) and not (values <= 0).any()

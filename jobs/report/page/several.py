@@ -175,11 +175,11 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
     by_store = [
         [
             {
-                **one,
-                "label": f"{name}, {one['label']}",
-                "plots": [_moved(p, k) for p in one["plots"]],
+                **entry,
+                "label": f"{name}, {entry['label']}",
+                "plots": [_moved(p, k) for p in entry["plots"]],
             }
-            for one in content["groups"]
+            for entry in content["groups"]
         ]
         for k, (name, content) in enumerate(zip(names, contents, strict=True))
     ]
@@ -193,8 +193,8 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
         ofs = [k for k in sorted(firsts.values()) if by_store[k] and by_store[k][0]["plots"]]
         title = lambda k, plot: {**plot, "title": f"{names[k]}: {plot['title']}"}
         plots = [title(k, by_store[k][0]["plots"][0]) for k in ofs]
-        one = {"label": "one of each kernel", "items": "", "plots": plots, "shared": True}
-        return [one, *flat] if len(plots) > 1 else flat
+        entry = {"label": "one of each kernel", "items": "", "plots": plots, "shared": True}
+        return [entry, *flat] if len(plots) > 1 else flat
     is_complete = all(groups[0].get("shared") or len(groups) == 1 for groups in by_store)
     note = "the items of all stores" if is_complete else "the items of every store's first group"
     return [{"label": "together", "items": note, "plots": shared, "shared": True}, *flat]

@@ -18,7 +18,7 @@ from jobs.plan.layout import Plan, Shard
 from jobs.query.query import table
 from jobs.report.page.facts import facts as page_facts
 from jobs.report.planned import plan_rows
-from jobs.report.summary import _left, facts, state
+from jobs.report.summary import _unfinished_text, facts, state
 from jobs.report.warnings import failing_outcomes, nan_results, unreturned
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.shards import run_shards
@@ -250,7 +250,7 @@ def test_tallies_add_up():
 )  # fmt: skip
 def test_text_of_what_is_left(left, said):
     none = {"items": 0, "work": 0.0, "checkpoints": 0, "decisions": 0}
-    assert _left(none | left if left else None, 6) == said
+    assert _unfinished_text(none | left if left else None, 6) == said
 
 
 def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatch):
