@@ -14,7 +14,7 @@ from pathlib import Path
 
 LIMIT = 2**30
 """Bytes that the folder may hold; a run that begins deletes the excess."""
-KEPT = 0.75
+KEPT_SHARE = 0.75
 """Share of `LIMIT` that is kept then, so that the next run need not delete again."""
 EVERY_S = 3600.0
 """Least seconds between two scans of the folder: on a network file system a scan takes seconds."""
@@ -60,12 +60,12 @@ def prune_compilation_cache(limit: int = LIMIT) -> list[str]:
     looked = folder / ".looked-through"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        why = "" if os.access(folder, os.W_OK) else "Permission denied"
+        reason = "" if os.access(folder, os.W_OK) else "Permission denied"
     except OSError as error:
-        why = error.strerror or str(error)
-    if why:
+        reason = error.strerror or str(error)
+    if reason:
         return [
-            f"CTD_CACHE: {folder} cannot be written ({why}), so nothing is kept for the next run"
+            f"CTD_CACHE: {folder} cannot be written ({reason}), so nothing is kept for the next run"
         ]
     with suppress(OSError):
         if not looked.exists() or time.time() - looked.stat().st_mtime >= EVERY_S:
@@ -75,15 +75,15 @@ def prune_compilation_cache(limit: int = LIMIT) -> list[str]:
 
 
 def _delete_oldest(folder: Path, limit: int) -> None:
-    found = []
+    files = []
     for entry in os.scandir(folder):
         with suppress(FileNotFoundError):  # another process deletes too
             about = entry.stat()
             if entry.is_file() and entry.name != ".looked-through":
-                found.append((max(about.st_atime, about.st_mtime), about.st_size, entry.path))
-    total = sum(size for _, size, _ in found)
-    least = KEPT * limit if total > limit else total
-    for _, size, path in sorted(found):
+                files.append((max(about.st_atime, about.st_mtime), about.st_size, entry.path))
+    total = sum(size for _, size, _ in files)
+    least = KEPT_SHARE * limit if total > limit else total
+    for _, size, path in sorted(files):
         if total <= least:
             return
         Path(path).unlink(missing_ok=True)

@@ -30,8 +30,8 @@ def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
 
     The least counts, because other work on the machine only adds to it. A folder that cannot be written is ignored.
     """
-    here = [m for m in markers if m.host == socket.gethostname() and not m.copied_from]
-    paces = [m.seconds / m.n_items for m in here if m.n_items]
+    local_markers = [m for m in markers if m.host == socket.gethostname() and not m.copied_from]
+    paces = [m.seconds / m.n_items for m in local_markers if m.n_items]
     # Of the median shard, since a worker's first one includes the compilation.
     pace, before = median(paces) if paces else float("inf"), remembered_pace(spec)
     if pace >= (before or float("inf")):

@@ -74,7 +74,7 @@ def _gpu_count(gpus: int | str) -> int:
 LAUNCHER = (
     'for example [apptainer, exec, --nv, "--bind={bind}", "{image}"]; docs/clusters.md has more'
 )
-"""What to write as `launcher`, for errors."""
+"""The words to propose for `launcher` in errors."""
 
 IMAGE_FILES = (".sif", ".sqsh", ".img")
 """Endings of files that hold an image."""
@@ -98,7 +98,7 @@ class SlurmProfile(_Profile):
     """GPUs of each node: a number, or type:number, such as a100:2, if there are several types"""
     # A worker has a core and a GPU: with one core three of four GPUs would have no work.
     cpus: PositiveInt = Field(
-        default_factory=lambda given: max(1, _gpu_count(given.get("gpus", 0)))
+        default_factory=lambda fields: max(1, _gpu_count(fields.get("gpus", 0)))
     )
     """CPU cores of each node; by default one for each GPU, at least one"""
     memory_gb: float = Field(gt=0)
@@ -141,7 +141,7 @@ class SlurmProfile(_Profile):
 
     @field_validator("sbatch", "modules", "setup", "bind", mode="before")
     @classmethod
-    def _one(cls, value: object) -> object:
+    def _as_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
     @field_validator("sbatch")
@@ -221,7 +221,7 @@ Profile = LocalProfile | RayProfile | SlurmProfile
 KINDS: dict[str, type[Profile]] = {"local": LocalProfile, "ray": RayProfile, "slurm": SlurmProfile}
 
 MAIL = "sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL] for mail from Slurm"
-"""What to write in place of an address for mail."""
+"""The fields to propose in place of an address for mail."""
 
 SECRET = re.compile(
     r"\b(\w*(?:SECRET|PASSWORD|TOKEN|ACCESS_KEY|ACCOUNT_KEY|SAS_KEY)\w*(?<!_PATH)(?<!_FILE))=(?![\"']?\$)"
@@ -229,16 +229,16 @@ SECRET = re.compile(
 """Matches an assignment of a literal value to a variable with such a name; not $VARIABLE or $(command)."""
 
 
-def _refuse_secrets(content: dict[str, Any], where: str) -> None:
+def _refuse_secrets(content: dict[str, Any], label: str) -> None:
     """Raise JobError if a profile holds credentials, since it is written into batch scripts and stores."""
     for field in ("environment", "setup", "sbatch"):
-        given = content.get(field)  # not validated yet: an error would repeat it
-        if isinstance(given, dict):
-            given = [f"{name}={value}" for name, value in given.items()]
-        for text in given if isinstance(given, list) else [given]:
-            if found := SECRET.search(str(text)):
+        entries = content.get(field)  # not validated yet: an error would repeat it
+        if isinstance(entries, dict):
+            entries = [f"{name}={value}" for name, value in entries.items()]
+        for text in entries if isinstance(entries, list) else [entries]:
+            if match := SECRET.search(str(text)):
                 raise JobError(
-                    f"{where}: {field}: {found[1]}: a profile is written into batch scripts and stores, where "
+                    f"{label}: {field}: {match[1]}: a profile is written into batch scripts and stores, where "
                     "others read it; keep credentials in ~/.aws/credentials, or write a line that reads them from a file"
                 )
 
@@ -250,16 +250,16 @@ def slurm_seconds(text: str | int) -> int:
         raise ValueError(f"time: D-HH:MM:SS, HH:MM:SS or minutes expected, got {text!r}")
     # As in sbatch(1): after days the first number is hours; without days, two numbers are minutes and seconds.
     days, *fields = (None if part is None else int(part) for part in match.groups())
-    given = [part for part in fields if part is not None]
-    if days is not None or len(given) == 3:
-        hours, minutes, seconds = [*given, 0, 0][:3]
+    numbers = [part for part in fields if part is not None]
+    if days is not None or len(numbers) == 3:
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
     else:
-        hours, (minutes, seconds) = 0, [*given, 0][:2]
+        hours, (minutes, seconds) = 0, [*numbers, 0][:2]
     return (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 FILES = (".yaml", ".yml")
-"""What ends so is no name of a profile, but of its file."""
+"""A name with one of these endings is that of a profile's file, not of a profile."""
 
 
 def profiles_folder() -> Path:
@@ -284,15 +284,19 @@ def load_profile(name: str) -> Profile:
         return LocalProfile(kind="local")
     if path.parent != profiles_folder():
         raise JobError(f"--cluster {name}: there is no such file")
-    here = [file for file in (f"{name}.yaml", f"{name}.yml") if Path(file).is_file()]
-    hint = f"; for the file here give {here[0]}" if here else nearest(name, profile_names())
+    local_files = [file for file in (f"{name}.yaml", f"{name}.yml") if Path(file).is_file()]
+    hint = (
+        f"; for the file here give {local_files[0]}"
+        if local_files
+        else nearest(name, profile_names())
+    )
     raise JobError(
         f"cluster {name!r}: {path} does not exist{hint}\ndocs/clusters.md shows how to write a profile"
     )
 
 
-def parse_profile(content: Any, where: str) -> Profile:
-    """Return the validated profile; JobError, which names `where` and the field, if it is not valid.
+def parse_profile(content: Any, label: str) -> Profile:
+    """Return the validated profile; JobError, which names `label` and the field, if it is not valid.
 
     content: its fields, or the name of a profile to load.
     """
@@ -305,7 +309,7 @@ def parse_profile(content: Any, where: str) -> Profile:
             f"; write kind: {v} in place of {name}: {v}" for name, v in fields.items() if v in kinds
         )
         better = next(misnamed, did_you_mean(kind, KINDS))
-        raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}{better}")
-    _refuse_secrets(fields, where)
+        raise JobError(f"{label}: kind: local, ray or slurm expected, got {kind!r}{better}")
+    _refuse_secrets(fields, label)
     instead = dict.fromkeys(("email", "mail", "mail_user"), MAIL)
-    return validated(KINDS[kind], fields, where, instead)
+    return validated(KINDS[kind], fields, label, instead)

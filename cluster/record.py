@@ -29,7 +29,7 @@ GIVEN_UP = {
 }
 """The last word of an allocation in allocations.tsv -> what it means."""
 
-SAID = re.compile(r"[\d-]{10} [\d:]{8} \[\S+\] (.*)")
+SCRIPT_LINE = re.compile(r"[\d-]{10} [\d:]{8} \[\S+\] (.*)")
 """A line that an allocation's script prints, beside those of the driver."""
 
 HAND_OVER_S = 120
@@ -54,7 +54,7 @@ class Submission:
     words: list[str] = field(default_factory=list)
     """The words after `ctd submit` that sent it; none from Python."""
     is_ours: bool = True
-    """Whether ctd made `home`: a stranger's record may name any folder. `submissions` finds out."""
+    """ctd made `home`: a stranger's record may name any folder. `submissions` finds out."""
 
     @property
     def folder(self) -> Path:
@@ -67,7 +67,7 @@ class Submission:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether `ctd cancel` was called for it."""
+        """Return whether `ctd cancel` was called for it."""
         return (self.folder / "cancelled").exists()
 
     def history(self) -> list[list[str]]:
@@ -83,15 +83,15 @@ class Submission:
 
         An allocation that was stopped in order writes as its next line how the job goes on, unless it was cancelled or cannot.
         """
-        found = {}
-        for written, number, what, detail in self.history():
-            found[number] = f"{what} {detail}".strip()
-            if found[number] == f"ended {EXIT_STOPPED}":
+        words = {}
+        for written_at, number, word, detail in self.history():
+            words[number] = f"{word} {detail}".strip()
+            if words[number] == f"ended {EXIT_STOPPED}":
                 if self.is_cancelled:
-                    found[number] = "cancelled"
-                elif written.isdecimal() and time.time() - int(written) < HAND_OVER_S:
-                    found[number] = "handing over"
-        return found
+                    words[number] = "cancelled"
+                elif written_at.isdecimal() and time.time() - int(written_at) < HAND_OVER_S:
+                    words[number] = "handing over"
+        return words
 
     def place(self) -> str:
         """Return the store or work directory in which the folder of the submission lies."""
@@ -110,9 +110,11 @@ class Submission:
 
     def with_own_file(self, text: str) -> str:
         """Return what a driver printed with the user's job file in place of its copy in `home`."""
-        own = str(self.words[0]) if self.words else ""
+        job_file = str(self.words[0]) if self.words else ""
         return (
-            text.replace(f"{self.home}/{Path(own).stem}.yaml", own) if own and self.home else text
+            text.replace(f"{self.home}/{Path(job_file).stem}.yaml", job_file)
+            if job_file and self.home
+            else text
         )
 
     def last_lines(self, number: str) -> list[str]:
@@ -122,23 +124,25 @@ class Submission:
     def now(self, number: str, has_store: bool) -> str:
         """Return the last line of an allocation's script or, until there is a store, of its driver, to append to its state."""
         last = (self.last_lines(number) or [""])[-1]
-        text = _said(last) or ("" if has_store else last)
+        text = _script_text(last) or ("" if has_store else last)
         return f": {text}" if text else ""
 
-    def why(self, number: str, word: str, address: str) -> str:
+    def end_text(self, number: str, word: str, address: str) -> str:
         """Return why an allocation ended with a fault, to append to its state; "" if it did not. word: its last one."""
         if not word.startswith("ended ") or word in ("ended 0", f"ended {EXIT_STOPPED}"):
             return ""
         lines = self.last_lines(number) or [""]
         errors = [line for line in lines if line.startswith("error: ")]
-        said = "" if _said(lines[-1]).startswith("ended with ") else _said(lines[-1])
-        text = errors[-1] if errors else said or f"see {advised('ctd', 'logs', address)}"
+        script_text = (
+            "" if _script_text(lines[-1]).startswith("ended with ") else _script_text(lines[-1])
+        )
+        text = errors[-1] if errors else script_text or f"see {advised('ctd', 'logs', address)}"
         return f": {text}"
 
     def is_unseen(self, number: str) -> bool:
-        """Whether nothing that an allocation wrote has arrived in the folder of the submission."""
-        noted = any(line[1] == number for line in self.history())
-        return self.folder.is_dir() and not noted and not self.output(number).exists()
+        """Return whether nothing that an allocation wrote has arrived in the folder of the submission."""
+        has_note = any(line[1] == number for line in self.history())
+        return self.folder.is_dir() and not has_note and not self.output(number).exists()
 
     def given_up(self) -> dict[str, str]:
         """Return {allocation: why it queued no further one although the job was not done}, for those that gave up."""
@@ -163,10 +167,10 @@ def _text(path: Path, most: int = 1 << 24) -> str:
         return ""
 
 
-def _said(line: str) -> str:
-    """What an allocation's script says in a line; "" for a line of its driver."""
-    found = SAID.fullmatch(line)
-    return found[1] if found else ""
+def _script_text(line: str) -> str:
+    """Return the text that an allocation's script printed in a line; "" for a line of its driver."""
+    match = SCRIPT_LINE.fullmatch(line)
+    return match[1] if match else ""
 
 
 RECORD = TypeAdapter(Submission)
@@ -187,7 +191,7 @@ def submissions(address: str) -> list[Submission]:
 
 
 def _is_ours(submission: Submission, address: str) -> bool:
-    """Whether ctd made `home`: it lies in the store, without links on the way, or this user has submitted for this store."""
+    """Return whether ctd made `home`: it lies in the store, without links on the way, or this user has submitted for this store."""
     path = addresses.local_path(address)
     if path is not None:
         inside = Path(os.path.realpath(path), keys.submission(submission.id)).parent
@@ -204,5 +208,5 @@ def remember_home(submission: Submission, address: str) -> None:
 def _note(submission: Submission, address: str) -> tuple[str, ...]:
     # With the store, since a stranger may copy a record into one of theirs.
     path = addresses.local_path(address)
-    where = addresses.plain(address) if path is None else os.path.realpath(path)
-    return "submission", submission.id, submission.home, where
+    place = addresses.plain(address) if path is None else os.path.realpath(path)
+    return "submission", submission.id, submission.home, place

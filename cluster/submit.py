@@ -56,15 +56,15 @@ class Order:
     """The file's content, with overrides applied and without `cluster`."""
     stages: list[Stage]
     profile: SlurmProfile | RayProfile
-    where: str
+    label: str
     """Name of the profile in errors."""
     array: int | None = None
     """Number of one-node allocations that share the store; None: one allocation, of all nodes of the profile."""
     failed: bool = False
     accept_changes: bool = False
-    """What of an existing store to compute again: see `jobs.run.shards.reconsider`."""
+    """These two say which items of an existing store to compute again: see `jobs.run.shards.reconsider`."""
     words: tuple[str, ...] = ()
-    """Those after `ctd submit` that send the job again, from any folder."""
+    """The words after `ctd submit` that send the job again, from any folder."""
     id: str = field(
         default_factory=lambda: f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     )
@@ -75,7 +75,7 @@ class Order:
         profile = self.profile
         if not isinstance(profile, SlurmProfile) or profile.go_on != "requeue":
             raise JobError(
-                f"{self.where}: --array needs a profile of kind slurm with go_on: requeue"
+                f"{self.label}: --array needs a profile of kind slurm with go_on: requeue"
             )
         if len(self.stages) > 1:
             raise JobError(f"{self.path}: --array takes one job, but this file has several stages")
@@ -147,14 +147,14 @@ def read_order(
         array, failed, accept_changes: see `Order`.
     """
     content = read_content(path, overrides)
-    named = content.pop("cluster", None)
-    given = cluster or named
-    if given is None:
+    from_file = content.pop("cluster", None)
+    reference = cluster or from_file
+    if reference is None:
         raise JobError(
             f"{path}: no cluster is given; name one by --cluster NAME, or in the field `cluster`; `ctd clusters` lists yours"
         )
-    where = f"cluster {given}" if isinstance(given, str) else f"{path}: cluster"
-    profile = read_profile(given, where, f"ctd run {path}", array)
+    label = f"cluster {reference}" if isinstance(reference, str) else f"{path}: cluster"
+    profile = read_profile(reference, label, f"ctd run {path}", array)
     store = store or default_store(profile, path.stem)
     store = store and addresses.absolute(os.path.expanduser(store))
     stages = read_stages(path, overrides, store)
@@ -165,20 +165,20 @@ def read_order(
     words += ["--store", store] if store else []
     words += ["--array", str(array)] if array else []
     return Order(
-        path, content, stages, profile, where, array, failed, accept_changes, words=tuple(words)
+        path, content, stages, profile, label, array, failed, accept_changes, words=tuple(words)
     )
 
 
 def read_profile(
-    given: object, where: str, here: str, array: int | None
+    reference: object, label: str, command: str, array: int | None
 ) -> SlurmProfile | RayProfile:
     """Return the profile of a cluster, given by name, file or fields; for an array, with the one node that each allocation has.
 
-    Raises JobError, which begins with `where`, if it is not valid, or is this machine, on which `here` is to be called.
+    Raises JobError, which begins with `label`, if it is not valid, or is this machine, on which `command` is to be called.
     """
-    profile = parse_profile(given, where)
+    profile = parse_profile(reference, label)
     if isinstance(profile, LocalProfile):
-        raise JobError(f"{where}: is this machine; use {here}")
+        raise JobError(f"{label}: is this machine; use {command}")
     alone = array and isinstance(profile, SlurmProfile)
     return profile.model_copy(update={"nodes": 1}) if alone else profile
 
@@ -201,10 +201,10 @@ def text_of(order: Order) -> str:
     return script(profile, name, order.home(), driver, order.array, folders)
 
 
-def submit(order: Order, tell: Callable[[str], object] = warnings.warn) -> Submission:
-    """Submit a job. Raises JobError if it cannot run there, or the cluster refuses it. tell: called with warnings."""
+def submit(order: Order, warn: Callable[[str], object] = warnings.warn) -> Submission:
+    """Submit a job. Raises JobError if it cannot run there, or the cluster refuses it. warn: called with warnings."""
     if isinstance(order.profile, SlurmProfile):
-        return _submit_to_slurm(order, order.profile, tell)
+        return _submit_to_slurm(order, order.profile, warn)
     return _submit_to_ray(order, order.profile)
 
 
@@ -214,7 +214,7 @@ def _submit_to_ray(order: Order, profile: RayProfile) -> Submission:
     order.file.write_text(_yaml(order))
     try:
         ready = partial(_change_stores, order)
-        number = rayjobs.submit(order.base, profile, text, f"ctd-{order.id}", order.where, ready)
+        number = rayjobs.submit(order.base, profile, text, f"ctd-{order.id}", order.label, ready)
     finally:
         order.file.unlink()
     remember(*profile.jobs_api())
@@ -238,12 +238,12 @@ def _change_stores(order: Order) -> None:
 
 
 def _submit_to_slurm(
-    order: Order, profile: SlurmProfile, tell: Callable[[str], object]
+    order: Order, profile: SlurmProfile, warn: Callable[[str], object]
 ) -> Submission:
-    where, home, text = order.where, order.home(), text_of(order)
-    check_folder(profile.folder(), f"{where}: work_dir")
-    for why in check_there(text, profile, where).values():
-        tell(why)
+    label, home, text = order.label, order.home(), text_of(order)
+    check_folder(profile.folder(), f"{label}: work_dir")
+    for warning in check_there(text, profile, label).values():
+        warn(warning)
     ready = check_job(order)
     for stage in order.stages:
         refuse_going_on(stage.address)
@@ -255,7 +255,7 @@ def _submit_to_slurm(
     order.file.write_text(_yaml(order))
     try:
         _change_stores(order)
-        number = slurm.submit(text, profile, where, str(home))
+        number = slurm.submit(text, profile, label, str(home))
     except JobError:
         shutil.rmtree(home)
         with suppress(OSError):  # folders that existed before are not empty, and stay
@@ -278,8 +278,8 @@ def check_job(order: Order) -> list[tuple[Stage, Prepared]]:
     for stage in order.stages:
         # Of a stage that refers to another one, `run` alone is known before that has run.
         spec = None if stage.needs() else stage.spec({})
-        known = {"kernel": "", "run": stage.content.get("run")}
-        run = (spec or parse_job(known, stage.where)).run
+        content = {"kernel": "", "run": stage.content.get("run")}
+        run = (spec or parse_job(content, stage.where)).run
         if isinstance(order.profile, SlurmProfile):
             check_run(run, order.profile, stage.where)
         if spec is None:

@@ -107,7 +107,7 @@ def _on_slurm(
                 text = _in_words(told, word, submission, address)
                 states[n] = State(text, told.is_over, told.state)
                 continue
-            text = _plain(word) + submission.why(n, word, address)
+            text = _plain(word) + submission.end_text(n, word, address)
             if unasked:
                 states[n] = State(text, word.split()[0] in LAST, unasked=unasked)
             else:
@@ -124,7 +124,7 @@ def _in_words(told: slurm.Allocation, word: str, submission: Submission, address
     if told.state in RAN and submission.is_unseen(number):
         return f"{text}; {UNSEEN.format(submission.place())}"
     if told.state == "FAILED":
-        return text + submission.why(number, word, address)
+        return text + submission.end_text(number, word, address)
     if told.state == "RUNNING" and submission.is_cancelled:
         return text.replace("running", "stopping", 1)
     if told.state == "RUNNING":

@@ -20,24 +20,24 @@ PLUGINS = "GPU plugins"
 
 def versions() -> dict[str, str]:
     """Return the versions of python, ray, jax, jaxlib and ctd in this process; "absent" if not installed."""
-    found = {"python": platform.python_version()}
+    by_name = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version_of(name)
+            by_name[name] = version_of(name)
         except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            by_name[name] = "absent"
+    return by_name
 
 
-def differences(here: Mapping[str, str], there: Mapping[str, str], place: str) -> str:
-    """Return a sentence on how versions differ, or "". place: names the location of `there`, such as "on the cluster".
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str], place: str) -> str:
+    """Return a sentence on how versions differ, or "". place: names the location of `theirs`, such as "on the cluster".
 
     Python must agree to the last digit, because Ray sends pickled code between processes.
     """
     words = [
-        f"{name} is {there.get(name, 'absent')} {place} and {value} here"
-        for name, value in here.items()
-        if there.get(name, "absent") != value
+        f"{name} is {theirs.get(name, 'absent')} {place} and {value} here"
+        for name, value in ours.items()
+        if theirs.get(name, "absent") != value
     ]
     return "; ".join(words)
 

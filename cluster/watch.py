@@ -85,13 +85,13 @@ class Watch(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def admits(self, token: str, host: str) -> bool:
-        """Whether to answer a request with this token and Host header."""
+        """Return whether to answer a request with this token and Host header."""
         try:
-            named = urlsplit(f"//{host}").hostname or ""
+            host_name = urlsplit(f"//{host}").hostname or ""
         except ValueError:  # no host: half an IPv6 address
             return False
         right = hmac.compare_digest(token.encode(), self.token.encode())
-        return right and (not self.is_private or _is_loopback(named))
+        return right and (not self.is_private or _is_loopback(host_name))
 
     def _look(self) -> None:
         took = 0.0
@@ -152,8 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:  # no address: half an IPv6 address
             self._answer(HTTPStatus.BAD_REQUEST, "this is no address\n")
             return
-        given = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        if not watch.admits(given.get("token", ""), self.headers.get("Host", "")):
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        if not watch.admits(query.get("token", ""), self.headers.get("Host", "")):
             self._answer(HTTPStatus.FORBIDDEN, "the address that `ctd watch` printed is needed\n")
         elif parts.path not in ("/", "/content"):
             self._answer(HTTPStatus.NOT_FOUND, "nothing is here\n")
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             if parts.path == "/":
                 page = render(content, live=f"/content?token={watch.token}")
                 self._answer(HTTPStatus.OK, page, "text/html")
-            elif given.get("have") == version:
+            elif query.get("have") == version:
                 self._answer(HTTPStatus.NO_CONTENT, "")
             else:
                 text = json.dumps({"version": version, "content": content}, allow_nan=False)

@@ -38,11 +38,11 @@ def _typed(thing: str, module: str) -> JobError:
     )
 
 
-def plain(value: object, where: str) -> Any:
+def plain(value: object, label: str) -> Any:
     """Convert a value for YAML: arrays and ranges to lists, paths to texts, a class or function to `module.name`.
 
     Args:
-        where: the field, for errors.
+        label: names the field in errors.
 
     Raises JobError if a job file cannot hold such a value, or workers cannot import it.
 
@@ -59,17 +59,17 @@ def plain(value: object, where: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(k): plain(v, f"{where}.{k}") for k, v in value.items()}
+        return {str(k): plain(v, f"{label}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple | range):
-        return [plain(inner, where) for inner in value]
+        return [plain(inner, label) for inner in value]
     if isinstance(value, type | types.FunctionType):
         if value.__module__ == MAIN:
-            raise _typed(f"{where}: {value.__name__}", value.__name__.lower())
+            raise _typed(f"{label}: {value.__name__}", value.__name__.lower())
         return f"{_home(value)}.{value.__qualname__}"
     if hasattr(value, "__array__") and not isinstance(value, np.generic):  # of JAX, pandas, xarray
-        return plain(np.asarray(value), where)
+        return plain(np.asarray(value), label)
     raise JobError(
-        f"{where}: {value!r:.60} given; expected numbers, texts, lists, arrays, mappings, classes or functions"
+        f"{label}: {value!r:.60} given; expected numbers, texts, lists, arrays, mappings, classes or functions"
     )
 
 

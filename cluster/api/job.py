@@ -212,38 +212,38 @@ class Job:
                 continues it.
             KeyboardInterrupt: Ctrl-C came a second time, and cut the workers' time for checkpoints short.
         """
-        where = self._address(store)
+        store_address = self._address(store)
         with signals(stop := Stop()):
             try:
-                return self._run(where, executor, address, failed, accept_changes, stop)
+                return self._run(store_address, executor, address, failed, accept_changes, stop)
             except (Interrupted, ExecutorLost) as early:
-                why = f"stopped ({early})" if isinstance(early, Interrupted) else str(early)
-            resume = advised("ctd", "resume", where)
-            raise Stopped(f"{why}; the same call, or {resume}, continues it")
+                reason = f"stopped ({early})" if isinstance(early, Interrupted) else str(early)
+            resume = advised("ctd", "resume", store_address)
+            raise Stopped(f"{reason}; the same call, or {resume}, continues it")
 
     def _run(
-        self, where: str, executor: str, address: str | None, failed: bool, accept_changes: bool, stop: Stop
+        self, store_address: str, executor: str, address: str | None, failed: bool, accept_changes: bool, stop: Stop
     ) -> "StoreTree":  # fmt: skip
         from jobs.query.tree import StoreTree
 
-        refuse_going_on(where)
+        refuse_going_on(store_address)
         use_compilation_cache()
         warn(prune_compilation_cache())
-        stage = self._stage(where)
+        stage = self._stage(store_address)
         spec = stage.spec({})
         request = Request(
-            where, spec, executor, address, failed=failed, accept_changes=accept_changes
+            store_address, spec, executor, address, failed=failed, accept_changes=accept_changes
         )
-        create = partial(open_or_create, spec, stage.base, stage.where, where)
+        create = partial(open_or_create, spec, stage.base, stage.where, store_address)
         with closing(request.make()) as runner:
-            opened, progress = open_and_compute(create, runner, request, stop)
+            store, progress = open_and_compute(create, runner, request, stop)
         # The workers have left checkpoints; tell the caller as of a stop at any other moment.
         if progress.stopped is not None:
             raise Interrupted(progress.stopped)
-        warn(filter(None, [keep_pictures(opened)]))
-        say_what_failed(opened, progress)
-        say_warnings(opened)
-        return StoreTree.from_store(opened)
+        warn(filter(None, [keep_pictures(store)]))
+        say_what_failed(store, progress)
+        say_warnings(store)
+        return StoreTree.from_store(store)
 
     def submit(
         self,
@@ -262,14 +262,14 @@ class Job:
 
         Raises JobError if the job cannot run there, or the cluster refuses it.
         """
-        told = f"cluster {cluster}" if isinstance(cluster, str) else f"job {self.name}: cluster"
+        label = f"cluster {cluster}" if isinstance(cluster, str) else f"job {self.name}: cluster"
         fields = cluster if isinstance(cluster, str) else dict(cluster)
-        profile = read_profile(fields, told, "Job.run", array)
-        where = self._address(store or default_store(profile, self.name))
-        stage = self._stage(where)
+        profile = read_profile(fields, label, "Job.run", array)
+        store_address = self._address(store or default_store(profile, self.name))
+        stage = self._stage(store_address)
         file = Path(stage.base) / f"{stage.name}.yaml"
-        order = Order(file, stage.content, [stage], profile, told, array, failed, accept_changes)
-        return Submitted(where, send(order))
+        order = Order(file, stage.content, [stage], profile, label, array, failed, accept_changes)
+        return Submitted(store_address, send(order))
 
     def _address(self, store: str | Path | None) -> str:
         if store is None:

@@ -215,7 +215,7 @@ def _answers(order: Order, profile: SlurmProfile) -> dict[str, str]:
     if shutil.which("sbatch") is None:
         return {"not asked": "Slurm: there is no sbatch on this machine"}
     try:
-        return check_there(text_of(order), profile, order.where)
+        return check_there(text_of(order), profile, order.label)
     except SlurmError as error:
         if not error.unreached:
             raise

@@ -66,9 +66,9 @@ class Place(NamedTuple):
     device: str
     """Kind of its devices."""
     kernel_kills: int
-    """As last heard, see `kernel_kills`."""
+    """The last known `kernel_kills`."""
     warning: str = ""
-    """What the user should know of it, if anything."""
+    """A warning for the user, if there is one."""
     host: str = ""
     """Name of its node."""
 

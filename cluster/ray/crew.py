@@ -47,7 +47,7 @@ class Death(NamedTuple):
     slot: Slot
     """Its slot, to which the next actor comes."""
     place: Place
-    """Where it was."""
+    """Its place."""
     report: Report
     at: float
     """The time.monotonic at which it was noticed."""
@@ -61,17 +61,17 @@ class Crew:
         self.idle: dict[Slot, None] = {}
         """Slots whose actors are ready and run nothing, in order: the first one has waited longest."""
         self._answers: SimpleQueue[tuple[Slot, Answer]] = SimpleQueue()
-        """What actors have answered, an error if they died, in the order in which it came."""
+        """The answers of actors, errors of those that died, in the order in which they came."""
         self._reports: list[Report] = []
         """Reports of actors that `end` has replaced, for the next `wait`."""
         self._unexplained: list[Death] = []
         """Deaths whose reports wait until their cause is known; until then the driver takes the shard for running."""
         self._warned: set[str] = set()
-        """What was warned of: all workers have much the same to say."""
+        """The kinds of warnings given so far: all workers have much the same to say."""
         self._lost_nodes: set[str] = set()
         """Nodes lost since the last `wait`: Ray takes them for alive, but the next attempts there would fail, too."""
         self._stopping = self._told = False
-        """Whether a stop was asked for; whether the actors have been told."""
+        """A stop was asked for; the actors have been told."""
         for slot in pool.slots:
             self._open(slot)
 
@@ -91,26 +91,31 @@ class Crew:
         others might compute other bits.
         """
         first = _slot_of((task.shard.number, task.attempt - 1), self._pool.slots)
-        there = first.place if first else None
+        first_place = first.place if first else None
         for slot in self.idle:
-            here = slot.place
-            if here and there and here.node != there.node and here.device == there.device:
+            place = slot.place
+            if (
+                place
+                and first_place
+                and place.node != first_place.node
+                and place.device == first_place.device
+            ):
                 self._give(slot, task)
                 return True
         return False
 
-    def end(self, attempt: Key, why: str | None) -> None:
+    def end(self, attempt: Key, cause: str | None) -> None:
         """Replace the actor that runs an attempt, if there is one.
 
-        why: the error of the death that `wait` reports; None: the other attempt was committed, and `wait` reports nothing.
+        cause: the error of the death that `wait` reports; None: the other attempt was committed, and `wait` reports nothing.
         """
         slot = _slot_of(attempt, self._pool.slots)
         if slot is None:
             return
-        if why is None:
+        if cause is None:
             self._replace(slot)
         elif not slot.answer.done():  # else `wait` returns its report
-            self._reports.append(_charged(self._pool, self._note_death(slot, "killed", why)))
+            self._reports.append(_charged(self._pool, self._note_death(slot, "killed", cause)))
 
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports of shards that ended, after at most about `timeout` seconds. JobError if no actor could start."""
@@ -131,8 +136,8 @@ class Crew:
             if answer is slot.answer:  # else it is of an actor that was replaced
                 reports += self._take(slot, answer)
         reports += self._explained()
-        left = self._lost_nodes.union(self._pool.aside)
-        for slot in [s for s in self.idle if s.place and s.place.node in left]:
+        unusable = self._lost_nodes.union(self._pool.aside)
+        for slot in [s for s in self.idle if s.place and s.place.node in unusable]:
             self._replace(slot)  # the new one starts on another node
         self._lost_nodes.clear()  # one that is back is used again
         return reports
@@ -140,7 +145,7 @@ class Crew:
     def _open(self, slot: Slot) -> None:
         """Tell the slot's actor to open the store."""
         # The answer to a heartbeat of another run, or of an actor that is gone, is dropped: the next tick asks anew.
-        slot.place = slot.work = slot.asked = None
+        slot.place = slot.work = slot.pending = None
         self.idle.pop(slot, None)
         self._expect(slot, slot.actor.open.remote(self._address, self._pool.n, versions()))
 
@@ -158,23 +163,23 @@ class Crew:
         """Handle the answer of an actor; return the report in it, or that of the actor's death, if there is one."""
         work = slot.work
         try:
-            found = answer.result()
+            content = answer.result()
         except RayError as error:
             if work is None or not isinstance(error, RayTaskError):
-                return self._lost(slot, answer, error)
+                return self._handle_loss(slot, answer, error)
             # The actor is alive, but its answer could not be sent.
-            found = Report(*work.key, error=last_line(error))
-        if work is None and not isinstance(found, Place):
-            self._not_opened(slot, *found)
+            content = Report(*work.key, error=last_line(error))
+        if work is None and not isinstance(content, Place):
+            self._not_opened(slot, *content)
             return []
         slot.work = None
         self.idle[slot] = None
         if work is not None:
-            return [found]
-        slot.place, slot.failed_starts = found, 0
-        if found.warning and "place" not in self._warned:
+            return [content]
+        slot.place, slot.failed_starts = content, 0
+        if content.warning and "place" not in self._warned:
             self._warned.add("place")
-            log.warning("warning: %s", found.warning)
+            log.warning("warning: %s", content.warning)
         return []
 
     def _not_opened(self, slot: Slot, text: str, kind: Kind) -> None:
@@ -198,7 +203,7 @@ class Crew:
         if not slots:
             raise JobError(f"no worker could start on {self._address}: {text}")
 
-    def _lost(self, slot: Slot, answer: Answer, error: RayError) -> list[Report]:
+    def _handle_loss(self, slot: Slot, answer: Answer, error: RayError) -> list[Report]:
         """Handle an answer that will not come; return the report of the actor's death, if its cause is known."""
         if not self._pool.reach.look():  # asked again, if the Ray comes back
             self._answers.put((slot, answer))
@@ -211,16 +216,16 @@ class Crew:
                 self._not_opened(slot, last_line(error), "other")
             return []
         # Ray goes on with a list of what may have been the cause, or with ids; the trace keeps them.
-        said = re.split(" Worker exit type| Owner Id", last_line(error))[0]
+        message = re.split(" Worker exit type| Owner Id", last_line(error))[0]
         if kind == "node" and (place := slot.place):
             name = place.host or place.node
-            said = f"{name} is lost, or cannot be reached"
+            message = f"{name} is lost, or cannot be reached"
             if place.node not in self._warned:
                 self._warned.add(place.node)
                 log.warning("%s is lost; what ran there is tried again", name)
             self._lost_nodes.add(place.node)
         trace = redact(str(error))[-MOST_TRACE:]
-        death = self._note_death(slot, kind, f"the worker died ({kind}): {said}", trace)
+        death = self._note_death(slot, kind, f"the worker died ({kind}): {message}", trace)
         if kind != "killed":
             return [death.report]
         self._unexplained.append(death)
@@ -269,8 +274,10 @@ def kind_of_death(error: RayError) -> str:
         return "oom"
     # Ray may report a lost node as the death of its actor, and only the text tells. An actor that is unavailable may still
     # run; its slot cannot wait for it.
-    lost = isinstance(error, ActorUnavailableError | NodeDiedError) or "node has died" in str(error)
-    return "node" if lost else "killed"
+    is_node_lost = isinstance(
+        error, ActorUnavailableError | NodeDiedError
+    ) or "node has died" in str(error)
+    return "node" if is_node_lost else "killed"
 
 
 def last_line(error: BaseException) -> str:

@@ -102,8 +102,8 @@ class RayExecutor:
     def try_elsewhere(self, task: Task) -> bool:
         return self._crew.try_elsewhere(task)
 
-    def end(self, attempt: Key, why: str | None = None) -> None:
-        self._crew.end(attempt, why)
+    def end(self, attempt: Key, cause: str | None = None) -> None:
+        self._crew.end(attempt, cause)
 
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports of shards that ended, after at most about `timeout` seconds.

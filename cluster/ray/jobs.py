@@ -78,13 +78,13 @@ def client(profile: RayProfile) -> Iterator[Any]:
 
 
 def submit(
-    folder: str, profile: RayProfile, command: str, number: str, where: str, ready: Callable[[], None]
+    folder: str, profile: RayProfile, command: str, number: str, label: str, ready: Callable[[], None]
 ) -> str:  # fmt: skip
     """Send a job with its folder, wait at most `START_S` until the cluster has compared versions, and return the job's id.
 
     ready: called once the cluster answers, before the job is sent.
 
-    Raises JobError, which begins with `where`, if the versions differ, or the job ended before it compared them.
+    Raises JobError, which begins with `label`, if the versions differ, or the job ended before it compared them.
     """
     shipped: dict[str, Any] = {
         "working_dir": folder,
@@ -97,13 +97,13 @@ def submit(
         pass  # it answers
     ready()  # outside: an error of its store is not one of the Jobs API
     with client(profile) as api:
-        sent = str(api.submit_job(entrypoint=command, runtime_env=shipped, submission_id=number))
+        job_id = str(api.submit_job(entrypoint=command, runtime_env=shipped, submission_id=number))
         try:
-            _await_versions(api, sent, where)
+            _await_versions(api, job_id, label)
         except KeyboardInterrupt:
-            api.stop_job(sent)  # no store records it yet, by which `ctd cancel` would find it
+            api.stop_job(job_id)  # no store records it yet, by which `ctd cancel` would find it
             raise
-    return sent
+    return job_id
 
 
 def ask(profile: RayProfile, module: str, *arguments: str) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def modules() -> list[str]:
     return [*packages, str(metadata)]
 
 
-def _await_versions(api: Any, number: str, where: str) -> None:
+def _await_versions(api: Any, number: str, label: str) -> None:
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         try:
@@ -156,9 +156,9 @@ def _await_versions(api: Any, number: str, where: str) -> None:
             for line in text.splitlines():
                 if "versions differ" in line:
                     raise JobError(
-                        f"{where}: {line.removeprefix('ctd: ')}; install the same versions"
+                        f"{label}: {line.removeprefix('ctd: ')}; install the same versions"
                     )
-            raise JobError(f"{where}: the job did not start: {text}")
+            raise JobError(f"{label}: the job did not start: {text}")
         time.sleep(0.3)
 
 
@@ -167,10 +167,10 @@ def state(profile: RayProfile, number: str) -> tuple[str, bool]:
     with client(profile) as api:
         info = api.get_job_info(number)
     # Behind what it says of a job that failed, Ray repeats up to 20,000 characters of the output.
-    said, *output = str(info.message).splitlines() or [""]
+    headline, *output = str(info.message).splitlines() or [""]
     errors = [line for line in output if line.startswith("error: ")][-1:]
     text = ": ".join(
-        [info.status.value.lower(), said.partition(", last available logs")[0], *errors]
+        [info.status.value.lower(), headline.partition(", last available logs")[0], *errors]
     )
     return text, info.status.is_terminal()
 

@@ -53,7 +53,7 @@ class LocalRay:
 
     def __init__(self, cpus: int) -> None:
         # Ray hangs silently if this path has more than about 40 characters.
-        parent = Path(found if len(found := tempfile.gettempdir()) < 20 else "/tmp")  # noqa: S108  for mkdtemp
+        parent = Path(temp_root if len(temp_root := tempfile.gettempdir()) < 20 else "/tmp")  # noqa: S108  for mkdtemp
         remove_abandoned(parent)
         self._folder = Path(tempfile.mkdtemp(prefix="ctd-", dir=parent))
         self._token = self._folder / "token"
@@ -63,7 +63,7 @@ class LocalRay:
             "RAY_AUTH_TOKEN_PATH": str(self._token),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        """What a process needs to connect. Without it Ray would write ~/.ray/auth_token, which turns authentication on for every
+        """The environment that a process needs to connect. Without it Ray would write ~/.ray/auth_token, which turns authentication on for every
         later Ray of this user."""
         self._cpus = cpus
         self._address: str | None = None
@@ -72,7 +72,7 @@ class LocalRay:
 
     def _start(self) -> None:
         self.is_up = False
-        """Whether the helper has printed an address; before, it does not notice that its standard input closes."""
+        """The helper has printed an address; before, it does not notice that its standard input closes."""
         self._folder.mkdir(mode=0o700, exist_ok=True)  # a helper that failed has removed it
         # Closed before it has content: nobody else can read it, not even for a moment.
         self._token.touch(mode=0o600)
@@ -95,7 +95,7 @@ class LocalRay:
         now and then; and a process of it that was killed, by whomever, need not be killed the next time. Raises NoRay, with the
         last line of its log, if it failed `TRIES` times or was stopped.
         """
-        left = TRIES
+        tries_left = TRIES
         while self._address is None:
             try:
                 address = self._awaited()
@@ -103,10 +103,10 @@ class LocalRay:
                 use(address)
                 self._address = address
             except NoRay as fault:
-                left -= 1
-                if self._stopped or not left:
+                tries_left -= 1
+                if self._stopped or not tries_left:
                     raise NoRay(
-                        f"Ray did not start on this machine, in {TRIES - left} tries: {fault}\n"
+                        f"Ray did not start on this machine, in {TRIES - tries_left} tries: {fault}\n"
                         "`--executor serial` computes without Ray"
                     ) from None
                 log.warning("Ray did not start (%s); once more", fault)
@@ -118,14 +118,16 @@ class LocalRay:
         """Return the address that the helper prints; raise NoRay, with the last line of its log, if it ends before."""
         assert self._helper.stdout is not None
         if line := self._helper.stdout.readline():
-            address, lost = json.loads(line)
-            if lost:
-                log.warning("this Ray is started by ray.init: %s", lost)
+            address, lack = json.loads(line)
+            if lack:
+                log.warning("this Ray is started by ray.init: %s", lack)
             return str(address)
         code = self._helper.wait()
         self._log.seek(0)
-        said = self._log.read().strip().splitlines() or [f"its helper ended with exit code {code}"]
-        raise NoRay(said[-1])
+        log_lines = self._log.read().strip().splitlines() or [
+            f"its helper ended with exit code {code}"
+        ]
+        raise NoRay(log_lines[-1])
 
     def stop(self) -> None:
         """Stop Ray and all its processes, and remove its files."""
@@ -188,15 +190,15 @@ def up(folder: str, cpus: int) -> Iterator[tuple[str, str, Callable[[], bool]]]:
         context = ray.init(
             include_dashboard=False, log_to_driver=False, logging_level="error", _temp_dir=f"{folder}/p", **settings
         )  # fmt: skip
-        lost = f"its ports are open to the network, and only its token keeps others out; it starts slower ({missed!r})"
+        lack = f"its ports are open to the network, and only its token keeps others out; it starts slower ({missed!r})"
         address, end = context.address_info["gcs_address"], ray.shutdown
         is_dead = lambda: False  # a process that loses the head of its Ray is ended by Ray
     else:
-        address, lost = node.gcs_address, ""
+        address, lack = node.gcs_address, ""
         end = lambda: node.kill_all_processes(check_alive=False, allow_graceful=True)
         is_dead = lambda: bool(VITAL & {kind for kind, _ in node.dead_processes()})
     try:
-        yield address, lost, is_dead
+        yield address, lack, is_dead
     finally:
         end()
 
@@ -206,8 +208,8 @@ def hold(folder: str, cpus: int) -> None:
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.update(ENVIRONMENT)
     try:
-        with up(folder, cpus) as (address, lost, is_dead):
-            print(json.dumps([address, lost]), flush=True)
+        with up(folder, cpus) as (address, lack, is_dead):
+            print(json.dumps([address, lack]), flush=True)
             while not select.select([sys.stdin], [], [], LOOK_S)[0] and not is_dead():
                 pass
     except Exception as error:  # said now: Python would say it after the end of this block, which kills the process

@@ -60,12 +60,12 @@ def _sigterm_kept() -> Iterator[None]:
     orderly stop. Disconnecting, it sets the system's default, which ends the process at once. Python changes handlers in
     the main thread alone, hence the C library's own function.
     """
-    library, kept = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
-    library.sigaction(signal.SIGTERM, None, kept)
+    library, saved = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
+    library.sigaction(signal.SIGTERM, None, saved)
     try:
         yield
     finally:
-        library.sigaction(signal.SIGTERM, kept, None)
+        library.sigaction(signal.SIGTERM, saved, None)
 
 
 POLL_S = 1.0
@@ -84,14 +84,14 @@ class Slot:
 
     actor: Any
     place: Place | None = None
-    """Where the actor is; None until it has opened the store."""
+    """The place of the actor; None until it has opened the store."""
     work: Work | None = None
-    """What it runs; None while it opens the store or is idle."""
+    """The attempt that it runs; None while it opens the store or is idle."""
     answer: Answer = field(default_factory=Future)
     """Its answer to the last thing that it was told to do: to open the store or to run `work`."""
     failed_starts: int = 0
     """Actors in a row that failed to start in this slot."""
-    asked: Answer | None = None
+    pending: Answer | None = None
     """Pending answer of `heartbeat`, if any."""
     asked_at: float = 0.0
     """When it was asked for that."""
@@ -110,7 +110,7 @@ class Slot:
     def silent_s(self, now: float) -> float:
         """Return how long its work has given no sign of life, as far as is known."""
         # An actor whose process is stopped, or in which the kernel holds Python's lock, cannot say that it is silent.
-        unanswered = now - self.asked_at if self.asked is not None else 0.0
+        unanswered = now - self.asked_at if self.pending is not None else 0.0
         return max(self.heard_at - self.alive_at, unanswered)
 
 
@@ -122,18 +122,18 @@ def heartbeats(slots: Sequence[Slot]) -> Mapping[Key, Heartbeat]:
     now = time.monotonic()
     running = {slot.work.key: slot for slot in slots if slot.work is not None}
     for slot in running.values():
-        if slot.asked is not None and slot.asked.done():
-            _note(slot, slot.asked)
+        if slot.pending is not None and slot.pending.done():
+            _note(slot, slot.pending)
     # Ten thousand actors are not asked at once; those first that have not been heard for longest.
-    due = [s for s in running.values() if s.asked is None and now - s.heard_at > POLL_S]
+    due = [s for s in running.values() if s.pending is None and now - s.heard_at > POLL_S]
     for slot in nsmallest(ASKS, due, key=lambda slot: slot.heard_at):
         ask = slot.actor.heartbeat.options(concurrency_group="watch")
-        slot.asked, slot.asked_at = ask.remote().future(), now
+        slot.pending, slot.asked_at = ask.remote().future(), now
     return {key: Heartbeat(slot.progress, slot.silent_s(now)) for key, slot in running.items()}
 
 
 def _note(slot: Slot, answer: Answer) -> None:
-    slot.asked = None
+    slot.pending = None
     try:
         shard, beat, kernel_kills = answer.result()
     except RayError:
@@ -174,8 +174,10 @@ class Pool:
         self._connected = not ray.is_initialized()
         if self._connected:
             connect(str(address)) if local is None else local.address(connect)
-        elif address not in (None, here := ray.get_runtime_context().gcs_address):
-            raise JobError(f"--address {address}: this process is connected to the Ray at {here}")
+        elif address not in (None, connected_to := ray.get_runtime_context().gcs_address):
+            raise JobError(
+                f"--address {address}: this process is connected to the Ray at {connected_to}"
+            )
         self.reach = Reach(OWN_PATIENCE_S if local else PATIENCE_S)
         try:
             self._settle()
@@ -190,10 +192,10 @@ class Pool:
         # Before the first question, which a GCS that ends now would never answer; the raylet's address is in its answer.
         self.reach.watch(GCS=context.gcs_address)
         alive = self._alive()
-        here = next((node for node in alive if node["NodeID"] == context.get_node_id()), None)
-        if here is None:
+        this_node = next((node for node in alive if node["NodeID"] == context.get_node_id()), None)
+        if this_node is None:
             raise NoRay(f"the Ray at {context.gcs_address} has given up the node of this process")
-        self.reach.watch(raylet=f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}")
+        self.reach.watch(raylet=f"{this_node['NodeManagerAddress']}:{this_node['NodeManagerPort']}")
         nodes = [node["Resources"] for node in alive]
         self._on_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
         self._gpus = settings.gpus(self._on_gpus)
@@ -217,8 +219,10 @@ class Pool:
         self.n = settings.workers or sum(counts)
         self._looked_at = time.monotonic()
         # Ray decides which node gets an actor, so that each node may have to hold as many as fit, or all.
-        held = [min(k, self.n) for k in counts]
-        shares = [node.get("memory", 0) / k for node, k in zip(nodes, held, strict=True) if k]
+        most_actors = [min(k, self.n) for k in counts]
+        shares = [
+            node.get("memory", 0) / k for node, k in zip(nodes, most_actors, strict=True) if k
+        ]
         self._node_share = int(min(shares, default=usable_memory(None)))
         self.slots += [Slot(self.actor()) for _ in range(self.n)]
 
@@ -264,8 +268,8 @@ class Pool:
         while waiting:
             (first, *_), waiting = ray.wait(waiting)
             with suppress(RayError):  # of an actor that cannot start, Crew tells
-                found: int | None = ray.get(first)
-                return found
+                n_bytes: int | None = ray.get(first)
+                return n_bytes
         return None
 
     def actor(self) -> Any:

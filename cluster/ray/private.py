@@ -37,12 +37,12 @@ MISSED = (ImportError, AttributeError, TypeError, KeyError)
 """The errors that a missing or changed name raises."""
 
 
-def find(where: str, name: str) -> Any:
+def find(module: str, name: str) -> Any:
     """Return a name of a module of Ray's; one of `MISSED` is raised where there is none."""
-    found: Any = import_module(where)
+    member: Any = import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        member = getattr(member, part)
+    return member
 
 
 def set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -96,8 +96,8 @@ def nodes_alone(address: str) -> Iterator[None]:
         yield
         return
 
-    def choose_here(*given: Any, **named: Any) -> Any:
-        node = choose(*given, **named)
+    def choose_here(*args: Any, **kwargs: Any) -> Any:
+        node = choose(*args, **kwargs)
         socket = getattr(node, "raylet_socket_name", "")
         if socket and not Path(socket).exists():
             raise NoRay(
@@ -131,12 +131,12 @@ def start_node(**settings: object) -> Any:
     node, parameters = (
         find("ray._private.node", "Node"), find("ray._private.parameter", "RayParams")
     )  # fmt: skip
-    given = parameters(
+    node_params = parameters(
         node_ip_address="127.0.0.1", include_dashboard=False, include_log_monitor=False, no_monitor=True,
         dashboard_agent_listen_port=0, **settings,
     )  # fmt: skip
     lean()
-    return node(given, head=True, shutdown_at_exit=False, spawn_reaper=True)
+    return node(node_params, head=True, shutdown_at_exit=False, spawn_reaper=True)
 
 
 def lean() -> None:
@@ -146,7 +146,7 @@ def lean() -> None:
     of a core to start, and a node gives up if they take too long on a busy machine. Raises one of `MISSED`, and changes
     nothing, where a name is missing.
     """
-    asked = [
+    names = [
         ("ray._private.utils", "get_dashboard_dependency_error"),
         ("ray._private.utils", "get_ray_client_dependency_error"),
         ("ray._private.parameter", "get_ray_client_dependency_error"),
@@ -155,10 +155,10 @@ def lean() -> None:
     ]
     start = find("ray._private.services", "start_ray_process")
     # All are looked up before the first is replaced, so that a missing name leaves Ray as it is.
-    for where, name in asked:
-        find(where, name)
-    for where, name in asked[:3]:
-        setattr(import_module(where), name, lambda: ImportError("left out"))
+    for module, name in names:
+        find(module, name)
+    for module, name in names[:3]:
+        setattr(import_module(module), name, lambda: ImportError("left out"))
     find("ray._private.node", "Node").start_api_server = lambda self, **_: None
     if start.__module__ != __name__:  # else it would be wrapped twice
         import_module("ray._private.services").start_ray_process = _without_agent(start)  # type: ignore[attr-defined]
@@ -168,13 +168,13 @@ def _without_agent(start: Any) -> Any:
     """Return Ray's function that starts a process, changed for a raylet: see NOBODY."""
     raylet = import_module("ray._raylet")
 
-    def start_ray_process(command: list[str], process_type: str, *given: Any, **named: Any) -> Any:
+    def start_ray_process(command: list[str], process_type: str, *args: Any, **kwargs: Any) -> Any:
         if process_type == "raylet":
-            said = dict(word.split("=", 1) for word in command[1:] if "=" in word)
-            session, node_id = said["--session_dir"], said["--node_id"]
+            options = dict(word.split("=", 1) for word in command[1:] if "=" in word)
+            session, node_id = options["--session_dir"], options["--node_id"]
             for name in PORTS:  # as the agent of a Ray without dashboard says: it listens nowhere
                 raylet.persist_port(session, node_id, getattr(raylet, name), -1)
             command = [AGENT + NOBODY if word.startswith(AGENT) else word for word in command]
-        return start(command, process_type, *given, **named)
+        return start(command, process_type, *args, **kwargs)
 
     return start_ray_process

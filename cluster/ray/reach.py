@@ -33,7 +33,7 @@ def knock(address: str) -> None:
 
 
 def accepts(address: str) -> bool:
-    """Whether `knock` succeeds."""
+    """Return whether `knock` succeeds."""
     with suppress(OSError):
         knock(address)
         return True
@@ -41,7 +41,7 @@ def accepts(address: str) -> bool:
 
 
 class Reach:
-    """Whether a Ray can be reached; a thread looks every `LOOK_S` seconds, until `close`.
+    """Watch whether a Ray can be reached; a thread looks every `LOOK_S` seconds, until `close`.
 
     patience_s: seconds without an accepted connection after which it counts as lost.
     """
@@ -52,7 +52,7 @@ class Reach:
         self._silent: list[str] = []
         """The ends that accepted no connection at the last look."""
         self._heard_at = time.monotonic()
-        """When all did."""
+        """The last time at which all of them accepted one."""
         self._closing = threading.Event()
         threading.Thread(target=self._watch, name="ray-reach", daemon=True).start()
 
@@ -62,7 +62,7 @@ class Reach:
 
     @property
     def holds(self) -> bool:
-        """Whether all ends accepted connections at the last look."""
+        """Return whether all ends accepted connections at the last look."""
         return not self._silent
 
     def look(self) -> bool:

@@ -42,7 +42,7 @@ class Allocation:
 
     @property
     def is_over(self) -> bool:
-        """Whether the allocation has ended for good."""
+        """Return whether the allocation has ended for good."""
         goes_on = "PENDING", "RUNNING", "COMPLETING", "CANCELLING", "SUSPENDED", "CONFIGURING"
         return self.state not in goes_on
 
@@ -111,7 +111,7 @@ REFUSALS = {
 }
 
 
-def submit(script: str, profile: SlurmProfile, where: str, home: str) -> str:
+def submit(script: str, profile: SlurmProfile, label: str, home: str) -> str:
     """Submit a batch script whose output goes to the folder `home`; return the allocation's id.
 
     Raises JobError if Slurm refuses it, if possible with the profile's field at fault, or does not say whether it took it.
@@ -125,13 +125,13 @@ def submit(script: str, profile: SlurmProfile, where: str, home: str) -> str:
             if number := _queued(home):
                 return number
             raise JobError(
-                f"{where}: {error}; the job may be queued or not. `squeue --me` lists your jobs; nothing records a new one there, "
+                f"{label}: {error}; the job may be queued or not. `squeue --me` lists your jobs; nothing records a new one there, "
                 "so `scancel` it and `ctd submit` again"
             ) from None
-        raise _refused(error, profile, where) from None
+        raise _refused(error, profile, label) from None
 
 
-def try_out(script: str, profile: SlurmProfile, where: str) -> str:
+def try_out(script: str, profile: SlurmProfile, label: str) -> str:
     """Ask Slurm whether it would take a batch script; nothing is queued. Return why the job would wait, if nodes that are not
     up keep it from starting. Raises JobError, as `submit` does, if Slurm would refuse it.
     """
@@ -143,8 +143,8 @@ def try_out(script: str, profile: SlurmProfile, where: str) -> str:
             return ""
         # In a test, unlike at a submission, Slurm counts nodes that are not up as if there were none.
         if "configuration is not available" in error.complaint and (down := _down(profile)):
-            return f"{where}: Slurm would queue the job, and it waits for nodes that are not up: {', '.join(down)}"
-        raise _refused(error, profile, where) from None
+            return f"{label}: Slurm would queue the job, and it waits for nodes that are not up: {', '.join(down)}"
+        raise _refused(error, profile, label) from None
     return ""
 
 
@@ -163,15 +163,15 @@ def _down(profile: SlurmProfile) -> list[str]:
     ]
 
 
-def _refused(error: SlurmError, profile: SlurmProfile, where: str) -> JobError:
+def _refused(error: SlurmError, profile: SlurmProfile, label: str) -> JobError:
     """Return the error for a refusal of sbatch; it names the field of the profile at fault, if that is known."""
     for pattern, words in REFUSALS.items():
         if pattern.lower() in error.complaint.lower():
             most = _most(profile) if "{most}" in words else ""
             fields = profile.model_dump() | {"complaint": error.complaint, "most": most}
-            said = words.format_map({k: v if v is not None else "none" for k, v in fields.items()})
-            return JobError(f"{where}: {said}\n({error})")
-    return JobError(f"{where}: {'' if error.unreached else 'not taken: '}{error}")
+            text = words.format_map({k: v if v is not None else "none" for k, v in fields.items()})
+            return JobError(f"{label}: {text}\n({error})")
+    return JobError(f"{label}: {'' if error.unreached else 'not taken: '}{error}")
 
 
 class Node(NamedTuple):
@@ -195,8 +195,8 @@ class Node(NamedTuple):
 
 def nodes(profile: SlurmProfile) -> list[Node]:
     """Return the nodes of the profile's partition."""
-    where = [f"--partition={profile.partition}"] if profile.partition else []
-    text = command("sinfo", "--noheader", "--Node", "--format=%N|%T|%G|%c|%m", *where)
+    selection = [f"--partition={profile.partition}"] if profile.partition else []
+    text = command("sinfo", "--noheader", "--Node", "--format=%N|%T|%G|%c|%m", *selection)
     rows = (line.replace("+", "").split("|") for line in text.splitlines())
     return list({n: Node(n, s, r, int(cpus), int(mb)) for n, s, r, cpus, mb in rows}.values())
 
@@ -204,8 +204,8 @@ def nodes(profile: SlurmProfile) -> list[Node]:
 def _most(profile: SlurmProfile) -> str:
     """The most that nodes of the profile's partition have; "" if Slurm does not say."""
     with suppress(JobError, ValueError):
-        if found := nodes(profile):
-            each = ((node.memory_mb, node.cpus, node.n_gpus()) for node in found)
+        if partition_nodes := nodes(profile):
+            each = ((node.memory_mb, node.cpus, node.n_gpus()) for node in partition_nodes)
             mb, cpus, gpus = map(max, zip(*each, strict=True))
             gb = mb * 10 // 1024 / 10
             return f" (its nodes have at most {count(cpus, 'CPU')}, {gb:g} GB ({mb} MB), {count(gpus, 'GPU')})"
@@ -213,7 +213,7 @@ def _most(profile: SlurmProfile) -> str:
 
 
 def lies_in(folder: str, output: str) -> bool:
-    """Whether Slurm's name of a file lies in a folder; some versions give it as it was written, with %% for %."""
+    """Return whether Slurm's name of a file lies in a folder; some versions give it as it was written, with %% for %."""
     return output.startswith((f"{folder}/", f"{folder}/".replace("%", "%%")))
 
 
@@ -231,22 +231,22 @@ def _queued(home: str) -> str | None:
     return None
 
 
-def check_partition(profile: SlurmProfile, where: str) -> None:
+def check_partition(profile: SlurmProfile, label: str) -> None:
     """Raise JobError if no partition of the profile can run what it asks for; many clusters would let it wait forever.
 
     Slurm is asked, since it may not answer, even if the profile names no partition.
     """
-    found = json.loads(command("scontrol", "show", "partition", "--json"))["partitions"]
-    partitions = {partition["name"]: partition for partition in found}
+    listed = json.loads(command("scontrol", "show", "partition", "--json"))["partitions"]
+    partitions = {partition["name"]: partition for partition in listed}
     if profile.partition is None:
         return
     names = profile.partition.split(",")
     for name in names:
         if name not in partitions:
-            raise JobError(f"{where}: partition: there is no {name!r}{nearest(name, partitions)}")
+            raise JobError(f"{label}: partition: there is no {name!r}{nearest(name, partitions)}")
     refusals = [_refusal(profile, partitions[name]) for name in names]
     if all(refusals):
-        raise JobError("\n".join(f"{where}: {why}" for why in refusals))
+        raise JobError("\n".join(f"{label}: {refusal}" for refusal in refusals))
 
 
 def _refusal(profile: SlurmProfile, partition: Mapping[str, Any]) -> str:
@@ -316,28 +316,28 @@ def allocations(numbers: Iterable[str], *, patient: bool = True) -> dict[str, Al
 
     patient: ask a busy controller again; else ask once, for at most `LOOK_S`.
     """
-    wanted = sorted(set(numbers))
-    if not wanted:
+    ids = sorted(set(numbers))
+    if not ids:
         return {}
     # squeue and not sacct, which needs a database of jobs that a cluster may lack.
     try:
-        query = ("squeue", "--json", "--states=all", f"--jobs={','.join(wanted)}")
+        query = ("squeue", "--json", "--states=all", f"--jobs={','.join(ids)}")
         answer = command(*query) if patient else command(*query, again=NEVER, patience_s=LOOK_S)
     except SlurmError as error:
         # Slurm's complaint once it has forgotten all of them, minutes after their end.
         if "Invalid job id" in error.complaint:
             return {}
         raise
-    found = [translate(job) for job in json.loads(answer)["jobs"]]
-    return {allocation.number: allocation for allocation in found}
+    translated = [translate(job) for job in json.loads(answer)["jobs"]]
+    return {allocation.number: allocation for allocation in translated}
 
 
 def translate(job: Mapping[str, object]) -> Allocation:
     """Return one entry of `squeue --json` as an Allocation."""
     # Newer versions give a list, the state and then flags: COMPLETING stands behind the state in which a job ended, CONFIGURING
     # behind RUNNING.
-    given = job["job_state"]
-    states = given if isinstance(given, list) else [str(given)]
+    job_state = job["job_state"]
+    states = job_state if isinstance(job_state, list) else [str(job_state)]
     state = next((s for s in states if s in ("COMPLETING", "CONFIGURING")), states[0])
     if state == "COMPLETING" and "CANCELLED" in states:
         state = "CANCELLING"
@@ -349,7 +349,7 @@ def translate(job: Mapping[str, object]) -> Allocation:
         "number": number,
         "partition": job["partition"],
         "nodes": job.get("nodes") or "no node",
-        "wanted": _wanted(str(job.get("tres_req_str", ""))),
+        "wanted": _requested(str(job.get("tres_req_str", ""))),
         "code": _number(code.get("return_code")),
     }
     text = STATES.get(state, state.lower()).format_map(fields)
@@ -363,7 +363,7 @@ def translate(job: Mapping[str, object]) -> Allocation:
 
 
 def _waiting(reason: str, fields: Mapping[str, object]) -> str:
-    """What an allocation waits for."""
+    """Return, in words, the reason for which an allocation waits."""
     if reason in REASONS:
         return f"waiting {REASONS[reason].format_map(fields)}"
     if reason.startswith(("QOS", "Assoc", "MaxJobs")):
@@ -381,7 +381,7 @@ def _label(job: Mapping[str, object]) -> str:
     return f"{job['job_id']}_[{waiting}]" if waiting else str(job["job_id"])
 
 
-def _wanted(resources: str) -> str:
+def _requested(resources: str) -> str:
     """ "cpu=8,mem=9G,node=2,gres/gpu=4" -> "4 GPUs"; the number of nodes if no GPUs are wanted."""
     amounts = dict(part.split("=", 1) for part in resources.split(",") if "=" in part)
     for key, unit in (("gres/gpu", "GPU"), ("node", "node")):

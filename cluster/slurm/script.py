@@ -22,7 +22,7 @@ PARTS_EACH = 4
 
 def options(profile: SlurmProfile, name: str, home: Path, array: int | None = None) -> list[str]:
     """The sbatch options, in the order of the script; see `script` for the arguments."""
-    wanted: dict[str, object] = {
+    option_values: dict[str, object] = {
         "job-name": name,
         "partition": profile.partition,
         "account": profile.account,
@@ -42,7 +42,9 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int | None = No
         # Slurm replaces % and a letter, in names of folders too.
         "output": f"{home}/".replace("%", "%%") + ("slurm-%A_%a.out" if array else "slurm-%j.out"),
     }
-    lines = [f"--{key}={_quoted(value)}" for key, value in wanted.items() if value is not None]
+    lines = [
+        f"--{key}={_quoted(value)}" for key, value in option_values.items() if value is not None
+    ]
     lines.append("--requeue" if profile.go_on == "requeue" else "--no-requeue")
     return lines + profile.sbatch
 

@@ -66,4 +66,4 @@ def test_what_a_driver_prints_is_told_until_there_is_a_store(tmp_path):
 def test_errors_name_the_users_own_job_file(tmp_path):
     record = Submission("1", "slurm", ["7"], str(tmp_path), {}, "ctd run", 0.0, ["/me/walk.yaml"])
     record.output("7").write_text(f"planning\nerror: {tmp_path}/walk.yaml: kernel walk: no\n")
-    assert record.why("7", "ended 2", "walk.zarr") == ": error: /me/walk.yaml: kernel walk: no"
+    assert record.end_text("7", "ended 2", "walk.zarr") == ": error: /me/walk.yaml: kernel walk: no"

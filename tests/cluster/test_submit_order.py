@@ -160,7 +160,7 @@ def test_container_that_is_not_there_is_refused(tmp_path):
     path = write(tmp_path, cluster={**SLURM, **APPTAINER, "container": str(tmp_path / "ctd.sif")})
     order = read_order(path, None)
     with pytest.raises(JobError, match=r"cluster: container: .*ctd.sif does not exist; build one"):
-        check_python(order.profile, order.where)
+        check_python(order.profile, order.label)
 
 
 def test_dry_run_tells_an_image_that_is_not_there(tmp_path):
@@ -461,7 +461,7 @@ def test_setup_lines_that_do_not_end_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr("cluster.slurm.setup.LONGEST_S", 0.3)
     order = read_order(write(tmp_path, cluster={**SLURM, "setup": ["exec sleep 9"]}), None)
     with pytest.raises(JobError, match=r"cluster: its modules and setup lines .* 0\.3 s"):
-        check_python(order.profile, order.where)
+        check_python(order.profile, order.label)
 
 
 def test_setup_lines_that_end_the_shell_are_told(tmp_path):
@@ -469,7 +469,7 @@ def test_setup_lines_that_end_the_shell_are_told(tmp_path):
         order = read_order(write(tmp_path, cluster={**SLURM, "setup": [line]}), None)
         said = rf"cluster: ctd does not run after its modules.*, exit status {status}:\nnothing was printed"
         with pytest.raises(JobError, match=said):
-            check_python(order.profile, order.where)
+            check_python(order.profile, order.label)
 
 
 def test_the_python_of_a_profile_is_the_one_that_runs(tmp_path):

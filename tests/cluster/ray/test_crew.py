@@ -64,9 +64,9 @@ def test_many_actors_are_asked_in_turn_and_never_all_at_once(clock):
             clock.now += 0.25
             heartbeats(slots)
             for slot in slots:
-                if slot.asked and not slot.asked.done():
+                if slot.pending and not slot.pending.done():
                     shard = slot.work.shard.number
-                    slot.asked.set_result((shard, Heartbeat(ShardProgress(1, second), 0.1), 0))
+                    slot.pending.set_result((shard, Heartbeat(ShardProgress(1, second), 0.1), 0))
         assert asked() <= ASKS * 4 * second
     assert {len(slot.actor.asked) for slot in slots} == {1, 2}
     clock.now += 0.1
@@ -78,10 +78,10 @@ def test_silence_is_what_is_known(clock):
     slots = running(2, clock)
     clock.now += 10
     assert heartbeats(slots) == {(0, 1): (None, 0.0), (1, 1): (None, 0.0)}
-    slots[0].asked.set_result((0, Heartbeat(ShardProgress(2), 4.0), 0))
+    slots[0].pending.set_result((0, Heartbeat(ShardProgress(2), 4.0), 0))
     clock.now += 7
     assert heartbeats(slots) == {(0, 1): (ShardProgress(2), 4.0), (1, 1): (None, 7.0)}
-    slots[1].asked.set_result(
+    slots[1].pending.set_result(
         (-1, Heartbeat(ShardProgress(), 90.0), 0)
     )  # it has not begun this shard
     assert heartbeats(slots)[1, 1] == (None, 17.0)
