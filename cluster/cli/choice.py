@@ -16,11 +16,11 @@ from jobs.store.store import Store
 
 
 class Choice(NamedTuple):
-    """An executor, and why it was chosen."""
+    """An executor, and the reason for which it was chosen."""
 
     name: str
     """ray or serial."""
-    why: str
+    reason: str
     run: RunSettings
     """The settings that it takes."""
 
@@ -36,13 +36,15 @@ def choose_executor(run: RunSettings, store: str, address: str | None) -> Choice
         ),
         "this machine has GPUs": gpus_here(),
     }
-    if why := next((text for text, holds in reasons.items() if holds), ""):
-        return Choice("ray", why, run)
+    if reason := next((text for text, holds in reasons.items() if holds), ""):
+        return Choice("ray", reason, run)
     if Store.exists(store) and _may_die(Store.open(store)):
-        why = "a process of this job died before, and Ray replaces a worker that dies; --executor serial starts sooner"
+        reason = "a process of this job died before, and Ray replaces a worker that dies; --executor serial starts sooner"
         # One worker of all cores, as before: `asha` and `optuna` decide by the order in which workers report.
         cores = float(len(os.sched_getaffinity(0)))
-        return Choice("ray", why, run.model_copy(update={"workers": 1, "cpus_per_worker": cores}))
+        return Choice(
+            "ray", reason, run.model_copy(update={"workers": 1, "cpus_per_worker": cores})
+        )
     # Here, so that `plan` lays shards out for the devices that `run` will have.
     take_cores()
     return Choice("serial", "in this process, as there is no GPU and the job sets no workers", run)
@@ -57,7 +59,7 @@ def workers_here(run: RunSettings, executor: str) -> int:
 
 
 def _may_die(store: Store) -> bool:
-    """Whether the kernel may be one that ends its process: a worker died or a driver was killed, and items are left."""
+    """Return whether the kernel may be one that ends its process: a worker died or a driver was killed, and items are left."""
     look = Look(store)
     # Items that fail even alone are left: `--failed` computes them again.
     if look.tally.is_complete and not any(marker.without for marker in look.markers):
@@ -90,8 +92,8 @@ def take_cores() -> None:
     Changes nothing if the user has set the number of devices, or if JAX has made its devices already, as in a notebook
     in which arrays were computed before.
     """
-    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if asked or "JAX_NUM_CPU_DEVICES" in os.environ:
+    is_set = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if is_set or "JAX_NUM_CPU_DEVICES" in os.environ:
         return
     cores = len(os.sched_getaffinity(0))
     if "jax" not in sys.modules:

@@ -41,29 +41,29 @@ def clusters(
     as_json: AsJson = False,
 ) -> None:
     """List the cluster profiles and check them: reachable, versions, GPUs, shared folder."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for name in names or profile_names():
         try:
             profile = load_profile(name)
         except JobError as error:
-            why = "; ".join(str(error).splitlines())
-            found.append(
-                {"cluster": name, "kind": "", "check": "profile", "ok": False, "found": why}
+            reason = "; ".join(str(error).splitlines())
+            rows.append(
+                {"cluster": name, "kind": "", "check": "profile", "ok": False, "found": reason}
             )
             continue
-        found += [{"cluster": name, "kind": profile.kind, **line} for line in check(profile)]
+        rows += [{"cluster": name, "kind": profile.kind, **line} for line in check(profile)]
     if as_json:
-        show_json(found)
+        show_json(rows)
     else:
-        for line in found:
+        for line in rows:
             line["found"] = "; ".join(line["found"].replace(":\n", ": ").splitlines())
         columns = ("cluster", "kind", "check", "ok", "found")
-        show_table({name: [line[name] for line in found] for name in columns})
+        show_table({name: [line[name] for line in rows] for name in columns})
         if not names and profile_names() == ["local"]:
             err.print(
                 f"profiles are in {profiles_folder()}; docs/clusters.md tells how to write one"
             )
-    if not all(line["ok"] for line in found):
+    if not all(line["ok"] for line in rows):
         raise typer.Exit(1)
 
 
@@ -76,15 +76,15 @@ def check(profile: Profile) -> list[dict[str, Any]]:
     lines = []
     for name, ask in checks.items():
         try:
-            ok, found = True, ask()
+            ok, text = True, ask()
         except JobError as error:
-            ok, found = False, str(error)
-        lines.append({"check": name, "ok": ok, "found": found})
+            ok, text = False, str(error)
+        lines.append({"check": name, "ok": ok, "found": text})
     return lines
 
 
-def _plain(found: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in found.items())
+def _plain(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _local_gpus() -> str:
@@ -104,36 +104,36 @@ def _of_slurm(profile: SlurmProfile) -> Checks:
         return f"partitions {', '.join(names)}"
 
     def some_nodes() -> list[slurm.Node]:
-        if not (found := slurm.nodes(profile)):
+        if not (partition_nodes := slurm.nodes(profile)):
             slurm.check_partition(profile, "profile")
             raise JobError("no node in the partition")
-        return found
+        return partition_nodes
 
     def nodes() -> str:
         slurm.check_partition(profile, "profile")
-        asked = [f"#SBATCH {option}" for option in options(profile, "ctd", profile.folder())]
-        waits = slurm.try_out("\n".join(["#!/bin/bash", *asked, ""]), profile, "profile")
+        directives = [f"#SBATCH {option}" for option in options(profile, "ctd", profile.folder())]
+        waits = slurm.try_out("\n".join(["#!/bin/bash", *directives, ""]), profile, "profile")
         counts = Counter(node.state for node in some_nodes())
         states = ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
         return "; ".join(filter(None, [states, waits]))
 
     def same_versions() -> str:
         plugins = check_python(profile, "profile")
-        if (why := without_gpu(profile, plugins)) and with_gpus():
-            raise JobError(why)
+        if (refusal := without_gpu(profile, plugins)) and with_gpus():
+            raise JobError(refusal)
         return _plain(versions() | {"GPU plugin": ", ".join(plugins)} if plugins else versions())
 
     def gpus() -> str:
-        if not (found := with_gpus()):
+        if not (gpu_names := with_gpus()):
             some_nodes()  # refuses a partition that is not there
-        if profile.n_gpus() and not found:
+        if profile.n_gpus() and not gpu_names:
             raise JobError(f"gpus: {profile.gpus} wanted, but no node of the partition has any")
-        return ", ".join(found[:8]) or "none"
+        return ", ".join(gpu_names[:8]) or "none"
 
     def folder() -> str:
         check_folder(profile.folder(), "work_dir")
-        why = unshared({"work_dir": profile.folder()})
-        return "; ".join(filter(None, [f"{profile.folder()}, from {platform.node()}", why]))
+        warning = unshared({"work_dir": profile.folder()})
+        return "; ".join(filter(None, [f"{profile.folder()}, from {platform.node()}", warning]))
 
     return {"reachable": reachable, "nodes": nodes, "versions": same_versions, "GPUs": gpus, "work_dir writable": folder}  # fmt: skip
 
@@ -145,13 +145,13 @@ def _of_ray(profile: RayProfile) -> Checks:
         answers.update(_ask(profile))
         return f"{count(len(answers['nodes']), 'node')} at {profile.address}"
 
-    def asked(name: str) -> Any:
+    def answer_to(name: str) -> Any:
         if name not in answers:
             raise JobError("not known: the cluster was not reached")
         return answers[name]
 
     def same_versions() -> str:
-        if wrong := differences(versions(), asked("versions"), "on the cluster"):
+        if wrong := differences(versions(), answer_to("versions"), "on the cluster"):
             raise JobError(wrong)
         return _plain(versions())
 
@@ -160,11 +160,11 @@ def _of_ray(profile: RayProfile) -> Checks:
             return f"version {api.get_version()} at {profile.dashboard_url()}"
 
     def folder() -> str:
-        if asked("seen") is False:
+        if answer_to("seen") is False:
             raise JobError(f"{profile.stores}: a file written here is not seen on the cluster")
         return profile.stores or "none given: --store must be a folder that every node sees"
 
-    gpus = lambda: f"{sum(asked('nodes')):g}"
+    gpus = lambda: f"{sum(answer_to('nodes')):g}"
     return {"reachable": reach, "jobs API": jobs_api, "versions": same_versions, "GPUs": gpus, "stores writable": folder}  # fmt: skip
 
 

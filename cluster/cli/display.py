@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     """A table: columns by name."""
 
 
-def shown(text: str, keep: str = "\n\t") -> str:
+def printable(text: str, keep: str = "\n\t") -> str:
     """Write out the control characters of a text, so that none reaches the terminal.
 
-    >>> shown("a\\x1b[31mb")
+    >>> printable("a\\x1b[31mb")
     'a\\\\x1b[31mb'
     """
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
@@ -44,7 +44,7 @@ class Plain(Console):
 
     def print(self, *things: Any, **options: Any) -> None:
         """Print as `Console` does, but with control characters written out."""
-        super().print(*(shown(x) if isinstance(x, str) else x for x in things), **options)
+        super().print(*(printable(x) if isinstance(x, str) else x for x in things), **options)
 
 
 as_text: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
@@ -88,7 +88,7 @@ def _bar() -> Iterator[Listener]:
         bar.update(task, completed=p.share, items=items, shards=shards)
 
     # Rendered anew at each refresh, so that the seconds of a wait move; folded, because the console would cut them.
-    line = lambda text: Text(shown(text), no_wrap=False, overflow="fold")
+    line = lambda text: Text(printable(text), no_wrap=False, overflow="fold")
     words = lambda: Group(bar, *(line(text) for p in now for text in p.lines() if text))
     with Live(get_renderable=words, console=err, refresh_per_second=4):
         yield draw
@@ -118,28 +118,28 @@ def _lines(in_notebook: bool) -> Listener:
         if is_over or not (now >= due or begins or ends):
             return
         last, waited, is_over = now, p.waiting, ends
-        (items, shards, rest), full = progress_words(p), int(bar * p.share)
-        share, drawn = f"{p.share:.0%}", f"{'━' * full}{'─' * (bar - full)}"
+        (items, shards, remaining), full = progress_words(p), int(bar * p.share)
+        share, bar_text = f"{p.share:.0%}", f"{'━' * full}{'─' * (bar - full)}"
         if handle:
-            text = ", ".join(filter(None, [f"{drawn} {share} {items}", shards, rest]))
-            handle.update({"text/plain": shown(text)}, raw=True)
+            text = ", ".join(filter(None, [f"{bar_text} {share} {items}", shards, remaining]))
+            handle.update({"text/plain": printable(text)}, raw=True)
         else:
-            err.print(", ".join(filter(None, [items, shards, share * bool(p.work), rest])))
+            err.print(", ".join(filter(None, [items, shards, share * bool(p.work), remaining])))
 
     return line
 
 
 @contextmanager
-def told_if_slow(what: str, quiet: bool = False) -> Iterator[None]:
-    """Print `what` if the block takes longer than a second, on a terminal with the seconds so far; nothing if `quiet`."""
+def told_if_slow(message: str, quiet: bool = False) -> Iterator[None]:
+    """Print `message` if the block takes longer than a second, on a terminal with the seconds so far; nothing if `quiet`."""
     if not quiet and err.is_terminal:
         began = time.monotonic()
         seconds = lambda: time.monotonic() - began
-        words = lambda: Text(f"{what}, {seconds():.0f} s" if seconds() > SLOW_S else "")
+        words = lambda: Text(f"{message}, {seconds():.0f} s" if seconds() > SLOW_S else "")
         with Live(get_renderable=words, console=err, refresh_per_second=4, transient=True):
             yield
         return
-    timer = threading.Timer(SLOW_S, err.print, [what])
+    timer = threading.Timer(SLOW_S, err.print, [message])
     timer.daemon = True
     if not quiet:
         timer.start()
@@ -161,7 +161,7 @@ def cell(value: object) -> str:
         return f"{number(float(value.real))}{value.imag:+.4g}i"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    return shown(str(value), keep="")
+    return printable(str(value), keep="")
 
 
 def _cells(column: Sequence[Any] | np.ndarray) -> list[str]:
@@ -189,7 +189,7 @@ def show_table(
     """
     if not n_rows(table):
         return
-    values = {shown(str(name)): table[name][:limit] for name in table}
+    values = {printable(str(name)): table[name][:limit] for name in table}
     numbers = {name for name in values if np.asarray(values[name]).dtype.kind in "iufc"}
     texts = {name: _cells(column) for name, column in values.items()}
     widths = {name: max(map(len, [name, *column])) for name, column in texts.items()}
@@ -198,15 +198,15 @@ def show_table(
     parts = side_by_side(least, out.width, keys)
     for k, part in enumerate(parts if all_columns else parts[:1]):
         out.print("\n" * (k > 0), end="")
-        drawn = Table(title="" if k else title or None, title_justify="left", box=None, pad_edge=False, padding=(0, GAP, 0, 0))  # fmt: skip
+        grid = Table(title="" if k else title or None, title_justify="left", box=None, pad_edge=False, padding=(0, GAP, 0, 0))  # fmt: skip
         for name in part:
-            drawn.add_column(
+            grid.add_column(
                 name, justify="right" if name in numbers else "left", overflow="fold",
                 no_wrap=name in numbers, min_width=least[name], max_width=widths[name],
             )  # fmt: skip
         for row in zip(*(texts[name] for name in part), strict=True):
-            drawn.add_row(*row)
-        out.print(drawn, crop=False)
+            grid.add_row(*row)
+        out.print(grid, crop=False)
     if limit is not None and n_rows(table) > limit:
         out.print(f"... {count(n_rows(table) - limit, 'more row')}; {hint}")
     if not all_columns and len(parts) > 1:
@@ -221,9 +221,9 @@ def show_facts(
     """Print named texts, aligned; empty ones are left out. styles: name -> the style of its text on a terminal. width: least one
     of the names.
     """
-    said = {name: text for name, text in facts.items() if text}
-    width = max([width, *map(len, said)]) + GAP
-    for name, text in said.items():
+    texts = {name: text for name, text in facts.items() if text}
+    width = max([width, *map(len, texts)]) + GAP
+    for name, text in texts.items():
         out.print(name.ljust(width), style="dim", end="")
         out.print(text, style=(styles or {}).get(name))
 
@@ -256,10 +256,10 @@ def side_by_side(widths: Mapping[str, int], room: int, keys: int = 1) -> list[li
     >>> side_by_side({"item": 4, "q": 10, "text": 12}, room=20)
     [['item', 'q'], ['item', 'text']]
     """
-    first, rest = list(widths)[:keys], list(widths)[keys:]
+    first, others = list(widths)[:keys], list(widths)[keys:]
     parts = [[*first]]
     wide = lambda part: sum(widths[name] + GAP for name in part)
-    for name in rest:
+    for name in others:
         if wide(parts[-1]) + widths[name] > room and len(parts[-1]) > len(first):
             parts.append([*first])
         parts[-1].append(name)

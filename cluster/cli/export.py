@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.cli.display import err, out, warn
-from cluster.cli.options import StorePath, Where, all_of, refuse
+from cluster.cli.options import Conditions, StorePath, all_of, refuse
 from cluster.cli.query import say_how_much
 from jobs.errors import JobError, advised, count
 from jobs.redact import redact
@@ -15,7 +15,7 @@ from jobs.storage.addresses import beside
 from jobs.storage.connect import refuse_taken
 from jobs.store.store import Store
 
-What = Annotated[
+ItemOrStorage = Annotated[
     str | None,
     typer.Argument(
         help="item id; with --to optuna the study's storage: sqlite:///study.db, or the path of a journal",
@@ -50,7 +50,7 @@ Mode = Annotated[
 
 def export(
     store: StorePath,
-    item: What = None,
+    item: ItemOrStorage = None,
     path: File = None,
     results: Annotated[
         bool, typer.Option("--results", help="write all results except the trained model")
@@ -67,7 +67,7 @@ def export(
     ] = None,
     metric: Metric = None,
     mode: Mode = None,
-    where: Where = None,
+    conditions: Conditions = None,
     sort: Annotated[
         str | None, typer.Option(help="with --limit: columns that decide which items come first")
     ] = None,
@@ -75,18 +75,24 @@ def export(
 ) -> None:
     """Write an item's trained model to a file for other jobs, NumPy or PyTorch; the file's ending chooses
     the format. With --to, write all items as runs of a tracker or trials of an Optuna study."""
-    asked = {"where": where, "sort": sort, "limit": limit}
+    selection = {"sort": sort, "limit": limit}
     study = {"metric": metric, "mode": mode}
     if to is None:
-        refuse("needs --to, which says what to write items for", folder=folder, **asked, **study)
-        _one(store, item, path, results, job)
+        refuse(
+            "needs --to, which says what to write items for",
+            folder=folder,
+            where=conditions,
+            **selection,
+            **study,
+        )
+        _write_item(store, item, path, results, job)
     elif to == "optuna":
         refuse("not with --to optuna", folder=folder, results=results or None, job=job)
         if item is None or path is not None:
             raise JobError(
                 "--to optuna: give one storage after it: sqlite:///study.db, or the path of a journal"
             )
-        _study(store, item, metric, mode, **asked)
+        _study(store, item, metric, mode, conditions, **selection)
     elif item is not None:
         raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
     else:
@@ -96,7 +102,7 @@ def export(
             place = beside(store)
             folder = place.with_name(f"{place.name}-{to}")
             _refuse_links(folder)
-        _runs(store, to, folder, "all" if results else "model", **asked)
+        _runs(store, to, folder, "all" if results else "model", conditions, **selection)
 
 
 def _refuse_links(folder: Path) -> None:
@@ -109,7 +115,7 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _study(
-    store: str, storage: str, metric: str | None, mode: Any, where: Any, **asked: Any
+    store: str, storage: str, metric: str | None, mode: Any, conditions: Any, **selection: Any
 ) -> None:
     from jobs.export.runs import read_runs
     from jobs.export.trackers import require
@@ -118,34 +124,38 @@ def _study(
     from jobs.export.studies import direction, write_study
     from jobs.query.best import require_metric
 
-    opened, name = Store.open(store), beside(store).name
-    goal = require_metric(opened, "--metric", metric, mode)
-    n, runs = read_runs(opened, all_of(where), "none", **asked)
-    say_how_much(opened)
+    opened_store, name = Store.open(store), beside(store).name
+    goal = require_metric(opened_store, "--metric", metric, mode)
+    n, runs = read_runs(opened_store, all_of(conditions), "none", **selection)
+    say_how_much(opened_store)
     err.print(f"writing {count(n, 'trial')} to study {name}: {direction(goal)} {goal.name}")
-    new, there = write_study(storage, name, opened, runs, goal)
-    told = f" ({there:,} were there already)" if there else ""
-    out.print(f"wrote {count(new, 'trial')}{told}; optuna-dashboard {redact(storage)}")
+    new, n_existing = write_study(storage, name, opened_store, runs, goal)
+    note = f" ({n_existing:,} were there already)" if n_existing else ""
+    out.print(f"wrote {count(new, 'trial')}{note}; optuna-dashboard {redact(storage)}")
 
 
-def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **asked: Any) -> None:
+def _runs(
+    store: str, to: str, folder: Path, arrays: Any, conditions: Any, **selection: Any
+) -> None:
     from jobs.export.runs import read_runs
     from jobs.export.trackers import require, write_runs
     from jobs.report.figures import saved_figures
 
     require(to)
-    opened = Store.open(store)
-    n, runs = read_runs(opened, all_of(where), arrays, **asked)
-    say_how_much(opened)
+    opened_store = Store.open(store)
+    n, runs = read_runs(opened_store, all_of(conditions), arrays, **selection)
+    say_how_much(opened_store)
     err.print(f"writing {count(n, 'run')} to {folder}")
-    pictures = saved_figures(store, len(opened.job.plan.group_sizes))
-    name = opened.job.spec.name or opened.job.spec.kernel
+    pictures = saved_figures(store, len(opened_store.job.plan.group_sizes))
+    name = opened_store.job.spec.name or opened_store.job.spec.kernel
     look = write_runs(to, folder, name, runs, pictures)
-    told = f" and {count(len(pictures), 'picture')}" if pictures else ""
-    out.print(f"wrote {count(n, 'run')}{told}; {look}")
+    note = f" and {count(len(pictures), 'picture')}" if pictures else ""
+    out.print(f"wrote {count(n, 'run')}{note}; {look}")
 
 
-def _one(store: str, item: str | None, path: str | None, results: bool, job: str | None) -> None:
+def _write_item(
+    store: str, item: str | None, path: str | None, results: bool, job: str | None
+) -> None:
     if item is None or path is None:
         raise JobError("give an item and a file, or --to mlflow, tensorboard, wandb or optuna")
     if not item.isdecimal():
@@ -154,15 +164,18 @@ def _one(store: str, item: str | None, path: str | None, results: bool, job: str
     from jobs.inputs.items import how_failed
 
     refuse_taken(path)
-    opened = Store.open(store)
+    opened_store = Store.open(store)
     if job is not None:
         refuse("not with --job; leave one out", results=results or None)
         from jobs.query.next import write_job
 
-        write_job(opened, int(item), job, path)
+        write_job(opened_store, int(item), job, path)
         out.print(f"wrote {path}")
         return
-    told = write(opened, int(item), path, "results" if results else "weights")
-    warn(filter(None, [told]))
-    warn(f"item {item} failed ({how})" for how in how_failed(opened, [int(item)]).values())
+    warning = write(opened_store, int(item), path, "results" if results else "weights")
+    warn(filter(None, [warning]))
+    warn(
+        f"item {item} failed ({outcome})"
+        for outcome in how_failed(opened_store, [int(item)]).values()
+    )
     out.print(f"wrote {path}")

@@ -51,22 +51,22 @@ def kernels(
         for name, text in listed.items():
             out.print(_hanging(name, text, 27))
         return
-    known = find_kernel(kernel, os.getcwd())
-    found = contents(known)
-    own = getattr(sys.modules.get(kernel), "__doc__", None) or ""
-    about = summaries().get(kernel, own.strip().removeprefix("Kernel: "))
+    loaded_kernel = find_kernel(kernel, os.getcwd())
+    tables = contents(loaded_kernel)
+    docstring = getattr(sys.modules.get(kernel), "__doc__", None) or ""
+    about = summaries().get(kernel, docstring.strip().removeprefix("Kernel: "))
     if as_json:
-        show_json({title: records(table) for title, table in found.items()})
+        show_json({title: records(table) for title, table in tables.items()})
     elif everything:
         out.print(without_modules(about))
-        for title, table in found.items():
+        for title, table in tables.items():
             show_table(table, title, limit=None)
     else:
         # Examples and lists of modules are for those who read the source.
         paragraphs = [p for p in about.split("\n\n") if p and not p.startswith((">>>", " "))]
         for paragraph in paragraphs[:2]:
             out.print(_hanging("", " ".join(paragraph.split()), 0) + "\n")
-        for title, text in overview(known).items():
+        for title, text in overview(loaded_kernel).items():
             out.print(_hanging(title, text, 18))
         out.print(
             f"\nctd new {kernel} writes a job file that explains each field; "
@@ -80,13 +80,13 @@ def without_modules(about: str) -> str:
     >>> without_modules("Points.\\n\\nEach file:\\n\\n    search/   the searches\\n    line      rings\\n\\n    q = |F|^2")
     'Points.\\n\\n    q = |F|^2'
     """
-    kept: list[str] = []
+    paragraphs: list[str] = []
     for paragraph in about.split("\n\n"):
         if not re.match(r" {4}[\w/.]+ {2,}\w", paragraph):
-            kept.append(paragraph)
-        elif kept and kept[-1].endswith(":"):
-            kept.pop()
-    return "\n\n".join(kept)
+            paragraphs.append(paragraph)
+        elif paragraphs and paragraphs[-1].endswith(":"):
+            paragraphs.pop()
+    return "\n\n".join(paragraphs)
 
 
 def overview(kernel: Kernel) -> dict[str, str]:
@@ -97,13 +97,13 @@ def overview(kernel: Kernel) -> dict[str, str]:
     'done, diverged, ill_conditioned, no_spectrum'
     """
     kinds = field_kinds(kernel.Params)
-    of_kind = lambda *wanted: [name for name, kind in kinds.items() if kind in wanted]
+    of_kind = lambda *allowed: [name for name, kind in kinds.items() if kind in allowed]
     scalars = [name for name, var in kernel.dims.items() if not var.axes]
     arrays = {name: var.axes for name, var in kernel.dims.items() if var.axes}
     families = Counter(name.partition(".")[0] for name in arrays if "." in name)
     alone = [f"{name} ({', '.join(axes)})" for name, axes in arrays.items() if "." not in name]
     required = [name for name, info in kernel.Params.model_fields.items() if info.is_required()]
-    found = {
+    names_by_title = {
         "must be given": required,
         "compiled in": of_kind(Kind.STATIC),
         "free to sweep": of_kind(Kind.TRACED),
@@ -114,7 +114,7 @@ def overview(kernel: Kernel) -> dict[str, str]:
         "outcome": [end.name for end in kernel.outcomes],
         "search.preset": list(kernel.display.presets),
     }
-    return {title: ", ".join(names) for title, names in found.items() if names}
+    return {title: ", ".join(names) for title, names in names_by_title.items() if names}
 
 
 def _hanging(title: str, text: str, indent: int) -> str:
@@ -134,29 +134,29 @@ def new(
 
 def contents(kernel: Kernel) -> dict[str, dict[str, list[Any]]]:
     """Tables by title: the results and reduced values in a store of this kernel, its outcomes and presets."""
-    found = {"results/G": _variables(kernel.dims, ["item"])}
+    tables = {"results/G": _variables(kernel.dims, ["item"])}
     if kernel.reduced:
-        found["gathered/G"] = _variables(kernel.reduced, [])
+        tables["gathered/G"] = _variables(kernel.reduced, [])
     if ends := kernel.outcomes:
-        found["outcome"] = {
+        tables["outcome"] = {
             "name": [end.name for end in ends],
             "what": [end.reason for end in ends],
             "failed": [end.failed for end in ends],
         }
     if kernel.display.presets:
-        found["search.preset"] = {
+        tables["search.preset"] = {
             "name": list(kernel.display.presets),
             "what": [preset.reason for preset in kernel.display.presets.values()],
         }
-    return found
+    return tables
 
 
-def _variables(named: Mapping[str, Var], lead: list[str]) -> dict[str, list[Any]]:
+def _variables(variables: Mapping[str, Var], lead: list[str]) -> dict[str, list[Any]]:
     return {
-        "name": list(named),
-        "axes": [", ".join([*lead, *var.axes]) for var in named.values()],
-        "units": [var.units for var in named.values()],
-        "what": [var.long_name for var in named.values()],
+        "name": list(variables),
+        "axes": [", ".join([*lead, *var.axes]) for var in variables.values()],
+        "units": [var.units for var in variables.values()],
+        "what": [var.long_name for var in variables.values()],
     }
 
 
@@ -200,22 +200,22 @@ def weights(
         tensors = tensors.under(only) if only else tensors
         if not as_json:
             _show_tensors(tensors.arrays)
-        found = understand(tensors, cell)
+        network = understand(tensors, cell)
         if to is not None:
-            told = write_weights(to, found.params, found.cell)
-            warn(filter(None, [told]))
+            warning = write_weights(to, network.params, network.cell)
+            warn(filter(None, [warning]))
     except ValueError as error:
         raise JobError(str(error)) from None
-    n, n_in, n_out = sizes(found.cell, found.params)
+    n, n_in, n_out = sizes(network.cell, network.params)
     if as_json:
-        of = {name: list(value.shape) for name, value in tensors.arrays.items()}
+        shapes = {name: list(value.shape) for name, value in tensors.arrays.items()}
         numbers = {"n": n, "n_in": n_in, "n_out": n_out}
-        show_json({"cell": found.cell, **numbers, "from": list(found.notes), "tensors": of})
+        show_json({"cell": network.cell, **numbers, "from": list(network.notes), "tensors": shapes})
         return
     out.print(
-        f"cell {found.cell}: {count(n, 'unit')}, {count(n_in, 'input')}, {count(n_out, 'output')}"
+        f"cell {network.cell}: {count(n, 'unit')}, {count(n_in, 'input')}, {count(n_out, 'output')}"
     )
-    out.print(f"from {'; '.join(found.notes)}")
+    out.print(f"from {'; '.join(network.notes)}")
     if to is not None:
         out.print(f"wrote {to}")
 

@@ -78,12 +78,12 @@ class LateCommand(TyperCommand):
     def make_context(self, *args: Any, **options: Any) -> Any:
         """The context of the whole command."""
         name = str(self.name)
-        whole = typer.Typer(add_completion=False)
-        whole.command(name)(getattr(import_module(f"cluster.cli.{COMMANDS[name]}"), name))
+        app = typer.Typer(add_completion=False)
+        app.command(name)(getattr(import_module(f"cluster.cli.{COMMANDS[name]}"), name))
         # Copy the words: parsing empties the list.
         words = [str(word) for word in args[1]] if len(args) > 1 else []
         try:
-            return typer.main.get_command(whole).make_context(*args, **options)
+            return typer.main.get_command(app).make_context(*args, **options)
         except TyperException as error:
             if option := getattr(error, "option_name", ""):
                 error.message += _in_job_file(name, option, words)
@@ -116,10 +116,10 @@ def _in_job_file(command: str, option: str, words: list[str]) -> str:
         field = f"run.{field}"
     elif field not in JobSpec.model_fields:
         return ""
-    where = ":" if command in WITH_SET else "; give it to ctd run:"
+    lead = ":" if command in WITH_SET else "; give it to ctd run:"
     parts = [part for w in words for part in (w.split("=", 1) if w.startswith(option) else [w])]
     value = dict(pairwise(parts)).get(option, "VALUE")
-    return f"; it is a field of the job file{where} --set {field}={value}"
+    return f"; it is a field of the job file{lead} --set {field}={value}"
 
 
 INSTEAD = {
@@ -162,8 +162,8 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"ctd {version('ctd-jobs')}")
         raise typer.Exit
 
@@ -222,8 +222,8 @@ def _explain(error: BaseException) -> int:
 
     # A damaged store may be beyond what `damage` can read.
     with suppress(Exception):
-        if found := damage(error):
-            show_error(found)
+        if finding := damage(error):
+            show_error(finding)
             return EXIT_FAULT
     # A fault of ctd, not of the user's input: show all of it.
     traceback.print_exception(error)
@@ -232,14 +232,14 @@ def _explain(error: BaseException) -> int:
 
 def _for_users(show: Callable[..., str]) -> Callable[..., str]:
     """A `warnings.formatwarning` that shows warnings about a user's data as their text alone, each once; others as `show` does."""
-    told = set[str]()
+    printed = set[str]()
 
     def text(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
         if category is UserWarning:
             line = f"warning: {message}\n"
             # Python forgets what it has shown whenever a filter changes.
-            new = line not in told
-            told.add(line)
+            new = line not in printed
+            printed.add(line)
             return line if new else ""
         return show(message, category, *place, **more)
 

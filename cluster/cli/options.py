@@ -72,9 +72,11 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="run the code that the store names, although it is not yours"),
 ]
-Where = Annotated[
+Conditions = Annotated[
     list[str] | None,
-    typer.Option(help='condition, such as "q < 1e-10 and stable"; if repeated, rows must meet all'),
+    typer.Option(
+        "--where", help='condition, such as "q < 1e-10 and stable"; if repeated, rows must meet all'
+    ),
 ]
 ColumnNames = Annotated[list[str] | None, typer.Option(help="columns, separated by commas")]
 SortedBy = Annotated[
@@ -96,18 +98,18 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     (['job.yaml'], ['params.n=50'])
     """
     # os.path.exists: a long list of values is no valid file name, for which Path.exists raises an error.
-    among = [word for word in words if OVERRIDE.match(word) and not os.path.exists(word)]
-    files = [word for word in words if word not in among]
+    overrides = [word for word in words if OVERRIDE.match(word) and not os.path.exists(word)]
+    files = [word for word in words if word not in overrides]
     if not files:
         raise JobError(f"{', '.join(words)}: overrides fields of a job file; give the file too")
-    return files, among
+    return files, overrides
 
 
-def refuse(why: str, **given: object) -> None:
-    """Raise JobError for the first option that is given, which `why` refuses; None stands for one that is not."""
-    for name, value in given.items():
+def refuse(reason: str, **options: object) -> None:
+    """Raise JobError for the first option that is given, which `reason` refuses; None stands for one that is not."""
+    for name, value in options.items():
         if value is not None:
-            raise JobError(f"--{name.replace('_', '-')}: {why}")
+            raise JobError(f"--{name.replace('_', '-')}: {reason}")
 
 
 def check_target(to: Path | None, as_json: bool) -> None:
@@ -120,13 +122,13 @@ def check_target(to: Path | None, as_json: bool) -> None:
     files.check_target(to)
 
 
-def words_of(given: Sequence[str] | None) -> list[str]:
+def words_of(texts: Sequence[str] | None) -> list[str]:
     """The words of an option that may be repeated, or list several separated by commas.
 
     >>> words_of(["paper,old", "new"])
     ['paper', 'old', 'new']
     """
-    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
+    return [word.strip() for text in texts or () for word in text.split(",") if word.strip()]
 
 
 def all_of(conditions: list[str] | None) -> str | None:

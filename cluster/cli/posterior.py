@@ -56,7 +56,9 @@ IntoStore = Annotated[
 
 OnModels = Annotated[
     list[str] | None,
-    typer.Option(help="condition on the models, as in ctd query; by default all trained"),
+    typer.Option(
+        "--where", help="condition on the models, as in ctd query; by default all trained"
+    ),
 ]
 BestModels = Annotated[
     int, typer.Option(min=1, help="number of best models to use; more than one needs --store")
@@ -65,7 +67,7 @@ BestModels = Annotated[
 
 def posterior(
     store: options.StorePath,
-    where: OnModels = None,
+    conditions: OnModels = None,
     sort: SortedModels = None,
     limit: BestModels = 1,
     data: OtherTrials = None,
@@ -85,7 +87,7 @@ def posterior(
     if trained.job.spec.kernel != "lfads":
         raise JobError(f"{store}: is a store of {trained.job.spec.kernel}; give a store of lfads")
     base = trained.job.base
-    items = choose_models(trained, options.all_of(where), sort, limit, err.print)
+    items = choose_models(trained, options.all_of(conditions), sort, limit, err.print)
     models = [params for item in items for params in model_params(trained, item, data)]
     if results is not None:
         job = posterior_job(models, base, (), overrides or ())
@@ -102,17 +104,19 @@ def posterior(
             "which keeps the draws of each window"
         )
     err.print(jobs[0].facts()[1])
-    told = []
+    reports = []
     for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):
         request = Request(str(file), job.spec, executor, address, as_json)
-        with _computed(partial(open_or_create, job.spec, base, WHERE), request, file) as made:
+        with _temporary_store(
+            partial(open_or_create, job.spec, base, WHERE), request, file
+        ) as temporary:
             about = {"store": trained.address, "item": items[0]}
-            write_posterior(made, file, job, about, typed=to is not None)
-        told.append({"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]})
+            write_posterior(temporary, file, job, about, typed=to is not None)
+        reports.append({"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]})
     if as_json:
-        show_json(told[0] if len(told) == 1 else told)
-    for job, one in zip(jobs, () if as_json else told, strict=False):
-        out.print(f"wrote {one['file']}: model {one['item']}, {job.facts()[0]}")
+        show_json(reports[0] if len(reports) == 1 else reports)
+    for job, report in zip(jobs, () if as_json else reports, strict=False):
+        out.print(f"wrote {report['file']}: model {report['item']}, {job.facts()[0]}")
 
 
 def _target(store: str, to: Path | None, limit: int) -> Path:
@@ -150,7 +154,7 @@ def _of_sessions(target: Path, models: list[dict[str, Any]], to: Path | None) ->
 
 
 @contextmanager
-def _computed(
+def _temporary_store(
     create: Callable[[str, Executor], Store], request: Request, to: Path
 ) -> Iterator[Store]:
     """A temporary store beside the file to write, which is deleted at the end."""
@@ -161,20 +165,20 @@ def _computed(
         try:
             with signals(stop := Stop()), closing(request.make()) as runner:
                 open_store = partial(create, request.store)
-                made, progress = open_and_compute(open_store, runner, request, stop)
+                store, progress = open_and_compute(open_store, runner, request, stop)
                 stop.check()
         except Interrupted as early:
             err.print(f"stopped ({early}), nothing is written; with --store it could go on")
             raise typer.Exit(EXIT_STOPPED) from None
         for error in (progress.failed | progress.failed_items).values():
             raise JobError(f"{to}: is not written, since a chunk failed: {error}")
-        yield made
+        yield store
 
 
 def _remove_left(to: Path) -> None:
     """Remove the stores that killed commands for this file left beside it on this machine."""
-    for left in to.parent.glob(f".{glob.escape(to.stem)}-*/posterior.zarr"):
+    for path in to.parent.glob(f".{glob.escape(to.stem)}-*/posterior.zarr"):
         with suppress(JobError):  # gone meanwhile
-            held = holder(open_objects(str(left)))
-            if held is not None and held.has_ended:
-                shutil.rmtree(left.parent, ignore_errors=True)
+            lease = holder(open_objects(str(path)))
+            if lease is not None and lease.has_ended:
+                shutil.rmtree(path.parent, ignore_errors=True)

@@ -49,7 +49,7 @@ Table = Annotated[
 
 def query(
     stores: options.StorePaths,
-    where: options.Where = None,
+    conditions: options.Conditions = None,
     sort: options.SortedBy = None,
     limit: options.Limit = None,
     columns: options.ColumnNames = None,
@@ -70,33 +70,37 @@ def query(
         "columns": ",".join(columns or ()), "group_by": ",".join(group_by or ()),
     }  # fmt: skip
     is_default = not (columns or agg or as_json or to)
-    name, found, notes = answer(store, options.all_of(where), **question)
+    name, answer_columns, notes = answer(store, options.all_of(conditions), **question)
     for line in notes:
         err.print(line)
     if agg and to is None and not as_json:  # only what they are grouped by are texts
         is_text = lambda column: column.dtype.kind == "O"
-        found = {n: np.where(v == "", "-", v) if is_text(v) else v for n, v in found.items()}
+        answer_columns = {
+            n: np.where(v == "", "-", v) if is_text(v) else v for n, v in answer_columns.items()
+        }
     if is_default:
-        found = _default_columns(name, found, store, [*sort_keys(question["sort"])])
+        answer_columns = _default_columns(
+            name, answer_columns, store, [*sort_keys(question["sort"])]
+        )
     if to is not None:
-        write_table(found, to, described(_stores_of(store)))
+        write_table(answer_columns, to, described(_stores_of(store)))
     elif as_json:
-        show_json(records(found))
-        say_infinite(found)
+        show_json(records(answer_columns))
+        say_infinite(answer_columns)
     else:
         most = 100 if limit is None else None
-        show_table(found, name, most, not is_default, "--json or --to FILE gives all")
-    if not n_rows(found) and limit != 0:
-        _say_none(name, store, bool(where))
-    if isinstance(store, StoreCollection) and "kernel" not in f"{where} {question}":
-        _say_kernels(_kernels_in(name, found, store))
+        show_table(answer_columns, name, most, not is_default, "--json or --to FILE gives all")
+    if not n_rows(answer_columns) and limit != 0:
+        _say_none(name, store, bool(conditions))
+    if isinstance(store, StoreCollection) and "kernel" not in f"{conditions} {question}":
+        _say_kernels(_kernels_in(name, answer_columns, store))
     say_how_much(store)
 
 
 def _say_none(name: str, store: Store | StoreCollection, conditions: bool) -> None:
     """Say why an answer has no row."""
-    why = no_rows(name, _stores_of(store)[0])
-    err.print(f"no row of table {name} meets the conditions" if conditions else why)
+    reason = no_rows(name, _stores_of(store)[0])
+    err.print(f"no row of table {name} meets the conditions" if conditions else reason)
 
 
 def _say_kernels(kernels: list[str]) -> None:
@@ -106,7 +110,7 @@ def _say_kernels(kernels: list[str]) -> None:
 
 
 def _default_columns(
-    table: str, found: dict[str, np.ndarray], store: Store | StoreCollection, sorted_by: list[str]
+    table: str, columns: dict[str, np.ndarray], store: Store | StoreCollection, sorted_by: list[str]
 ) -> dict[str, np.ndarray]:
     """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
     differs between stores; what the rows are sorted by; others as they come, entries of the weights last.
@@ -114,58 +118,64 @@ def _default_columns(
     Left out are an item's place, its group if there is one, its status if all are done, columns of kernels without rows, and,
     of what neither was swept nor sums up the kernel, columns with NaN alone, or with one value, which a line tells.
     """
-    n_first, differing, stores, known = 1, set[str](), _stores_of(store), list(found)
+    n_first, differing, stores, available = 1, set[str](), _stores_of(store), list(columns)
     if isinstance(store, StoreCollection):
-        kernels = _kernels_in(table, found, store)
-        own = [one for one in stores if one.job.spec.kernel in kernels]
-        shelf = StoreCollection(own) if 0 < len(own) < len(stores) else store
+        kernels = _kernels_in(table, columns, store)
+        with_rows = [member for member in stores if member.job.spec.kernel in kernels]
+        shelf = StoreCollection(with_rows) if 0 < len(with_rows) < len(stores) else store
         n_first, differing, stores = 2, set(shelf.differing), shelf.stores
-        there = {*shelf[table].names, *sorted_by}
-        known = [name for name in found if name in there]
-    swept = differing.union(*([*one.swept, *one.roles.varied] for one in stores))
+        present = {*shelf[table].names, *sorted_by}
+        available = [name for name in columns if name in present]
+    swept = differing.union(*([*member.swept, *member.roles.varied] for member in stores))
     kind = lambda name: name.partition(".")[0].partition("[")[0]
     is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
-    first = [name for name in known if name in known[:n_first] or name == table]
-    inputs = [name for name in known if is_swept(name) and name not in sorted_by]
+    first = [name for name in available if name in available[:n_first] or name == table]
+    inputs = [name for name in available if is_swept(name) and name not in sorted_by]
     hidden = {"row"}
-    if all(len(one.job.plan.group_sizes) == 1 for one in stores):
+    if all(len(member.job.plan.group_sizes) == 1 for member in stores):
         hidden.add("group")
-    if "status" in known and set(found["status"]) <= {"done"}:
+    if "status" in available and set(columns["status"]) <= {"done"}:
         hidden.add("status")
     stays = hidden.union(["group"], first, inputs, sorted_by, summed_up(stores))
-    same = [name for name in known if name not in stays and _is_constant(found[name])]
-    same = [*_of_one_value(stores, inputs, found), *same]
-    values = {name: found[name][0] for name in same}
+    same = [name for name in available if name not in stays and _is_constant(columns[name])]
+    same = [*_of_one_value(stores, inputs, columns), *same]
+    values = {name: columns[name][0] for name in same}
     if finite := [f"{name} {cell(value)}" for name, value in values.items() if value == value]:
         err.print(f"in all rows: {', '.join(finite)}")
     hidden |= {*same}
     hidden -= set(sorted_by)
-    others = sorted(known, key=lambda name: kind(name) == "weights")  # few ask for these
+    others = sorted(available, key=lambda name: kind(name) == "weights")  # few ask for these
     order = dict.fromkeys([*first, *inputs, *sorted_by, *others])
-    return {name: found[name] for name in order if name in known and name not in hidden}
+    return {name: columns[name] for name in order if name in available and name not in hidden}
 
 
 def _is_constant(column: np.ndarray) -> bool:
-    """Whether several rows have one value, or NaN alone."""
+    """Return whether several rows have one value, or NaN alone."""
     return len(column) > 1 and bool((column == column[0]).all() or (column != column).all())
 
 
 def _of_one_value(
-    stores: Sequence[Store], names: Sequence[str], found: dict[str, np.ndarray]
+    stores: Sequence[Store], names: Sequence[str], columns: dict[str, np.ndarray]
 ) -> list[str]:
     """The texts among some columns for which the one sweep of a store lists a single value, such as a file of an earlier stage."""
-    sweep, *more = [part for one in stores for part in one.job.spec.sweeps()]
+    sweep, *more = [part for store in stores for part in store.job.spec.sweeps()]
     axes = {} if more else {**sweep.grid, **sweep.zip}
-    single = [name for name in names if isinstance(of := axes.get(name), list) and len(of) == 1]
-    return [name for name in single if found[name].dtype.kind == "O" and len(found[name])]
+    single = [
+        name
+        for name in names
+        if isinstance(swept_values := axes.get(name), list) and len(swept_values) == 1
+    ]
+    return [name for name in single if columns[name].dtype.kind == "O" and len(columns[name])]
 
 
-def _kernels_in(table: str, found: "Columns", shelf: StoreCollection) -> list[str]:
+def _kernels_in(table: str, columns: "Columns", shelf: StoreCollection) -> list[str]:
     """The kernels that have rows in an answer; without the column `store`, those that have the table."""
-    shown = {*found.get("store", shelf.labels)}
-    named = zip(shelf.labels, shelf.stores, strict=True)
-    having = [one for label, one in named if label in shown and table in tables_of(one).names()]
-    return list(dict.fromkeys(one.job.spec.kernel for one in having))
+    labels = {*columns.get("store", shelf.labels)}
+    labelled = zip(shelf.labels, shelf.stores, strict=True)
+    having = [
+        store for label, store in labelled if label in labels and table in tables_of(store).names()
+    ]
+    return list(dict.fromkeys(store.job.spec.kernel for store in having))
 
 
 def _stores_of(store: Store | StoreCollection) -> Sequence[Store]:
@@ -177,11 +187,15 @@ def say_how_much(store: Store | StoreCollection) -> None:
     from jobs.gather.gather import left_out
 
     stores = _stores_of(store)
-    done = [tables_of(one)["items"].n for one in stores]
-    total = [one.job.plan.n_items for one in stores]
-    for why in dict.fromkeys(filter(None, map(left_out, stores))):
-        err.print(why)
-    if behind := [one.address for one, n, of in zip(stores, done, total, strict=True) if n < of]:
+    done = [tables_of(member)["items"].n for member in stores]
+    total = [member.job.plan.n_items for member in stores]
+    for warning in dict.fromkeys(filter(None, map(left_out, stores))):
+        err.print(warning)
+    if behind := [
+        member.address
+        for member, n, n_items in zip(stores, done, total, strict=True)
+        if n < n_items
+    ]:
         others = f", and so for {count(len(behind) - 1, 'other')}" if behind[1:] else ""
         shows = advised("ctd", "status", behind[0])
         err.print(
@@ -208,22 +222,22 @@ def best(
     """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next.
     Of several stores, show the best item of each, one line per store. If items differ in what the metric is measured on, such as
     the file of trials, show the best for each value."""
-    opened = open_all(stores, err.print)
-    if isinstance(opened, StoreCollection):
-        _show_best_of_each(opened, by, mode, as_json)
+    store = open_all(stores, err.print)
+    if isinstance(store, StoreCollection):
+        _show_best_of_each(store, by, mode, as_json)
         return
-    found = _bests(opened, by, mode)
-    if len(found) > 1:
-        shelf = StoreCollection([opened])
-        _show_bests({shelf.labels[0]: found}, shelf, as_json)
+    best_items = _bests(store, by, mode)
+    if len(best_items) > 1:
+        shelf = StoreCollection([store])
+        _show_bests({shelf.labels[0]: best_items}, shelf, as_json)
         return
     if as_json:
-        show_json(found[0].to_json())
+        show_json(best_items[0].to_json())
         return
-    show_facts(found[0].facts())
+    show_facts(best_items[0].facts())
     out.print()
-    for what, command in found[0].next.items():
-        out.print(f"# {what}", style="dim")
+    for purpose, command in best_items[0].next.items():
+        out.print(f"# {purpose}", style="dim")
         out.print(command)
 
 
@@ -231,41 +245,39 @@ def _bests(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "
     """Find the best items of a store, `name` among several, and print the warnings of its results."""
     from jobs.query.best import bests, require_metric
 
-    found = bests(store, require_metric(store, "--by", by, mode))
-    if not found:
-        why = advised("ctd", "status", store.address)
-        raise JobError(f"{store.address}: no item is done with a finite value; {why} says why")
+    best_items = bests(store, require_metric(store, "--by", by, mode))
+    if not best_items:
+        shows = advised("ctd", "status", store.address)
+        raise JobError(f"{store.address}: no item is done with a finite value; {shows} says why")
     say_warnings(store, name)
-    return found
+    return best_items
 
 
-def _show_best_of_each(
-    shelf: StoreCollection, by: str | None, mode: Mode | None, as_json: bool
-) -> None:
-    found, having = {}, []
+def _show_best_of_each(shelf: StoreCollection, by: str | None, mode: Mode | None, as_json: bool) -> None:
+    by_label, having = {}, []
     wrong: dict[str, list[str]] = {}
     for label, store in zip(shelf.labels, shelf.stores, strict=True):
         try:
-            found[label] = _bests(store, by, mode, label)
+            by_label[label] = _bests(store, by, mode, label)
             having.append(store)
         except JobError as error:
             wrong.setdefault(str(error), []).append(label)
-    lines = [f"{', '.join(labels)}: {why}" for why, labels in wrong.items()]
-    if not found:
+    lines = [f"{', '.join(labels)}: {reason}" for reason, labels in wrong.items()]
+    if not by_label:
         raise JobError("\n".join(lines))
-    _show_bests(found, StoreCollection(having), as_json)
+    _show_bests(by_label, StoreCollection(having), as_json)
     for line in lines:
         err.print(f"left out: {line}")
 
 
-def _show_bests(found: "dict[str, list[Best]]", shelf: StoreCollection, as_json: bool) -> None:
+def _show_bests(by_label: "dict[str, list[Best]]", shelf: StoreCollection, as_json: bool) -> None:
     """Print the best items of stores, one line each, and why they do not compare."""
     from jobs.query.best import differing_bases, no_best_of_all, rows_of, table_of
 
     if as_json:
-        show_json([{"store": name, **b.to_json()} for name, some in found.items() for b in some])
+        show_json([{"store": name, **b.to_json()} for name, some in by_label.items() for b in some])
         return
-    rows = rows_of(found, shelf)
+    rows = rows_of(by_label, shelf)
     show_table(table_of(rows), limit=None)
     for metric, names in differing_bases(rows).items():
         out.print(no_best_of_all(metric, names))
@@ -284,26 +296,27 @@ def compare(
     from jobs.query.compare import compare as compare_stores
 
     stores = Store.open(a), Store.open(b)
-    found = compare_stores(*stores)
-    n, matched_by = found.items, found.matched_by
+    comparison = compare_stores(*stores)
+    n, matched_by = comparison.items, comparison.matched_by
     if as_json:
         tables = {
-            name: getattr(found, name).to_dict("records") for name in ("spec", "results", "changed")
+            name: getattr(comparison, name).to_dict("records")
+            for name in ("spec", "results", "changed")
         }
-        show_json({"matched_by": matched_by, "items": n, **tables, "notes": found.notes})
+        show_json({"matched_by": matched_by, "items": n, **tables, "notes": comparison.notes})
     else:
         out.print(f"a  {a}\nb  {b}")
-        if not len(found.spec):
+        if not len(comparison.spec):
             out.print("the jobs are the same")
-        show_table(found.spec, "the jobs differ in")
+        show_table(comparison.spec, "the jobs differ in")
         by = f", matched by {', '.join(matched_by)}" if matched_by else ""
-        told = f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone"
+        counts = f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone"
         kernels = {store.job.spec.kernel for store in stores}
-        out.print("the items of two kernels do not correspond" if len(kernels) > 1 else told)
+        out.print("the items of two kernels do not correspond" if len(kernels) > 1 else counts)
         about = "; |a-b|: of an array, each item's largest"
-        show_table(found.results, f"results of the items that both have computed{about}")
-        for note in found.notes:
+        show_table(comparison.results, f"results of the items that both have computed{about}")
+        for note in comparison.notes:
             out.print(note)
-        show_table(found.changed, f"items that ended differently: {len(found.changed):,}")
+        show_table(comparison.changed, f"items that ended differently: {len(comparison.changed):,}")
     for store in stores:
         say_how_much(store)

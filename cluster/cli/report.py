@@ -34,24 +34,24 @@ def report(
     from jobs.query.shelf import StoreCollection
     from jobs.report.page import Content, render, require_content, several
 
-    opened, empty = [], []
+    opened_stores, empty = [], []
     for store in map(Store.open, find_stores(stores, err.print)):
         try:
             require_content(store)
-            opened.append(store)
+            opened_stores.append(store)
         except JobError as error:
             empty.append(str(error))
-    if not opened:
+    if not opened_stores:
         raise JobError("\n".join(empty))
-    path = to or _beside([store.address for store in opened])
+    path = to or _page_path([store.address for store in opened_stores])
     if path.suffix.lower() not in (".html", ".htm"):
         raise JobError(f"--to {path}: the report is a page; give a name that ends in .html")
     jax.config.update("jax_platforms", "cpu")  # the memory of GPUs is the workers'
-    contents = [Content(store).all() for store in opened]
-    text = render(contents[0] if len(contents) == 1 else several(contents, StoreCollection(opened)))
-    for store in opened:
-        if why := left_out(store):
-            err.print(why)
+    contents = [Content(store).all() for store in opened_stores]
+    text = render(contents[0] if len(contents) == 1 else several(contents, StoreCollection(opened_stores)))
+    for store in opened_stores:
+        if warning := left_out(store):
+            err.print(warning)
     for line in empty:
         err.print(f"left out: {line}")
     with writing(f"--to {path}"), replacing(path, typed=to is not None) as new:
@@ -73,12 +73,12 @@ def watch(
 ) -> None:
     """Serve the page of `ctd report`, by default to this machine alone, while a run goes on. Ctrl-C ends it.
     If there is no store yet, wait for it."""
-    opened = _once_there(store)
+    opened_store = _once_there(store)
     err.print(f"reading {store}; the address of its page follows")
     from cluster.watch import Watch
 
     jax.config.update("jax_platforms", "cpu")  # as `report`
-    with Watch(opened, host, port) as watching:
+    with Watch(opened_store, host, port) as watching:
         out.print(f"watching {store}: {watching.url}")
         if not watching.is_private:
             err.print(f"open to other hosts: whoever has this address can read {store}")
@@ -93,20 +93,20 @@ def _once_there(store: str) -> Store:
     """Wait until a store exists, and open it; meanwhile tell what its submission does."""
     from cluster.cli.recovery import submitted, together
 
-    told = list[str]()
+    printed = list[str]()
     for poll in itertools.count():
         if Store.exists(store):
             break
         if poll == 0:
             err.print(f"{store} does not exist yet; waiting for its run, Ctrl-C ends this")
-        if poll % ASK_EVERY == 0 and (lines := submitted(store).lines) != told:
-            told = lines
+        if poll % ASK_EVERY == 0 and (lines := submitted(store).lines) != printed:
+            printed = lines
             err.print("\n".join(together(lines)))
         time.sleep(LOOK_S)
     return Store.open(store)
 
 
-def _beside(stores: list[str]) -> Path:
+def _page_path(stores: list[str]) -> Path:
     """The page's path beside the first store: a.zarr -> a.html, a.zarr and b.zarr -> a+b.html; for a store elsewhere, here."""
     places = [beside(store) for store in stores]
     names = dict.fromkeys(place.name for place in places)

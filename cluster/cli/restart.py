@@ -54,7 +54,7 @@ class RestartState:
     """host:port of the Ray that was lost; None: one of our own."""
     wait_s: float = 0.0
     """Longest wait for a Ray that is not our own (s)."""
-    why: str = ""
+    cause: str = ""
     """How the Ray was lost."""
     progress: str = ""
     """The store's progress, from `jobs.run.shards.progress_digest`."""
@@ -76,68 +76,66 @@ class RestartState:
         if handed is None:
             return cls()
         with open(int(handed)) as file:
-            come, content = json.load(file)
+            signal_fd, content = json.load(file)
         content["stages"] = tuple(Stage(**stage) for stage in content["stages"])
-        return cls(**content, asked_to_stop=blocked_signal(come))
+        return cls(**content, asked_to_stop=blocked_signal(signal_fd))
 
     def after_loss(
-        self, store: str, why: str, progress: str, now: float, address: str | None = None, wait_s: float = 0.0
+        self, store: str, cause: str, progress: str, now: float, address: str | None = None, wait_s: float = 0.0
     ) -> "RestartState":  # fmt: skip
         """The state for the next start, after the Ray of the run of `store` was lost."""
         first = progress != self.progress or store != self.store
         tries = 1 if first else self.tries + 1
         return replace(
-            self, store=store, address=address, wait_s=wait_s, why=why, progress=progress, tries=tries,
+            self, store=store, address=address, wait_s=wait_s, cause=cause, progress=progress, tries=tries,
             lost_at=now if first else self.lost_at, begin_at=now + WAITS_S[min(tries, len(WAITS_S)) - 1],
         )  # fmt: skip
 
     @property
-    def _gone(self) -> str:
-        return f"{f'the Ray at {self.address}' if self.address else 'Ray'} is gone ({self.why})"
+    def _loss_text(self) -> str:
+        return f"{f'the Ray at {self.address}' if self.address else 'Ray'} is gone ({self.cause})"
 
     def over(self, now: float) -> str | None:
         """The reason to give up, or None to start again."""
         if self.address is None and self.tries > len(WAITS_S):
-            return f"{self._gone}; it was started again {count(len(WAITS_S), 'time')}"
+            return f"{self._loss_text}; it was started again {count(len(WAITS_S), 'time')}"
         if self.address is not None and now - self.lost_at >= self.wait_s:
-            return (
-                f"{self._gone}; it did not come back within {self.wait_s:g} s (run.cluster_wait_s)"
-            )
+            return f"{self._loss_text}; it did not come back within {self.wait_s:g} s (run.cluster_wait_s)"
         return None
 
-    def said(self, now: float) -> str:
+    def message(self, now: float) -> str:
         """One line for the user: what happened, and what the command does next."""
         if self.address is None:
             starts = f"starting it again in {self.begin_at - now:.3g} s"
-            return f"{self._gone}; {starts} ({self.tries} of {len(WAITS_S)})"
+            return f"{self._loss_text}; {starts} ({self.tries} of {len(WAITS_S)})"
         left_s = self.wait_s - (now - self.lost_at)
-        return f"{self._gone}; waiting for it, {left_s:.3g} s at most (run.cluster_wait_s)"
+        return f"{self._loss_text}; waiting for it, {left_s:.3g} s at most (run.cluster_wait_s)"
 
     def wait(self, stop: Stop) -> str | None:
         """Wait until the Ray may be started or answers; return the reason to give up, or None to continue. Raises Interrupted."""
         while True:
             stop.check()
             now = time.monotonic()
-            if why := self.over(now):
-                return why
+            if reason := self.over(now):
+                return reason
             if now >= self.begin_at and (self.address is None or accepts(self.address)):
                 return None
             time.sleep(0.2)
 
-    def begin(self, come: int) -> NoReturn:
-        """Replace this process by a new one with the same command line, and pass it this state. come: from `block_signals`."""
+    def begin(self, signal_fd: int) -> NoReturn:
+        """Replace this process by a new one with the same command line, and pass it this state. signal_fd: from `block_signals`."""
         sys.stdout.flush()
         sys.stderr.flush()
         with tempfile.TemporaryFile("w+") as file:
             content = asdict(self)
             del content["asked_to_stop"]
-            json.dump((come, content), file, default=str)
+            json.dump((signal_fd, content), file, default=str)
             file.flush()
             file.seek(0)
             # Close Ray's connections with the process, or Ray would take it for alive.
             for handle in map(int, os.listdir("/proc/self/fd")):
                 with suppress(OSError):
-                    os.set_inheritable(handle, handle <= 2 or handle in (file.fileno(), come))
+                    os.set_inheritable(handle, handle <= 2 or handle in (file.fileno(), signal_fd))
             os.execve(  # noqa: S606  the user's own command
                 sys.executable,
                 [sys.executable, *sys.orig_argv[1:]],

@@ -113,7 +113,7 @@ def _stages(
     words: list[str], overrides: list[str], store: str | None, base: str | None
 ) -> list[Stage]:
     """The jobs of the files among `words`; the other words are overrides too."""
-    files, among = options.split_words(words)
+    files, changes = options.split_words(words)
     if store and len(files) > 1:
         raise JobError(
             f"--store {store}: {len(files)} job files given; give one, or leave --store out"
@@ -122,7 +122,7 @@ def _stages(
         if not folder.is_dir():
             raise JobError(f"--base {base}: there is no such folder")
         base = str(folder.absolute())  # the store keeps it
-    overrides = [*overrides, *among]
+    overrides = [*overrides, *changes]
     return [stage for path in files for stage in read_stages(path, overrides, store, base)]
 
 
@@ -144,16 +144,20 @@ def _opener(
         if data and not quiet:
             err.print(f"data  {'; '.join(data)}")
 
-    def opened(runner: Executor) -> Store:
-        where = (spec, stage.base, stage.where, stage.address)
+    def open_stage(runner: Executor) -> Store:
+        stage_args = (spec, stage.base, stage.where, stage.address)
         if before and trusted:
             trust_base(before.job.base)
-        made = fork(*where, before, runner) if before else open_or_create(*where, runner, say_data)
+        store = (
+            fork(*stage_args, before, runner)
+            if before
+            else open_or_create(*stage_args, runner, say_data)
+        )
         if trusted:
-            trust_base(made.job.base)
-        return made
+            trust_base(store.job.base)
+        return store
 
-    return opened
+    return open_stage
 
 
 def plan(
@@ -194,8 +198,8 @@ def plan(
         total["planned_for"] = f"{name}, {count(n, 'worker')}"
         preset = meaning(stage.content, ready.kernel, stage.where)
         if as_json:
-            told = {"preset": preset} if preset else {}
-            show_json({"stage": stage.name, **total, **told, "by_group": records(rows)})
+            extra = {"preset": preset} if preset else {}
+            show_json({"stage": stage.name, **total, **extra, "by_group": records(rows)})
             continue
         show_table(rows, title=f"{spec.name}: kernel {spec.kernel}")
         for name, value in total.items():
@@ -218,13 +222,13 @@ def gather(
     from jobs.gather.gather import gather as reduce_store
     from jobs.gather.gather import set_gather
 
-    opened = open_to_compute(store, trust)
+    opened_store = open_to_compute(store, trust)
     if overrides:
-        set_gather(opened, overrides)
+        set_gather(opened_store, overrides)
     warn(prune_compilation_cache())
-    runner = make_executor(executor, opened.job.spec.run, address)
+    runner = make_executor(executor, opened_store.job.spec.run, address)
     with closing(runner), told_if_slow("reducing"):
-        n = reduce_store(opened, runner)
-    draw(opened)
-    show_summary(opened)
+        n = reduce_store(opened_store, runner)
+    draw(opened_store)
+    show_summary(opened_store)
     out.print(f"gathered {count(n, 'item')}")

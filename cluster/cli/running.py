@@ -51,7 +51,7 @@ class Request:
     check: Callable[[], None] = lambda: None
     """Called before the executor starts; raises JobError for a job that is not valid."""
     more: bool = False
-    """Whether the same command runs further stages or files after this store."""
+    """The same command runs further stages or files after this store."""
 
     def make(self) -> Executor:
         """Make the executor of its shards. Raises Held, before a Ray starts, if a process of this machine runs the store; other
@@ -59,14 +59,14 @@ class Request:
         """
         self.check()
         if Store.exists(self.store):
-            held = last_seen(Store.open(self.store).objects)
-            if held is not None and held.is_running and self.parts is None:
-                raise held_by(self.store, held)
+            lease = last_seen(Store.open(self.store).objects)
+            if lease is not None and lease.is_running and self.parts is None:
+                raise held_by(self.store, lease)
         name, run = self.executor, self.spec.run
         if name == "auto":
-            name, why, run = choose_executor(run, self.store, self.address)
+            name, reason, run = choose_executor(run, self.store, self.address)
             if not (self.as_json or self.address):
-                err.print(f"{name}: {why}")
+                err.print(f"{name}: {reason}")
         if name == "ray" and not self.as_json:
             err.print(
                 f"connecting to the Ray at {self.address}" if self.address else "starting Ray"
@@ -100,8 +100,8 @@ def run_store(
     state = state or RestartState.received()
     with told_at_once(stop, request.again):
         try:
-            if asked := state.asked_to_stop:
-                stop.ask(asked)
+            if stop_reason := state.asked_to_stop:
+                stop.ask(stop_reason)
             stop.check()
             store, progress = _run_store(open_store, request, state, stop)
             if progress.stopped is not None:
@@ -127,8 +127,8 @@ def _run_store(
 ) -> tuple[Store, Progress]:
     """Wait until a lost Ray may be started again, then open the store, run what is left and gather."""
     again = state.store == request.store
-    if again and (why := state.wait(stop)):
-        _leave(request, why)
+    if again and (reason := state.wait(stop)):
+        _leave(request, reason)
     executor = request.make()
     try:
         return open_and_compute(open_store, executor, request, stop, again)
@@ -172,9 +172,9 @@ def open_and_compute(
         store = open_store(executor)
         take_gather(store, request.spec)
     warn(take_settings(store, request.spec.run))
-    known = planned_warnings(read_events(store))
+    earlier_warnings = planned_warnings(read_events(store))
     if len(store.committed.numbers()) < store.job.plan.n_shards:
-        warn(known)
+        warn(earlier_warnings)
     if not again:
         reconsider(store, request.failed, request.accept_changes)
         if request.failed:
@@ -184,7 +184,7 @@ def open_and_compute(
             progress = run_shards(store, executor, listener, stop)
         else:
             progress = run_parts(store, executor, *request.parts, listener, stop)
-    warn(text for text in planned_warnings(read_events(store)) if text not in known)
+    warn(text for text in planned_warnings(read_events(store)) if text not in earlier_warnings)
     if progress.stopped is None and _is_complete(progress, request):
         stop.check()  # asked for during the last advance
         with told_if_slow("reducing", request.as_json), _storage_explained(store):
@@ -198,25 +198,25 @@ def open_and_compute(
 
 
 def _is_complete(progress: Progress, request: Request) -> bool:
-    """Whether all shards are done or given up, so that drivers of other parts have nothing left to do."""
+    """Return whether all shards are done or given up, so that drivers of other parts have nothing left to do."""
     ended = progress.shards_done + len(progress.failed)
     return request.parts is None or ended >= progress.n_shards
 
 
 def _go_on(
-    lost: ExecutorLost | NoRay, request: Request, state: RestartState, stop: Stop
+    loss: ExecutorLost | NoRay, request: Request, state: RestartState, stop: Stop
 ) -> NoReturn:
     """Restart the process, even if it then gives up: threads of the lost Ray could keep this one from ending in order."""
-    now, why = time.monotonic(), str(lost).splitlines()[0]
+    now, cause = time.monotonic(), str(loss).splitlines()[0]
     digest = if_it_answers(lambda: _progress_digest(request.store), state.progress)
     # In an allocation a lost Ray is not waited for: Slurm starts another allocation sooner.
     wait_s = 0 if PROGRESS in os.environ else request.spec.run.cluster_wait_s
-    then = state.after_loss(request.store, why, digest, now, request.address, wait_s)
+    then = state.after_loss(request.store, cause, digest, now, request.address, wait_s)
     if not then.over(now):
-        err.print(then.said(now))
-    come = block_signals()
+        err.print(then.message(now))
+    signal_fd = block_signals()
     stop.check()  # what a handler raises is lost where Python ignores exceptions, as while it collects garbage
-    then.begin(come)
+    then.begin(signal_fd)
 
 
 def _progress_digest(address: str) -> str:
@@ -225,14 +225,14 @@ def _progress_digest(address: str) -> str:
     return progress_digest(Store.open(address)) if Store.exists(address) else ""
 
 
-def _leave(request: Request, why: str, share: float = 0.0) -> NoReturn:
+def _leave(request: Request, reason: str, share: float = 0.0) -> NoReturn:
     """Print that the run is stopped and keeps this share of the work, tell the next allocation its progress, and exit with 75."""
-    if told := os.environ.get(PROGRESS):
+    if progress_file := os.environ.get(PROGRESS):
         digest = if_it_answers(lambda: _progress_digest(request.store), None)
         if digest is not None:
-            Path(told).write_text(digest)
-    where = f" at {share:.0%}" if share >= 0.005 else ""
-    err.print(f"stopped ({why}){where}; {request.again()} continues it")
+            Path(progress_file).write_text(digest)
+    position = f" at {share:.0%}" if share >= 0.005 else ""
+    err.print(f"stopped ({reason}){position}; {request.again()} continues it")
     raise typer.Exit(EXIT_STOPPED)
 
 
@@ -245,8 +245,10 @@ def _storage_explained(store: Store) -> Iterator[None]:
         if not is_storage_error(fault):
             raise
         trouble = storage_trouble(store.address, reason(fault))
-        rest = advised("ctd", "gather", store.address)
-        raise StorageFailed(f"{trouble}; the shards are done, {rest} does the rest") from None
+        gather_command = advised("ctd", "gather", store.address)
+        raise StorageFailed(
+            f"{trouble}; the shards are done, {gather_command} does the rest"
+        ) from None
 
 
 # --- a stop ---------------------------------------------------------------------------------------------
@@ -260,24 +262,26 @@ def told_at_once(stop: Stop, again: Callable[[], str]) -> Iterator[None]:
     """Print a line as soon as a stop is asked for within this block, before the run has tidied up, and one if a second
     signal ends the block at once. again: returns the command that goes on.
     """
-    asked = [again]
-    say = lambda command: err.print(f"stopping ({stop.reason}); {command()} continues it")
+    commands = [again]
+    print_stopping = lambda command: err.print(
+        f"stopping ({stop.reason}); {command()} continues it"
+    )
 
-    def tell() -> None:
+    def announce() -> None:
         # A thread of its own: what the signal has interrupted may hold the lock of the terminal.
-        for command in asked:
-            thread = Thread(target=say, args=[command], daemon=True)
+        for command in commands:
+            thread = Thread(target=print_stopping, args=[command], daemon=True)
             thread.start()
             thread.join(SAY_S)
 
-    stop.add_callback(tell)
+    stop.add_callback(announce)
     try:
         yield
     except KeyboardInterrupt:
         err.print(f"stopped at once; {again()} continues it")
         raise
     finally:
-        asked.clear()  # `stop` outlives this block
+        commands.clear()  # `stop` outlives this block
 
 
 def to_resume(address: str) -> str:
@@ -286,14 +290,14 @@ def to_resume(address: str) -> str:
     return if_it_answers(lambda: resume_command(Store.open(address)), plain)
 
 
-def if_it_answers[T](ask: Callable[[], T], otherwise: T) -> T:
-    """Return `ask()`, or `otherwise` if the store cannot be read, which must not turn a stop into an error."""
+def if_it_answers[T](ask: Callable[[], T], default: T) -> T:
+    """Return `ask()`, or `default` if the store cannot be read, which must not turn a stop into an error."""
     try:
         return ask()
     except Exception as fault:
         if not isinstance(fault, JobError) and not is_storage_error(fault):
             raise
-        return otherwise
+        return default
 
 
 # --- code that is not ours ------------------------------------------------------------------------------
@@ -311,6 +315,6 @@ def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:
         allow_edited(base, modules)
     refuse_untrusted(base, modules, address)
     refuse_links(store)
-    if found := own_code(base, modules):
-        err.print(f"{address}: runs the code of {', '.join(map(str, found))}")
+    if user_code := own_code(base, modules):
+        err.print(f"{address}: runs the code of {', '.join(map(str, user_code))}")
     return store

@@ -22,9 +22,9 @@ def ls(
             show_default=False,
         ),
     ] = None,
-    where: Annotated[
+    conditions: Annotated[
         list[str] | None,
-        typer.Option(help="condition, as in \"kernel == 'lfads' and best < 600\""),
+        typer.Option("--where", help="condition, as in \"kernel == 'lfads' and best < 600\""),
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(help="only stores with these tags, separated by commas")
@@ -42,45 +42,45 @@ def ls(
     from jobs.query.shelf import list_stores
 
     keys = ",".join(sort or ())
-    found, wrong = list_stores(
-        stores or ["."], options.all_of(where), options.words_of(tag), keys, limit
+    table, wrong = list_stores(
+        stores or ["."], options.all_of(conditions), options.words_of(tag), keys, limit
     )
     if as_json:
-        show_json(records(found))
+        show_json(records(table))
     elif to is not None:
-        write_table(found, to)
+        write_table(table, to)
     else:
-        _show(found)
+        _show(table)
     for line in wrong:
         err.print(f"not listed: {line}")
-    if not n_rows(found) and not wrong and limit != 0:
+    if not n_rows(table) and not wrong and limit != 0:
         err.print("no store meets the conditions")
 
 
-def _show(found: dict[str, np.ndarray]) -> None:
+def _show(table: dict[str, np.ndarray]) -> None:
     """Print a line a store, then the notes, and versions that all share; --to and --json have all columns."""
     from jobs.query.shelf import COLUMNS, VERSIONS
 
-    metrics, this_year = set(found["metric"]) - {""}, time.strftime("%Y-")
+    metrics, this_year = set(table["metric"]) - {""}, time.strftime("%Y-")
     of_metric = metrics.pop() if len(metrics) == 1 else ""
     best = [
         (f"{value:.4g}" if of_metric else f"{metric} {value:.4g}") * bool(np.isfinite(value))
-        for metric, value in zip(found["metric"], found["best"], strict=True)
+        for metric, value in zip(table["metric"], table["best"], strict=True)
     ]
-    shared = [name for name in VERSIONS if len(set(found[name])) == 1]
+    shared = [name for name in VERSIONS if len(set(table[name])) == 1]
     texts = {
-        name: ["" if value != value else cell(value) for value in found[name].tolist()]
-        for name in found
+        name: ["" if value != value else cell(value) for value in table[name].tolist()]
+        for name in table
         if name not in COLUMNS
     }
     names = ["kernel", "swept", "state", "done", "dropped", "left"]
     columns: dict[str, Any] = {
-        "store": found["address"],  # which the next command takes
-        **{name: found[name] for name in names},
+        "store": table["address"],  # which the next command takes
+        **{name: table[name] for name in names},
         of_metric or "best": best,
-        "size": [f"{size:,.3g} MB" for size in found["size_mb"]],
-        "when": [when.removeprefix(this_year) for when in found["when"]],
-        **{name: found[name] for name in ("ctd", "jax") if name not in shared},
+        "size": [f"{size:,.3g} MB" for size in table["size_mb"]],
+        "when": [when.removeprefix(this_year) for when in table["when"]],
+        **{name: table[name] for name in ("ctd", "jax") if name not in shared},
         # Last, since there may be many: what does not fit is a further table.
         **{name: values for name, values in texts.items() if len(set(values)) > 1},
     }
@@ -88,11 +88,11 @@ def _show(found: dict[str, np.ndarray]) -> None:
         if not any(columns[name]):
             del columns[name]
     show_table(columns, limit=None)
-    for name, note, tags in zip(found["address"], found["note"], found["tags"], strict=True):
+    for name, note, tags in zip(table["address"], table["note"], table["tags"], strict=True):
         if note or tags:
             out.print(f"{name}: {' '.join(filter(None, [note, tags and f'[{tags}]']))}")
     if shared:
-        out.print(f"made with {', '.join(f'{name} {found[name][0]}' for name in shared)}")
+        out.print(f"made with {', '.join(f'{name} {table[name][0]}' for name in shared)}")
 
 
 def note(
@@ -107,16 +107,16 @@ def note(
     print them."""
     from jobs.store.card import Note, read_note, write_note
 
-    opened = Store.open(store)
-    before = read_note(opened.objects)
+    opened_store = Store.open(store)
+    before = read_note(opened_store.objects)
     if text is None and not tag and not untag:
         out.print("; ".join(filter(None, [before.note, ", ".join(before.tags)])) or "no note")
         return
     tags = dict.fromkeys([*before.tags, *options.words_of(tag)])
     # A tag that an earlier version kept may have a comma.
-    gone = {*options.words_of(untag), *(untag or ())}
-    kept = tuple(name for name in tags if name not in gone)
-    write_note(opened, Note(note=before.note if text is None else text, tags=kept))
+    removed = {*options.words_of(untag), *(untag or ())}
+    remaining = tuple(name for name in tags if name not in removed)
+    write_note(opened_store, Note(note=before.note if text is None else text, tags=remaining))
 
 
 def archive(
@@ -144,11 +144,11 @@ def archive(
     from jobs.export.archive import About, write_archive
 
     refuse_taken(str(to))
-    opened = Store.open(store)
-    n = write_archive(opened, to, About(license_, author or (), date))
+    opened_store = Store.open(store)
+    n = write_archive(opened_store, to, About(license_, author or (), date))
     size = f"{to.stat().st_size / 1e6:.3g} MB"
     out.print(f"wrote {count(n, 'object')} to {to}, {size}; {advised('ctd', 'query', to)}")
-    if left := opened.job.plan.n_shards - len(opened.committed.numbers()):
-        err.print(f"{count(left, 'shard')} not computed; the archive holds what is there")
+    if n_missing := opened_store.job.plan.n_shards - len(opened_store.committed.numbers()):
+        err.print(f"{count(n_missing, 'shard')} not computed; the archive holds what is there")
     if not license_:
         err.print("without --license nobody may use the data; CC-BY-4.0 is a common one")

@@ -131,13 +131,13 @@ def test_text_is_text(capsys, text):
     told = capsys.readouterr()
     for where in (told.out, told.err):
         assert all(c.isprintable() or c == "\n" for c in where), where
-    assert display.shown(text) in told.out
-    assert told.err == f"error: {display.shown(text)}\n"
+    assert display.printable(text) in told.out
+    assert told.err == f"error: {display.printable(text)}\n"
 
 
 def test_shown_writes_out_what_a_terminal_would_obey():
-    assert display.shown("a\x1b[31mb\u202e\tc\n") == "a\\x1b[31mb\\u202e\tc\n"
-    assert display.shown("a\nb", keep="") == "a\\nb"
+    assert display.printable("a\x1b[31mb\u202e\tc\n") == "a\\x1b[31mb\\u202e\tc\n"
+    assert display.printable("a\nb", keep="") == "a\\nb"
 
 
 WIDE = pd.DataFrame(
