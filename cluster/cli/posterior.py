@@ -18,7 +18,7 @@ from cluster.cli.running import Request, open_and_compute, open_to_compute, run_
 from jobs.errors import EXIT_STOPPED, JobError
 from jobs.export.posterior import (
     ALL,
-    WHERE,
+    LABEL,
     choose_models,
     model_params,
     posterior_job,
@@ -94,7 +94,7 @@ def posterior(
         err.print(f"{job.facts()[1]} of one model")
         request = Request(results, job.spec, executor, address, as_json)
         with signals(stop := Stop()):
-            run_store(partial(open_or_create, job.spec, base, WHERE, results), request, stop)
+            run_store(partial(open_or_create, job.spec, base, LABEL, results), request, stop)
         return
     assert target is not None
     jobs = [posterior_job([model], base, ALL, overrides or ()) for model in models]
@@ -108,7 +108,7 @@ def posterior(
     for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):
         request = Request(str(file), job.spec, executor, address, as_json)
         with _temporary_store(
-            partial(open_or_create, job.spec, base, WHERE), request, file
+            partial(open_or_create, job.spec, base, LABEL), request, file
         ) as temporary:
             about = {"store": trained.address, "item": items[0]}
             write_posterior(temporary, file, job, about, typed=to is not None)

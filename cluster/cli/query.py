@@ -253,7 +253,9 @@ def _bests(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "
     return best_items
 
 
-def _show_best_of_each(shelf: StoreCollection, by: str | None, mode: Mode | None, as_json: bool) -> None:
+def _show_best_of_each(
+    shelf: StoreCollection, by: str | None, mode: Mode | None, as_json: bool
+) -> None:
     by_label, having = {}, []
     wrong: dict[str, list[str]] = {}
     for label, store in zip(shelf.labels, shelf.stores, strict=True):

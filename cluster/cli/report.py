@@ -48,7 +48,9 @@ def report(
         raise JobError(f"--to {path}: the report is a page; give a name that ends in .html")
     jax.config.update("jax_platforms", "cpu")  # the memory of GPUs is the workers'
     contents = [Content(store).all() for store in opened_stores]
-    text = render(contents[0] if len(contents) == 1 else several(contents, StoreCollection(opened_stores)))
+    text = render(
+        contents[0] if len(contents) == 1 else several(contents, StoreCollection(opened_stores))
+    )
     for store in opened_stores:
         if warning := left_out(store):
             err.print(warning)

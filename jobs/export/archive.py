@@ -80,7 +80,9 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
             f"{store.address}: {wrong[0].key} is {wrong[0].what}; {advised('ctd', 'check', store.address, '--repair')}, then archive it"
         )
     card = write_card(Look(store))
-    named = sorted(k for k in objects.list_keys(store.objects, "") if not k.startswith(LEFT_OUT))
+    stored_keys = sorted(
+        k for k in objects.list_keys(store.objects, "") if not k.startswith(LEFT_OUT)
+    )
     with writing(path), replacing(path, typed=True) as new, zipfile.ZipFile(new, "w") as archive:
         described = describe_store(store, card, about)
         _add(archive, CRATE, json.dumps(described, indent=1).encode())
@@ -88,10 +90,10 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
         for entity in described["@graph"]:
             if entity["@id"].endswith("/") and entity["@id"] != "./":
                 _add(archive, entity["@id"], b"")
-        for key, data in objects.read_all(store.objects, named):
+        for key, data in objects.read_all(store.objects, stored_keys):
             if data is not None and key != CRATE:
                 _add(archive, key, data)
-    return len(named)
+    return len(stored_keys)
 
 
 def _refuse(store: Store, path: Path, about: About) -> None:
@@ -162,9 +164,9 @@ def describe_store(store: Store, card: Card, about: About) -> dict[str, Any]:
     return {"@context": f"{version['@id']}/context", "@graph": graph}
 
 
-def _entity(where: str, kind: str, **fields: Any) -> dict[str, Any]:
+def _entity(entity_id: str, kind: str, **fields: Any) -> dict[str, Any]:
     """An entity with the fields that have a value."""
-    return {"@id": where, "@type": kind, **{name: v for name, v in fields.items() if v}}
+    return {"@id": entity_id, "@type": kind, **{name: v for name, v in fields.items() if v}}
 
 
 def _refer(entities: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

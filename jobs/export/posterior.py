@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ctd.lfads.chop import Windows
 
 KERNEL = "lfads.posterior"
-WHERE = "ctd posterior"
+LABEL = "ctd posterior"
 """Names the job in errors."""
 ALL = ("rates", "factors", "inferred_inputs", "states", "initial_conditions", "decoded_behavior")
 """Results that an HDF5 file has unless the user says otherwise."""
@@ -41,40 +41,47 @@ class Posterior(NamedTuple):
     """Trials of a chunk, which is an item."""
 
     def facts(self) -> tuple[str, str]:
-        """What was inferred, and what an item is, as texts."""
+        """Return, as texts, the trials or windows that were inferred, and the size of an item."""
         each = [f"{n:,} {word}" for n, word in zip(self.n, ("train", "valid"), strict=True)]
         if self.windows is None:
             return f"trials {', '.join(each)}", f"an item is up to {self.n_chunk:,} trials"
-        words = ["trial" if one.of_trials else "recording" for one in self.windows]
-        of = [count(len(one.lengths), word) for one, word in zip(self.windows, words, strict=True)]
-        told = [f"{n} of {one}" for n, one in zip(each, of, strict=True)]
-        return f"windows {', '.join(told)}", f"an item is up to {self.n_chunk:,} windows"
+        words = ["trial" if window.of_trials else "recording" for window in self.windows]
+        sources = [
+            count(len(window.lengths), word)
+            for window, word in zip(self.windows, words, strict=True)
+        ]
+        lines = [f"{n} of {source}" for n, source in zip(each, sources, strict=True)]
+        return f"windows {', '.join(lines)}", f"an item is up to {self.n_chunk:,} windows"
 
 
 def choose_models(
-    store: Store, where: str | None, sort: str | None, limit: int, tell: Callable[[str], object]
+    store: Store,
+    conditions: str | None,
+    sort: str | None,
+    limit: int,
+    print_line: Callable[[str], object],
 ) -> list[int]:
-    """The ids of the selected models, the best first, which `tell` is told of. Raises JobError if there is none.
+    """The ids of the selected models, the best first; `print_line` gets a line on each. Raises JobError if there is none.
 
     sort: columns that rank them; by default the criterion of their training.
     """
     from ctd.lfads.summary import RANKED
 
-    asked = sort or RANKED[store.job.spec.params.get("criterion", "loss")]
-    names = [name.strip() for name in asked.split(",")]
+    ranking = sort or RANKED[store.job.spec.params.get("criterion", "loss")]
+    names = [name.strip() for name in ranking.split(",")]
     falls = lambda name: (metric := store.roles.metric_by(name)) and metric.more_is_better
     ranked = ["-" + name if falls(name) else name for name in names]
     first = ranked[0].removeprefix("-")
-    finite = where or "outcome != 'diverged'"
-    _, found = rows(store, finite, table="items", sort=",".join(ranked), columns=["item", first])
-    n, items = len(found["item"]), [int(item) for item in found["item"][:limit]]
+    finite = conditions or "outcome != 'diverged'"
+    _, columns = rows(store, finite, table="items", sort=",".join(ranked), columns=["item", first])
+    n, items = len(columns["item"]), [int(item) for item in columns["item"][:limit]]
     if not n:
-        raise JobError(f"{store.address}: no model with {where or 'a finite loss'}")
+        raise JobError(f"{store.address}: no model with {conditions or 'a finite loss'}")
     by_metric = names == [first] and first in store.description.dims
-    order = f"the best of {n:,}" if by_metric else f"the first of {n:,} by {asked}"
-    for item, value in zip(items, map(plain, found[first]), strict=False):
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        tell(f"model {item}, {first} {shown}, {order}")
+    order = f"the best of {n:,}" if by_metric else f"the first of {n:,} by {ranking}"
+    for item, value in zip(items, map(plain, columns[first]), strict=False):
+        text = f"{value:.4g}" if isinstance(value, float) else value
+        print_line(f"model {item}, {first} {text}, {order}")
         order = "the next"
     return items
 
@@ -84,11 +91,11 @@ def model_params(store: Store, item: int, data: str | None) -> list[dict[str, An
     from ctd.lfads.trained import by_session, posterior_params
 
     at, base = absolute(store.address), str(store.job.base)
-    known = find_kernel(KERNEL, None).Params.model_fields
-    trained = {name: v for name, v in item_params(store, item).items() if name in known}
+    fields = find_kernel(KERNEL, None).Params.model_fields
+    trained = {name: v for name, v in item_params(store, item).items() if name in fields}
     params = posterior_params(trained, at, item, store.job.spec.seed)
-    here = absolute(data) if data else None
-    return by_session(params, here, lambda file: join(base, file))
+    data_address = absolute(data) if data else None
+    return by_session(params, data_address, lambda file: join(base, file))
 
 
 def posterior_job(
@@ -100,24 +107,24 @@ def posterior_job(
     JobError if the data do not fit the models.
     """
     kernel = find_kernel(KERNEL, None)
-    given: dict[str, Any] = {"params": {"keep": list(keep)} if keep else {}}
+    settings: dict[str, Any] = {"params": {"keep": list(keep)} if keep else {}}
     for override in overrides:
-        set_field(given, override)
-    params = given.pop("params")
+        set_field(settings, override)
+    params = settings.pop("params")
     if not isinstance(params, dict):
         raise JobError(f"--set params={params!r:.60}: expected fields, such as params.samples=5")
     models = [{**model, **params} for model in models]
     common = {k: v for k, v in models[0].items() if all(k in m and m[k] == v for m in models)}
     sweep: list[dict[str, Any]] = []
     for model in models:
-        fields = with_files(validated(kernel.Params, model, WHERE), base)
+        fields = with_files(validated(kernel.Params, model, LABEL), base)
         fit = load_group(kernel, fields, base)
-        own = {name: [value] for name, value in model.items() if name not in common}
-        sweep.append({"grid": {**own, "chunk": {"range": fit.n_chunks}}})
-    content = {"kernel": KERNEL, "name": "posterior", "params": common, "sweep": sweep, **given}
+        own_values = {name: [value] for name, value in model.items() if name not in common}
+        sweep.append({"grid": {**own_values, "chunk": {"range": fit.n_chunks}}})
+    content = {"kernel": KERNEL, "name": "posterior", "params": common, "sweep": sweep, **settings}
     n_chunk = int(fit.trial_number[0].size)
     n = [int(k) for k in fit.n]
-    return Posterior(parse_job(content, WHERE), n, fit.windows, fit.recorded, n_chunk)
+    return Posterior(parse_job(content, LABEL), n, fit.windows, fit.recorded, n_chunk)
 
 
 def write_posterior(

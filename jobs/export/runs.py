@@ -15,7 +15,7 @@ from jobs.query.query import rows
 from jobs.spec.job import leaves
 from jobs.store.store import Store
 
-BESIDE = ("item", "group", "row", "status")
+LOCATORS = ("item", "group", "row", "status")
 """Columns of `items` that locate an item and are no metrics."""
 
 ABOUT = ("group", "status", "outcome", "seed")
@@ -54,64 +54,68 @@ class Run:
 
 
 def read_runs(
-    store: Store, where: str | None = None, arrays: Arrays = "model", **asked: Any
+    store: Store, conditions: str | None = None, arrays: Arrays = "model", **selection: Any
 ) -> tuple[int, Iterator[Run]]:
-    """Read the computed items that satisfy `where`: (their number, an iterator over them in the order of the store).
+    """Read the computed items that satisfy `conditions`: (their number, an iterator over them in the order of the store).
 
-    One shard of a group is in memory at a time. No kernel is imported.
+        One shard of a group is in memory at a time. No kernel is imported.
 
-    Args:
-        arrays: which arrays a run holds: model: the trained model, or all if there is none; all: all results except
-            the model.
-        asked: sort and limit, as in `jobs.query.query.QueryOptions`.
+        Args:
+            arrays: which arrays a run holds: model: the trained model, or all if there is none; all: all results except
+                the model.
+                selection: sort and limit, as in `jobs.query.query.QueryOptions`.
+    
+        >>> from jobs.store.store import Store
+        >>> n, runs = read_runs(Store.open("points.zarr"), limit=2)
+        >>> n, [run.about["kernel"] for run in runs]
+        (2, ['fixed_points', 'fixed_points'])
 
-    >>> from jobs.store.store import Store
-    >>> n, runs = read_runs(Store.open("points.zarr"), limit=2)
-    >>> n, [run.about["kernel"] for run in runs]
-    (2, ['fixed_points', 'fixed_points'])
-
-    Raises:
-        JobError: the condition does not fit the table `items`, or no item is computed yet.
+        Raises:
+            JobError: the condition does not fit the table `items`, or no item is computed yet.
     """
-    _, found = rows(store, where, table="items", **asked)
-    return len(found["item"]), _runs(store, found, arrays)
+    _, columns = rows(store, conditions, table="items", **selection)
+    return len(columns["item"]), _runs(store, columns, arrays)
 
 
-def _runs(store: Store, found: Mapping[str, np.ndarray], arrays: Arrays) -> Iterator[Run]:
+def _runs(store: Store, columns: Mapping[str, np.ndarray], arrays: Arrays) -> Iterator[Run]:
     plan, dims, spec = store.job.plan, store.description.dims, store.job.spec
     # Items that failed with an error and have no results.
     without = {(m.shard.group, row) for m in store.committed.markers() for row in m.without}
-    single = [name for name, var in dims.items() if var.axes == () and name in found]
+    single = [name for name, var in dims.items() if var.axes == () and name in columns]
     single.sort(key=lambda name: name != store.description.metric)
-    metrics = [name for name in single if name not in (*BESIDE, "outcome")]
+    metrics = [name for name in single if name not in (*LOCATORS, "outcome")]
     of_store = {"store": store.address, "job": spec.digest(), "kernel": spec.kernel}
-    places = list(zip(found["group"].tolist(), found["row"].tolist(), strict=True))
-    in_order = np.lexsort((found["row"], found["group"]))
+    places = list(zip(columns["group"].tolist(), columns["row"].tolist(), strict=True))
+    in_order = np.lexsort((columns["row"], columns["group"]))
     for number, members in groupby(in_order, lambda k: plan.shard_of(*places[k])):
         shard = plan.shard(number)
         assert shard is not None
         group, names = shard.group, store.names(shard.group)
         trained = [name for name in names if name.startswith(WEIGHTS)]
         others = [name for name in names if name not in trained]
-        kept = {"model": trained or others, "all": others, "none": []}[arrays]
-        drawn = [n for n in (*store.description.curves, SEARCH_METRIC) if n in names]
+        array_names = {"model": trained or others, "all": others, "none": []}[arrays]
+        curve_names = [n for n in (*store.description.curves, SEARCH_METRIC) if n in names]
         # The rows of one shard are read once.
-        read = {n: store.rows(group, n, shard.start, shard.stop) for n in {*kept, *drawn}}
-        steps = {n: _steps(store, group, dims[n].axes[0], read[n].shape[1]) for n in drawn}
+        read = {
+            n: store.rows(group, n, shard.start, shard.stop) for n in {*array_names, *curve_names}
+        }
+        steps = {n: _steps(store, group, dims[n].axes[0], read[n].shape[1]) for n in curve_names}
         params = row_params(store, group, shard.start, shard.stop)
         for k in members:
-            row = {name: column[k] for name, column in found.items()}
+            row = {name: column[k] for name, column in columns.items()}
             item, at = int(row["item"]), places[k][1] - shard.start
             about = {"item": str(item), **{name: str(row[name]) for name in ABOUT if name in row}}
-            lost = places[k] in without
+            has_no_results = places[k] in without
             yield Run(
                 item,
                 flat(params[at]),
-                {} if lost else metrics_of({name: row[name] for name in metrics}),
-                {} if lost else {n: _points(steps[n], read[n][at]) for n in drawn},
+                {} if has_no_results else metrics_of({name: row[name] for name in metrics}),
+                {} if has_no_results else {n: _points(steps[n], read[n][at]) for n in curve_names},
                 of_store | about,
                 str(row["status"]) == "failed",
-                {} if lost else {n.removeprefix(WEIGHTS): read[n][at] for n in kept},
+                {}
+                if has_no_results
+                else {n.removeprefix(WEIGHTS): read[n][at] for n in array_names},
             )
 
 
@@ -123,9 +127,13 @@ def _points(steps: Sequence[int], values: np.ndarray) -> list[tuple[int, float]]
 def _steps(store: Store, group: int, axis: str, n: int) -> Sequence[int]:
     """The coordinate of an axis if it consists of increasing whole numbers; else 0, 1, ..."""
     if axis in store.results(group):
-        found = np.asarray(store.stored(group, axis)[:])
-        if found.shape == (n,) and found.dtype.kind in "iu" and (np.diff(found) > 0).all():
-            return [int(step) for step in found]
+        coordinates = np.asarray(store.stored(group, axis)[:])
+        if (
+            coordinates.shape == (n,)
+            and coordinates.dtype.kind in "iu"
+            and (np.diff(coordinates) > 0).all()
+        ):
+            return [int(step) for step in coordinates]
     return range(n)
 
 
@@ -145,10 +153,10 @@ def metrics_of(results: Mapping[str, object]) -> dict[str, float]:
     >>> metrics_of({"loss": 0.5, "root": 1 + 2j, "name": "gru", "r2": float("nan")})
     {'loss': 0.5, 'root.real': 1.0, 'root.imag': 2.0}
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, value in results.items():
         if isinstance(value, complex | np.complexfloating):
-            found |= {f"{name}.real": float(value.real), f"{name}.imag": float(value.imag)}
+            metrics |= {f"{name}.real": float(value.real), f"{name}.imag": float(value.imag)}
         elif isinstance(value, bool | int | float | np.bool_ | np.number):
-            found[name] = float(value)
-    return {name: value for name, value in found.items() if not np.isnan(value)}
+            metrics[name] = float(value)
+    return {name: value for name, value in metrics.items() if not np.isnan(value)}

@@ -77,8 +77,8 @@ class TensorBoard(Tracker):
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
 
-        where = self._folder / _label(run)
-        with SummaryWriter(str(where)) as writer:
+        folder = self._folder / _label(run)
+        with SummaryWriter(str(folder)) as writer:
             for summary in hparams(dict(run.params), dict(run.metrics)):
                 writer.file_writer.add_summary(summary)
             for name, points in run.curves.items():
@@ -87,7 +87,7 @@ class TensorBoard(Tracker):
             for name, value in run.metrics.items():
                 writer.add_scalar(name, value, run.last_step)
             writer.add_text("about", "  \n".join(f"{k}: {v}" for k, v in run.about.items()))
-        _write_file(run, where)
+        _write_file(run, folder)
 
     def show(self, pictures: Sequence[Path]) -> None:
         import numpy as np
@@ -125,8 +125,8 @@ class MLflow(Tracker):
         from mlflow.entities import Metric, Param
 
         name = _label(run)
-        made = self._client.create_run(self._experiment, run_name=name, tags=dict(run.about))
-        key, now = made.info.run_id, int(1000 * time.time())
+        mlflow_run = self._client.create_run(self._experiment, run_name=name, tags=dict(run.about))
+        key, now = mlflow_run.info.run_id, int(1000 * time.time())
         texts = [Param(_allowed(k), str(v)[: self.LONGEST]) for k, v in run.params.items()]
         for some in batched(texts, self.PARAMS):
             self._client.log_batch(key, params=list(some))
@@ -158,24 +158,24 @@ class WandB(Tracker):
         super().__init__(folder, job)
 
     def write(self, run: Run) -> None:
-        made = self._begin(_label(run), {**run.params, **run.about})
+        wandb_run = self._begin(_label(run), {**run.params, **run.about})
         by_step: dict[int, dict[str, float]] = defaultdict(dict)
         for name, points in run.curves.items():
             for step, value in points:
                 by_step[step][name] = value
         for step in sorted(by_step):  # steps must rise
-            made.log(by_step[step], step=step)
-        made.summary.update(dict(run.metrics))
-        if path := _write_file(run, Path(made.dir)):
-            made.save(str(path), base_path=made.dir, policy="now")
-        made.finish(exit_code=int(run.failed))
+            wandb_run.log(by_step[step], step=step)
+        wandb_run.summary.update(dict(run.metrics))
+        if path := _write_file(run, Path(wandb_run.dir)):
+            wandb_run.save(str(path), base_path=wandb_run.dir, policy="now")
+        wandb_run.finish(exit_code=int(run.failed))
 
     def show(self, pictures: Sequence[Path]) -> None:
         import wandb
 
-        made = self._begin(PICTURES, {})
-        made.log({path.stem: wandb.Image(str(path)) for path in pictures})
-        made.finish()
+        wandb_run = self._begin(PICTURES, {})
+        wandb_run.log({path.stem: wandb.Image(str(path)) for path in pictures})
+        wandb_run.finish()
 
     def _begin(self, name: str, config: Mapping[str, object]) -> Any:
         import wandb
@@ -194,9 +194,9 @@ TRACKERS: dict[str, type[Tracker]] = {"mlflow": MLflow, "tensorboard": TensorBoa
 def require(name: str) -> None:
     """Raise JobError if a library cannot be imported that writing for `name`, a tracker or `optuna`, needs."""
     for module in TRACKERS[name].needs if name in TRACKERS else (name,):
-        if (why := why_not(module)) is not None:
-            do = how_to_install(name, again=bool(why))
-            raise JobError(f"--to {name}: needs {module}{why}; {do}")
+        if (reason := why_not(module)) is not None:
+            do = how_to_install(name, again=bool(reason))
+            raise JobError(f"--to {name}: needs {module}{reason}; {do}")
 
 
 def write_runs(
@@ -213,11 +213,11 @@ def write_runs(
     tracker = TRACKERS[name]
     called = _allowed(job).replace("/", "_")
     with writing(folder):
-        made = tracker(folder, called)
+        writer = tracker(folder, called)
         for run in runs:
-            made.write(run)
+            writer.write(run)
         if pictures:
-            made.show(pictures)
+            writer.show(pictures)
     return tracker.look.format(folder=shlex.quote(str(folder)), job=shlex.quote(called))
 
 

@@ -124,6 +124,8 @@ def computes_once(store: Store) -> bool:
     swept = {name for part in spec.sweeps() for name in part.names()}
     # An item whose fields are proposed is a setting of its own, and its seed a number.
     # The parameters of an item that has parents move, so that no setting is its own.
-    has_no_seeds = bool(spec.search and spec.search.proposes) or not (spec.has_parents or SEED in swept)
+    has_no_seeds = bool(spec.search and spec.search.proposes) or not (
+        spec.has_parents or SEED in swept
+    )
     described = store.description
     return has_no_seeds and (described.draws or SEED in described.fields)
