@@ -155,6 +155,9 @@ def test_items_that_diverged_are_not_repeated_and_that_is_said(capsys):
     store = SimpleNamespace(
         committed=SimpleNamespace(markers=lambda: markers),
         description=SimpleNamespace(outcomes=outcomes),
+        job=SimpleNamespace(
+            plan=SimpleNamespace(n_items=8, n_shards=2), spec=SimpleNamespace(search=None)
+        ),
     )
     say_not_repeated(store)
     said = "4 diverged: that is an outcome; --failed repeats only items that raised an error\n"

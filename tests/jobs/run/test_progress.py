@@ -148,9 +148,9 @@ def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch, tick_s):
 def test_a_shard_that_was_committed_since_a_report_counts_once():
     """Of six items two were nearly done when the driver told so; now they are committed."""
     told = LeaseRecord(generation=0, said={"done": 2, "work": 3.0, "rate": 0.1, "text": "x"})
-    found = _reported([told], 6, 4)
+    found = _reported([told], Tally(items=6, done=4))
     assert (found["share"], found["left_s"]) == (5 / 6, 10)
-    assert _reported([told, told], 6, 0)["share"] == 1.0, "each tells of its own work"
+    assert _reported([told, told], Tally(items=6))["share"] == 1.0, "each tells of its own work"
 
 
 def test_best_of_a_run_never_gets_worse():

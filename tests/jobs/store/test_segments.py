@@ -17,6 +17,7 @@ from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events
+from jobs.store.look import Look
 from jobs.store.segments import Log, Segment, decode, live, resolved
 from jobs.store.store import Store
 
@@ -121,7 +122,7 @@ def test_damaged_segment_is_a_finding_and_is_mended(tmp_path, finished, damage):
     path = shutil.copytree(finished / "own", tmp_path / "own")
     before = tree_bytes(path)
     DAMAGES[damage](segments(path), segments(finished / "other"))
-    state(Store.open(str(path)))
+    state(Look(Store.open(str(path))))
     assert any("segments" in finding.key and finding.cure for finding in check(str(path)))
     assert check(str(path), repair=True)
     assert not [finding for finding in check(str(path)) if finding.cure]
