@@ -316,8 +316,9 @@ def explained(kernel: Kernel, name: str, store: Store) -> Iterator[None]:
     except Exception as error:
         if objects.is_storage_error(error):
             raise
-        about = isinstance(error, ContractError)
-        reason = f"{error}{_begins(getattr(kernel, name))}" if about else located(error)
+        function = kernel.display.plots if name == "plots" else kernel.reduce
+        begins = _begins(function) if function and isinstance(error, ContractError) else None
+        reason = located(error) if begins is None else f"{error}{begins}"
         raise FunctionFailed(
             f"kernel {kernel.name}: {name}: {reason}\n"
             f"the results are stored; once {name} is mended, {gather_command(store)} does the rest; the "
