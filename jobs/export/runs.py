@@ -58,20 +58,20 @@ def read_runs(
 ) -> tuple[int, Iterator[Run]]:
     """Read the computed items that satisfy `conditions`: (their number, an iterator over them in the order of the store).
 
-        One shard of a group is in memory at a time. No kernel is imported.
+    One shard of a group is in memory at a time. No kernel is imported.
 
-        Args:
-            arrays: which arrays a run holds: model: the trained model, or all if there is none; all: all results except
-                the model.
-                selection: sort and limit, as in `jobs.query.query.QueryOptions`.
-    
-        >>> from jobs.store.store import Store
-        >>> n, runs = read_runs(Store.open("points.zarr"), limit=2)
-        >>> n, [run.about["kernel"] for run in runs]
-        (2, ['fixed_points', 'fixed_points'])
+    Args:
+        arrays: which arrays a run holds: model: the trained model, or all if there is none; all: all results except
+            the model.
+            selection: sort and limit, as in `jobs.query.query.QueryOptions`.
 
-        Raises:
-            JobError: the condition does not fit the table `items`, or no item is computed yet.
+    >>> from jobs.store.store import Store
+    >>> n, runs = read_runs(Store.open("points.zarr"), limit=2)
+    >>> n, [run.about["kernel"] for run in runs]
+    (2, ['fixed_points', 'fixed_points'])
+
+    Raises:
+        JobError: the condition does not fit the table `items`, or no item is computed yet.
     """
     _, columns = rows(store, conditions, table="items", **selection)
     return len(columns["item"]), _runs(store, columns, arrays)
