@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from jobs.query.shelf import StoreCollection
+    from jobs.query.collection import StoreCollection
     from jobs.query.tree import StoreTree
 
 
@@ -34,7 +34,7 @@ def open_stores(
     its stores, without an archive that lies beside its store and without a store that was forked into another one there; a warning
     names them. Raises JobError if there is no store.
     """
-    from jobs.query.shelf import StoreCollection
+    from jobs.query.collection import StoreCollection
     from jobs.store.finding import find_stores
 
     patterns = [addresses] if isinstance(addresses, str | os.PathLike) else addresses

@@ -22,8 +22,8 @@ from cluster.cli.display import (
 )
 from cluster.cli.outcome import no_rows, say_warnings
 from jobs.errors import JobError, advised, count
+from jobs.query.collection import StoreCollection, open_all
 from jobs.query.query import QueryOptions, answer, described, sort_keys, summed_up
-from jobs.query.shelf import StoreCollection, open_all
 from jobs.query.tables import tables_of
 from jobs.store.roles import Mode
 from jobs.store.store import Store

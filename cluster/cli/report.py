@@ -31,7 +31,7 @@ def report(
     """Write one HTML page about one or several stores: what ran, what failed, and the results. The page needs no
     network."""
     from jobs.gather.gather import left_out
-    from jobs.query.shelf import StoreCollection
+    from jobs.query.collection import StoreCollection
     from jobs.report.page import Content, render, require_content, several
 
     opened_stores, empty = [], []

@@ -39,7 +39,7 @@ def ls(
     """List stores, newest first unless sorted: what was swept, how far each is, its best metric, size, time and
     versions."""
     options.check_target(to, as_json)
-    from jobs.query.shelf import list_stores
+    from jobs.query.collection import list_stores
 
     keys = ",".join(sort or ())
     table, wrong = list_stores(
@@ -59,7 +59,7 @@ def ls(
 
 def _show(table: dict[str, np.ndarray]) -> None:
     """Print a line a store, then the notes, and versions that all share; --to and --json have all columns."""
-    from jobs.query.shelf import COLUMNS, VERSIONS
+    from jobs.query.collection import COLUMNS, VERSIONS
 
     metrics, this_year = set(table["metric"]) - {""}, time.strftime("%Y-")
     of_metric = metrics.pop() if len(metrics) == 1 else ""

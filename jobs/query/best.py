@@ -21,7 +21,7 @@ from jobs.store.roles import SEED, Metric, Mode
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
-    from jobs.query.shelf import StoreCollection
+    from jobs.query.collection import StoreCollection
 
 
 def require_metric(
@@ -315,18 +315,18 @@ class Row(NamedTuple):
         return -self.best.value if self.best.more_is_better else self.best.value
 
 
-def rows_of(best_items: Mapping[str, Sequence[Best]], shelf: StoreCollection) -> list[Row]:
+def rows_of(best_items: Mapping[str, Sequence[Best]], collection: StoreCollection) -> list[Row]:
     """The best items of several stores. Those of one metric and one basis, which compare, stand together, the best first.
 
-    best_items: name of a store -> its best items. shelf: these stores, in the same order.
+    best_items: name of a store -> its best items. collection: these stores, in the same order.
     """
     each = [(k, name, best) for k, (name, some) in enumerate(best_items.items()) for best in some]
     swept = [field for _, _, best in each for field in best.params]
-    names = list(dict.fromkeys([*swept, *shelf.differing]))
+    names = list(dict.fromkeys([*swept, *collection.differing]))
     rows = []
     for k, name, best in each:
-        params = {n: best.params.get(n, shelf.value(k, n)) for n in names}
-        described = shelf.stores[k].description
+        params = {n: best.params.get(n, collection.value(k, n)) for n in names}
+        described = collection.stores[k].description
         basis = {n: as_text(value) for n, value in params.items() if described.is_basis(n)}
         rows.append(Row(name, best, params, basis))
     kinds = [(row.best.metric, row.basis) for row in rows]

@@ -67,7 +67,7 @@ def query(
     """The rows of one table that satisfy `where`, or aggregates over them, as a pandas frame.
 
     Args:
-        store: an opened store, or several (jobs.query.shelf); gathered first if shards were committed since the last gather.
+        store: an opened store, or several (jobs.query.collection); gathered first if shards were committed since the last gather.
         where: a condition (see jobs.query.expression).
         options: table, sort, limit, columns, group_by and agg, see `QueryOptions`.
 

@@ -36,7 +36,7 @@ from jobs.store.store import Store
 
 
 class Source(ABC):
-    """Tables that answer questions: those of one store (`Tables`), or of several (jobs.query.shelf)."""
+    """Tables that answer questions: those of one store (`Tables`), or of several (jobs.query.collection)."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self.stores = stores

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from jobs.errors import count
+from jobs.query.collection import StoreCollection
 from jobs.query.query import summed_up, table, tables
-from jobs.query.shelf import StoreCollection
 from jobs.redact import redact
 from jobs.report.effects import by_importance, effects_of_stores, has_value
 from jobs.report.factors import alike, zipped
@@ -37,9 +37,9 @@ MOODS = ("running", "bad", "warning", "good")
 """The page shows the first of these that one of the stores has."""
 
 
-def several(contents: Sequence[dict[str, Any]], shelf: StoreCollection) -> dict[str, Any]:
-    """Join the contents of the stores of a shelf, from `Content.all`, into one."""
-    names, frames = shelf.labels, _frames(shelf)
+def several(contents: Sequence[dict[str, Any]], collection: StoreCollection) -> dict[str, Any]:
+    """Join the contents of the stores of a collection, from `Content.all`, into one."""
+    names, frames = collection.labels, _frames(collection)
     each = list(zip(names, contents, strict=True))
     all_of = lambda field: [entry for content in contents for entry in content[field]]
     prefixed = lambda field: [f"{n}: {text}" for n, content in each for text in content[field]]
@@ -56,9 +56,9 @@ def several(contents: Sequence[dict[str, Any]], shelf: StoreCollection) -> dict[
         "stores": [content["store"] for content in contents],
         "note": "",
         "tags": "",
-        "differing": [{"name": name, "values": values} for name, values in _overview(contents, shelf).items()],
-        "between": [*shelf.differing],
-        "swept": list(dict.fromkeys(["store", *shelf.differing, *all_of("swept")])),
+        "differing": [{"name": name, "values": values} for name, values in _overview(contents, collection).items()],
+        "between": [*collection.differing],
+        "swept": list(dict.fromkeys(["store", *collection.differing, *all_of("swept")])),
         "status": _status([content["status"] for content in contents], names),
         "trouble": " ".join(content["trouble"] for content in contents if content["trouble"]),
         "progress": {name: sum(content["progress"][name] for content in contents) for name in COUNTS}
@@ -78,28 +78,28 @@ def several(contents: Sequence[dict[str, Any]], shelf: StoreCollection) -> dict[
         "plots": _titled(contents, names),
         "answers": [
             {**answer, "lead": f"{name}: {answer['lead']}", "plots": [], "picture": False}
-            for name, content in _best_first(each, shelf, frames["items"])
+            for name, content in _best_first(each, collection, frames["items"])
             for answer in content["answers"]
         ],
         "groups": _groups(contents, names),
         "groups_left_out": total("groups_left_out"),
-        "tables": [_table(name, frame, shelf) for name, frame in frames.items() if frame.size],
-        "sweep": _sweep(contents, shelf, frames["items"]),
+        "tables": [_table(name, frame, collection) for name, frame in frames.items() if frame.size],
+        "sweep": _sweep(contents, collection, frames["items"]),
     })  # fmt: skip
 
 
 def _best_first(
-    each: Sequence[tuple[str, dict[str, Any]]], shelf: StoreCollection, items: pd.DataFrame
+    each: Sequence[tuple[str, dict[str, Any]]], collection: StoreCollection, items: pd.DataFrame
 ) -> Sequence[tuple[str, dict[str, Any]]]:
     """The (name, content) of stores by their best items, if one result, measured on the same data, judges all stores; else as they
     are.
 
     items: the table of the items of all stores.
     """
-    metrics = {store.roles.metric for store in shelf.stores}
-    metric, differ = metrics.pop(), [*shelf.differing, *shelf.swept]
+    metrics = {store.roles.metric for store in collection.stores}
+    metric, differ = metrics.pop(), [*collection.differing, *collection.swept]
     several_data = any(
-        store.description.is_basis(name) for store in shelf.stores for name in differ
+        store.description.is_basis(name) for store in collection.stores for name in differ
     )
     if metrics or several_data or metric is None or metric.name not in items:
         return each
@@ -109,11 +109,13 @@ def _best_first(
     return [each[k] for k in order]
 
 
-def _overview(contents: Sequence[dict[str, Any]], shelf: StoreCollection) -> dict[str, list[Any]]:
+def _overview(
+    contents: Sequence[dict[str, Any]], collection: StoreCollection
+) -> dict[str, list[Any]]:
     """The table of the stores: what `ctd ls` says of each, then what differs between them."""
-    overview = shelf.overview()
+    overview = collection.overview()
     # What the job files name comes before defaults that differ, such as those of other kernels.
-    each = [(s.job.spec.kernel, [*leaves(s.job.spec.params), *s.swept]) for s in shelf.stores]
+    each = [(s.job.spec.kernel, [*leaves(s.job.spec.params), *s.swept]) for s in collection.stores]
     differing = dict[str, list[Any]]()
     for name in dict.fromkeys([*(n for _, fields in each for n in fields), *overview]):
         if name in overview:
@@ -124,7 +126,7 @@ def _overview(contents: Sequence[dict[str, Any]], shelf: StoreCollection) -> dic
     first: dict[str, list[Any]] = {"store": differing.pop("store")}
     if "kernel" in differing:
         first["kernel"] = differing.pop("kernel")
-    first["swept"] = [", ".join(store.roles.all_swept) for store in shelf.stores]
+    first["swept"] = [", ".join(store.roles.all_swept) for store in collection.stores]
     for name in ("done", "dropped", "failed"):
         counts = [content["progress"][f"items_{name}"] for content in contents]
         if any(counts) or name == "done":
@@ -219,11 +221,11 @@ def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:
     return {**plot, "layers": [moved(layer) for layer in plot["layers"]]}
 
 
-def _frames(shelf: StoreCollection) -> dict[str, pd.DataFrame]:
+def _frames(collection: StoreCollection) -> dict[str, pd.DataFrame]:
     """The tables of all stores; that of the items also has the factors of each store's own `zip`."""
-    frames = {name: table(shelf, name) for name in tables(shelf)}
+    frames = {name: table(collection, name) for name in tables(collection)}
     items = frames["items"]
-    for rows, store in zip(_rows_of(items, shelf), shelf.stores, strict=True):
+    for rows, store in zip(_rows_of(items, collection), collection.stores, strict=True):
         if not store.job.spec.sweeps()[0].zip:
             continue
         store_columns = {str(name): column.to_numpy()[rows] for name, column in items.items()}
@@ -236,17 +238,17 @@ def _frames(shelf: StoreCollection) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def _rows_of(frame: pd.DataFrame, shelf: StoreCollection) -> list[np.ndarray]:
-    """The row numbers of each store's rows in a table of a shelf."""
+def _rows_of(frame: pd.DataFrame, collection: StoreCollection) -> list[np.ndarray]:
+    """The row numbers of each store's rows in a table of a collection."""
     rows = frame.groupby("store").indices
-    return [rows.get(label, np.zeros(0, int)) for label in shelf.labels]
+    return [rows.get(label, np.zeros(0, int)) for label in collection.labels]
 
 
-def _table(name: str, frame: pd.DataFrame, shelf: StoreCollection) -> dict[str, Any]:
+def _table(name: str, frame: pd.DataFrame, collection: StoreCollection) -> dict[str, Any]:
     """A table of all stores as JSON, with the numbers of its items on the page."""
-    rows = _rows_of(frame, shelf)
+    rows = _rows_of(frame, collection)
     row_numbers = [store_rows[some_rows(frame.iloc[store_rows])] for store_rows in rows]
-    titles, stay = titles_of(shelf.stores), summed_up(shelf.stores)
+    titles, stay = titles_of(collection.stores), summed_up(collection.stores)
     content = table_json(name, frame, titles, np.concatenate(row_numbers), stay)
     if "item" in frame and frame["item"].dtype.kind in "iu":
         items = frame["item"].to_numpy(np.int64)
@@ -267,7 +269,7 @@ def _compared(contents: Sequence[dict[str, Any]]) -> tuple[str, bool]:
 
 
 def _sweep(
-    contents: Sequence[dict[str, Any]], shelf: StoreCollection, items: pd.DataFrame
+    contents: Sequence[dict[str, Any]], collection: StoreCollection, items: pd.DataFrame
 ) -> dict[str, Any] | None:
     """The sweep over the done items of all stores; of several kernels, over those of one."""
     kernel, is_one = _compared(contents)
@@ -278,7 +280,7 @@ def _sweep(
     # What was swept comes before what differs between stores alone, and what only repeats items last.
     repeating = union("replicates")
     swept = [name for name in union("parameters") if name not in repeating]
-    parameters = list(dict.fromkeys([*swept, "store", *shelf.differing, *repeating]))
+    parameters = list(dict.fromkeys([*swept, "store", *collection.differing, *repeating]))
     results = [name for name in union("results") if name not in parameters]
     # Only items of one kernel compare, and of these only the done ones: a dropped item was younger.
     is_compared = True if is_one else items["kernel"] == kernel
@@ -315,5 +317,7 @@ def _sweep(
             effect._replace(parameter=called[effect.parameter]).to_json() for effect in measured
         ],
         "unmeasured": without if pruned else "",
-        "plots": _titled([content["sweep"] or {"plots": []} for content in contents], shelf.labels),
+        "plots": _titled(
+            [content["sweep"] or {"plots": []} for content in contents], collection.labels
+        ),
     }

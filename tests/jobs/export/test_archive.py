@@ -15,8 +15,8 @@ from jobs.errors import JobError
 from jobs.export.archive import CRATE, LEFT_OUT, About, write_archive
 from jobs.gather.check import check
 from jobs.gather.gather import gather
+from jobs.query.collection import list_stores
 from jobs.query.query import query, table, tables
-from jobs.query.shelf import list_stores
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.storage import addresses, objects

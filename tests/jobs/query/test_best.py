@@ -25,9 +25,9 @@ from jobs.query.best import (
     require_metric,
     rows_of,
 )
+from jobs.query.collection import StoreCollection
 from jobs.query.next import commands, computes_once
 from jobs.query.query import query
-from jobs.query.shelf import StoreCollection
 from jobs.query.tables import ask
 from jobs.query.tree import StoreTree
 from jobs.report.page import Content, several

@@ -1,4 +1,4 @@
-"""jobs.query.shelf and jobs.store.card: a list of stores says what the stores say, of finished ones by one object each."""
+"""jobs.query.collection and jobs.store.card: a list of stores says what the stores say, of finished ones by one object each."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
+from jobs.query.collection import COLUMNS, list_stores
 from jobs.query.query import query
-from jobs.query.shelf import COLUMNS, list_stores
 from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects

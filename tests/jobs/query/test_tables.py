@@ -97,7 +97,7 @@ def test_table_is_asked_as_every_other(tmp_path):
 
 
 def test_texts_that_a_search_chooses_are_texts(tmp_path):
-    """A field that is compiled in; on a shelf, the other stores have none."""
+    """A field that is compiled in; in a collection, the other stores have none."""
     search = {"method": "optuna", "metric": "replay_nrmse", "trials": 4, "sampler": "random"}
     search["params"] = {"topology": {"choice": ["gaussian", "ring"]}}
     store, _ = run(tmp_path / "o.zarr", {**ESN, "sweep": {}, "search": search})

@@ -10,8 +10,8 @@ from stores import SMALL_RNN
 
 from ctd.plots import is_geometric
 from jobs.query.best import best
+from jobs.query.collection import StoreCollection
 from jobs.query.query import query
-from jobs.query.shelf import StoreCollection
 from jobs.report.page import Content, several
 from jobs.report.page.answer import _summed_up, are_names, first_rows, in_each, kinds
 from jobs.report.page.several import OFFSET, _best_first, _status

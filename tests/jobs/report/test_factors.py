@@ -4,7 +4,7 @@ import numpy as np
 from stores import JOB, run
 
 from jobs.gather.gather import gather
-from jobs.query.shelf import StoreCollection
+from jobs.query.collection import StoreCollection
 from jobs.report.page import Content, several
 from jobs.report.sweep import overview
 

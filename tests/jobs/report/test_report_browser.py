@@ -17,8 +17,8 @@ from stores import FOUR_SLOTS, SMALL_RNN, run
 
 from ctd.plots import Axis, Plot, Points, Scale
 from jobs import keys
+from jobs.query.collection import StoreCollection
 from jobs.query.query import query, table
-from jobs.query.shelf import StoreCollection
 from jobs.report import sweep
 from jobs.report.page import Content, render, several
 from jobs.report.page.encode import plot_json

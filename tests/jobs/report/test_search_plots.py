@@ -9,9 +9,9 @@ import pytest
 from search_jobs import HALVING, POPULATION, RATE, changed, results
 from stores import run
 
+from jobs.query.collection import StoreCollection
 from jobs.query.columns import rows_of_items
 from jobs.query.query import query, table
-from jobs.query.shelf import StoreCollection
 from jobs.report.effects import LEAST_ITEMS
 from jobs.report.page import Content
 from jobs.report.page.several import OFFSET, several

@@ -20,7 +20,7 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.inputs.items import item_arrays, item_params, place_of
 from jobs.query.best import require_metric
-from jobs.query.shelf import StoreCollection
+from jobs.query.collection import StoreCollection
 from jobs.reduce import columns_of
 from jobs.report.page import Content
 from jobs.report.page.several import several

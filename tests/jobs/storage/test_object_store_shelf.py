@@ -8,8 +8,8 @@ from stores import JOB, run
 
 import jobs
 from jobs.gather.gather import gather
+from jobs.query.collection import list_stores
 from jobs.query.query import table
-from jobs.query.shelf import list_stores
 from jobs.store.card import Note, write_note
 from jobs.store.store import Store
 

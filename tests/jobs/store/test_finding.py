@@ -15,7 +15,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.export.archive import write_archive
 from jobs.gather.gather import gather
-from jobs.query.shelf import list_stores
+from jobs.query.collection import list_stores
 from jobs.run.fork import fork
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor

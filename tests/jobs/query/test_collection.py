@@ -1,4 +1,4 @@
-"""jobs.query.shelf: several stores asked as one, against the tables of each by pandas."""
+"""jobs.query.collection: several stores asked as one, against the tables of each by pandas."""
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,8 @@ from stores import JOB, copied_run, make, run
 import jobs
 from jobs.errors import JobError
 from jobs.query.best import best, rows_of, table_of
+from jobs.query.collection import StoreCollection, _in_words, short_names
 from jobs.query.query import query
-from jobs.query.shelf import StoreCollection, _in_words, short_names
 from jobs.query.table import Table
 from jobs.report.page import Content, several
 from jobs.store.roles import Metric
@@ -28,7 +28,7 @@ STARTS = {**SETS_N, "params": {"n_steps": 7, "n": 3, "push": [1, -1]}, "sweep": 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shelf")
+    folder = tmp_path_factory.mktemp("collection")
     copied_run(folder / "a.zarr")
     run(folder / "b.zarr", SETS_N)
     run(folder / "deep" / "c.zarr", STARTS)
@@ -36,21 +36,21 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shelf(folder):
+def collection(folder):
     return jobs.open_stores(str(folder))
 
 
 @pytest.fixture(scope="module")
-def frames(shelf):
+def frames(collection):
     """The items of each store by its label, as one store alone answers."""
     return {
         label: jobs.open_store(store.address).table()
-        for label, store in zip(shelf.labels, shelf.stores, strict=True)
+        for label, store in zip(collection.labels, collection.stores, strict=True)
     }
 
 
-def test_shelf_has_the_rows_of_all_and_what_differs(shelf, frames):
-    found = shelf.table()
+def test_collection_has_the_rows_of_all_and_what_differs(collection, frames):
+    found = collection.table()
     assert found.columns[:2].tolist() == ["store", "item"]
     assert found.store.tolist() == [label for label, frame in frames.items() for _ in frame.item]
     for label, frame in frames.items():
@@ -66,44 +66,46 @@ def test_shelf_has_the_rows_of_all_and_what_differs(shelf, frames):
     assert "offset" not in found, "it is the same everywhere"
 
 
-def test_shelf_reads_any_rows_of_any_column(shelf, frames):
+def test_collection_reads_any_rows_of_any_column(collection, frames):
     whole = pd.concat(frames.values(), keys=frames, names=["store"]).reset_index("store")
-    best = shelf.query(sort="-norm, store, item", limit=9, columns="store, item, norm, push[1]")
+    best = collection.query(
+        sort="-norm, store, item", limit=9, columns="store, item, norm, push[1]"
+    )
     expected = whole.sort_values(["norm", "store", "item"], ascending=[False, True, True])[:9]
     np.testing.assert_array_equal(best[["store", "item"]], expected[["store", "item"]])
     assert best["push[1]"].tolist() == [
         float(text.strip("[]").split(",")[1]) for text in expected.push.fillna("[1, -1]")
     ]
-    assert len(shelf.query("store == 'a' and push[0] == 0")) == 22
-    assert len(shelf.query("n_steps == 5")) == len(frames["b"])
+    assert len(collection.query("store == 'a' and push[0] == 0")) == 22
+    assert len(collection.query("n_steps == 5")) == len(frames["b"])
 
 
-def test_shelf_aggregates(shelf, frames):
-    found = shelf.query(group_by="store, n", agg="median(norm), count", sort="store,n")
+def test_collection_aggregates(collection, frames):
+    found = collection.query(group_by="store, n", agg="median(norm), count", sort="store,n")
     assert found.store.tolist() == ["a", "a", "b", "c"]
     assert found["count"].tolist() == [22, 22, 4, 3]
     halves = [frames["a"].query("n == 3"), frames["a"].query("n == 5"), frames["b"], frames["c"]]
     assert found["median(norm)"].to_numpy() == pytest.approx([f.norm.median() for f in halves])
-    shards = shelf.query(table="shards", group_by="store", agg="count")
-    assert shards["count"].tolist() == [Store.job.plan.n_shards for Store in shelf.stores]
+    shards = collection.query(table="shards", group_by="store", agg="count")
+    assert shards["count"].tolist() == [Store.job.plan.n_shards for Store in collection.stores]
 
 
 def test_a_store_without_the_table_changes_no_kinds_of_values(folder, monkeypatch):
-    shelf = jobs.open_stores([folder / "a.zarr", folder / "b.zarr"])
-    monkeypatch.setattr(shelf._parts[0], "names", lambda: ["items"])
-    assert shelf.query(table="shards", columns="shard, stop").dtypes.tolist() == [np.int64] * 2
+    collection = jobs.open_stores([folder / "a.zarr", folder / "b.zarr"])
+    monkeypatch.setattr(collection._parts[0], "names", lambda: ["items"])
+    assert collection.query(table="shards", columns="shard, stop").dtypes.tolist() == [np.int64] * 2
 
 
 def test_a_parameter_without_a_value_in_any_row_is_missing(folder, monkeypatch):
     """Swept in one store, None in the other; the table of shards has neither."""
-    shelf = jobs.open_stores([folder / "a.zarr", folder / "b.zarr"])
-    monkeypatch.setattr(shelf, "_fixed", [{}, {"n": None}])
-    found = shelf.query(table="shards")
+    collection = jobs.open_stores([folder / "a.zarr", folder / "b.zarr"])
+    monkeypatch.setattr(collection, "_fixed", [{}, {"n": None}])
+    found = collection.query(table="shards")
     assert found.n.isna().all()
-    assert len(found) == sum(store.job.plan.n_shards for store in shelf.stores)
+    assert len(found) == sum(store.job.plan.n_shards for store in collection.stores)
 
 
-def test_shelf_says_in_words_what_differs(folder):
+def test_collection_says_in_words_what_differs(folder):
     """Of stores that nobody has asked anything before."""
     told = pd.DataFrame(jobs.open_stores(str(folder)).overview()).set_index("store")
     assert told.n.to_dict() == {"a": "3, 5", "b": "5", "c": "3"}
@@ -117,10 +119,12 @@ def test_a_value_that_failed_items_lack_is_not_counted():
     assert _in_words(items, "rate") == "0.25, 0.5"
 
 
-def test_the_best_of_each_stand_in_order_with_what_differs(shelf, frames):
+def test_the_best_of_each_stand_in_order_with_what_differs(collection, frames):
     by_norm = Metric("norm", more_is_better=True)
-    found = {k: [best(one, by_norm)] for k, one in zip(shelf.labels, shelf.stores, strict=True)}
-    table = table_of(rows_of(found, shelf))
+    found = {
+        k: [best(one, by_norm)] for k, one in zip(collection.labels, collection.stores, strict=True)
+    }
+    table = table_of(rows_of(found, collection))
     most = {label: frame.norm.max() for label, frame in frames.items()}
     assert table["store"] == sorted(most, key=most.get, reverse=True)
     assert table["norm"] == sorted(most.values(), reverse=True)
@@ -158,7 +162,7 @@ def test_a_proposed_parameter_is_joined_to_the_one_that_others_have(folder, tmp_
         query(tpe, where, table="shards")
 
 
-def test_shelf_with_a_store_that_has_no_item_yet(folder, tmp_path):
+def test_collection_with_a_store_that_has_no_item_yet(folder, tmp_path):
     empty = make(tmp_path / "empty.zarr", {**SETS_N, "seed": 7})
     both = jobs.open_stores([folder / "b.zarr", tmp_path / "*.zarr"])
     assert len(both.table()) == 4
@@ -178,9 +182,9 @@ def test_shelf_with_a_store_that_has_no_item_yet(folder, tmp_path):
         ({"where": "offset > 0"}, "the job does not sweep it, and all its items have 0.0"),
     ],
 )
-def test_shelf_refuses(shelf, asked, said):
+def test_collection_refuses(collection, asked, said):
     with pytest.raises(JobError) as caught:
-        shelf.query(**asked)
+        collection.query(**asked)
     assert said in str(caught.value)
 
 
