@@ -63,18 +63,18 @@ def local_file(address: str) -> str:
     if path is not None and not (path.is_dir() and any((path / name).exists() for name in ZARR)):
         return str(path)
     try:
-        found = objects_at(address)
-        if keys.JOB in found:
+        versions = objects_at(address)
+        if keys.JOB in versions:
             raise JobError(
                 f"{address}: is a store; name an item: {address}::0, or the table of a group: {address}/gathered/0"
             )
-        key = digest_of([address, sorted(found.items())])[:32]
+        key = digest_of([address, sorted(versions.items())])[:32]
         # An object at the address itself, and none below it: a file.
-        if set(found) == {""}:
-            return _kept(key + Path(address).suffix, lambda to: _download(address, to))
-        if not ZARR & found.keys():
+        if set(versions) == {""}:
+            return _cached(key + Path(address).suffix, lambda to: _download(address, to))
+        if not ZARR & versions.keys():
             raise JobError(f"{address}: there is no such file, nor a Zarr array or group")
-        return _kept(f"{key}.h5", lambda to: _convert(address, to))
+        return _cached(f"{key}.h5", lambda to: _convert(address, to))
     except Exception as error:
         if not objects.is_storage_error(error):
             raise
@@ -90,9 +90,9 @@ def objects_at(address: str) -> dict[str, str]:
     if local_path(address) is not None:
         return _listed(connect.open_objects(address))
     # The user hears of a wrong address within seconds; the client for the data (`_store`) waits through a busy minute.
-    here = connect.first_request(address, _head)
-    if here is not None:
-        return {"": _version(here)}
+    head = connect.first_request(address, _head)
+    if head is not None:
+        return {"": _version(head)}
     if scheme(address) in LINKS:
         raise JobError(f"{address}: there is no such file")
     return connect.first_request(address, _listed)
@@ -121,7 +121,7 @@ def _store(address: str) -> ObjectStore:
 # --- copies ---------------------------------------------------------------------------------------
 
 
-def _kept(name: str, make: Callable[[Path], None]) -> str:
+def _cached(name: str, make: Callable[[Path], None]) -> str:
     """The path of the cache's file `name`; the first process that needs it calls `make`."""
     folder = Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser() / "files"
     path = folder / name
@@ -203,8 +203,8 @@ def _copy(array: zarr.Array[Any], to: h5py.Dataset) -> None:
 
 
 def _arrays(node: Any, name: str) -> dict[str, zarr.Array[Any]]:
-    found = {name: node}
+    nodes = {name: node}
     if isinstance(node, zarr.Group):
         members = dict(node.members(max_depth=None))
-        found = {path: member for path, member in members.items() if isinstance(member, zarr.Array)}
-    return {path: array for path, array in found.items() if array.dtype.kind in "biufc"}
+        nodes = {path: member for path, member in members.items() if isinstance(member, zarr.Array)}
+    return {path: array for path, array in nodes.items() if array.dtype.kind in "biufc"}

@@ -40,41 +40,41 @@ def parse_item(text: str, base: str) -> ItemPart | None:
     >>> [parse_item(name, "/lab") for name in ("net.h5", "net.h5::²")]
     [None, None]
     """
-    store, *rest = text.split("::")
-    if len(rest) not in (1, 2) or not rest[0].isdecimal():
+    store, *parts = text.split("::")
+    if len(parts) not in (1, 2) or not parts[0].isdecimal():
         return None
-    return ItemPart(join(base, store), int(rest[0]), *rest[1:])
+    return ItemPart(join(base, store), int(parts[0]), *parts[1:])
 
 
 def failed_inputs(files: Iterable[str], base: str) -> list[str]:
     """Return a line for each store of which failed items are among the input files of a job."""
     used: dict[str, dict[int, str]] = {}
     for file in files:
-        if (one := parse_item(file, base)) is not None:
-            used.setdefault(one.store, {})[one.item] = file.partition("::")[0]
-    found = []
+        if (item_part := parse_item(file, base)) is not None:
+            used.setdefault(item_part.store, {})[item_part.item] = file.partition("::")[0]
+    lines = []
     for address, items in used.items():
-        store = _opened(address, _job_of(address))
-        how = Counter(how_failed(store, items).values())
-        if how:
-            found.append(
-                f"{how.total():,} of {count(len(items), 'item')} of {next(iter(items.values()))} that are inputs failed "
-                f"({', '.join(how)}); add status == 'done' to where"
+        store = _open_cached(address, _job_of(address))
+        outcomes = Counter(how_failed(store, items).values())
+        if outcomes:
+            lines.append(
+                f"{outcomes.total():,} of {count(len(items), 'item')} of {next(iter(items.values()))} that are inputs failed "
+                f"({', '.join(outcomes)}); add status == 'done' to where"
             )
-    return found
+    return lines
 
 
 def how_failed(store: Store, items: Iterable[int]) -> dict[int, str]:
     """Return failed item -> its outcome, or "error" if it raised."""
     sizes, outcomes = store.job.plan.group_sizes, store.description.outcomes
     column = cache(lambda group, name: store.rows(group, name, 0, sizes[group]))
-    found = {}
+    outcome_of_item = {}
     for item in items:
         group, row = place_of(store, item)
         if column(group, "status")[row] == FAILED:
             code = column(group, "outcome")[row] if "outcome" in store.names(group) else -1
-            found[item] = outcomes[code].name if 0 <= code < len(outcomes) else "error"
-    return found
+            outcome_of_item[item] = outcomes[code].name if 0 <= code < len(outcomes) else "error"
+    return outcome_of_item
 
 
 def item_params(store: Store, item: int) -> dict[str, Any]:
@@ -100,21 +100,21 @@ def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str
     used = {name: stored for name, stored in columns.items() if name in about["params"]}
     read = rows_of(store, group, used.values(), start, stop)
     values = {name: read[stored].tolist() for name, stored in used.items()}
-    own = lambda k: {name: column[k] for name, column in values.items()}
-    return [about["params"] | own(k) for k in range(stop - start)]
+    row_values = lambda k: {name: column[k] for name, column in values.items()}
+    return [about["params"] | row_values(k) for k in range(stop - start)]
 
 
 def place_of(store: Store, item: int) -> tuple[int, int]:
     """The (group, row) of an item. Raises JobError if there is no such item."""
     items, places = places_of_items(store)
     first, end = np.searchsorted(items, [item, item + 1])
-    found = [(int(group), int(row)) for group, row in places[first:end]]
-    if not found:
+    candidates = [(int(group), int(row)) for group, row in places[first:end]]
+    if not candidates:
         n = store.job.plan.n_items
         raise JobError(f"{store.address}: has no item {item}; it has the items 0 to {n - 1}")
     # Groups that are searched together all have a row for it, and one of them has the item.
-    rows = (place for place in found if len(found) == 1 or _is_computed(store, *place))
-    return next(rows, found[-1])
+    rows = (place for place in candidates if len(candidates) == 1 or _is_computed(store, *place))
+    return next(rows, candidates[-1])
 
 
 _indices: WeakKeyDictionary[Store, tuple[np.ndarray, np.ndarray]] = WeakKeyDictionary()
@@ -182,7 +182,9 @@ def _asking(store: Store, part: str) -> str:
     """Return, for a message, the field that makes a kernel store a part of its results, such as `record: [weights]`."""
     kernel = known_kernel(store)
     fields = kernel.Params.model_json_schema()["properties"] if kernel else {}
-    lists = [name for name, of in fields.items() if part in of.get("items", {}).get("enum", ())]
+    lists = [
+        name for name, schema in fields.items() if part in schema.get("items", {}).get("enum", ())
+    ]
     return f", {lists[0]}: [{part}]" if lists else f", see `ctd new {store.job.spec.kernel}`"
 
 
@@ -197,7 +199,7 @@ def materialise(reference: ItemPart) -> str:
 
     In a notebook another store may lie there by now, whose item is another one: the file is that of the present store.
     """
-    return _written(reference, _job_of(reference.store))
+    return _item_file(reference, _job_of(reference.store))
 
 
 def _job_of(address: str) -> bytes | None:
@@ -206,11 +208,11 @@ def _job_of(address: str) -> bytes | None:
 
 
 @cache
-def _written(reference: ItemPart, job: bytes | None) -> str:
-    store = _opened(reference.store, job)
+def _item_file(reference: ItemPart, job: bytes | None) -> str:
+    store = _open_cached(reference.store, job)
     arrays = item_arrays(store, reference.item, reference.part)
-    which = hashlib.sha256(repr((reference, job)).encode()).hexdigest()[:16]
-    path = Path(_scratch().name) / f"{which}-{reference.item}-{reference.part}.h5"
+    digest = hashlib.sha256(repr((reference, job)).encode()).hexdigest()[:16]
+    path = Path(_scratch().name) / f"{digest}-{reference.item}-{reference.part}.h5"
     try:
         # A copy, whose own name tells nothing, says what it is a copy of.
         name = f"{redact(store.address)}::{reference.item}"
@@ -224,7 +226,7 @@ def _written(reference: ItemPart, job: bytes | None) -> str:
 
 
 @lru_cache(4)
-def _opened(address: str, job: bytes | None) -> Store:
+def _open_cached(address: str, job: bytes | None) -> Store:
     """Open a store once for many of its items."""
     del job  # another store at the same address has another one
     return Store.open(address)
@@ -251,11 +253,11 @@ def export(store: Store, item: int, path: str | Path, part: str = "weights") -> 
         if local is not None:
             return write_named(local, arrays, about)
         with tempfile.TemporaryDirectory() as scratch:
-            made = Path(scratch) / f"item{Path(path).suffix}"
-            told = write_named(made, arrays, about)
-            data = made.read_bytes()
+            scratch_file = Path(scratch) / f"item{Path(path).suffix}"
+            warning = write_named(scratch_file, arrays, about)
+            data = scratch_file.read_bytes()
     except ValueError as error:
         raise JobError(str(error)) from None
     with objects.writing(str(path)):
         objects.write(connect.open_objects(str(path)), "", data)
-    return told
+    return warning

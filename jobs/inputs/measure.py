@@ -49,15 +49,17 @@ def with_files(params: Params, base: str) -> Params:
         JobError: a file, item or array cannot be read; the text names the field.
         StorageFailed: it cannot be read now, and another attempt may succeed.
     """
-    found: dict[str, Any] = {}
+    local_paths: dict[str, Any] = {}
     for name, paths in _files(params).items():
         with within(f"params: {name}"):
-            here = tuple(_here(path, base) for path in paths)
-        found[name] = here[0] if isinstance(getattr(params, name), str) else here
-    return params.model_copy(update=found)
+            field_paths = tuple(_local_path(path, base) for path in paths)
+        local_paths[name] = (
+            field_paths[0] if isinstance(getattr(params, name), str) else field_paths
+        )
+    return params.model_copy(update=local_paths)
 
 
-def _here(value: str, base: str) -> str:
+def _local_path(value: str, base: str) -> str:
     """The path of a local file with the data that `value` names."""
     item = parse_item(value, base)
     return local_file(join(base, value)) if item is None else materialise(item)
@@ -66,10 +68,10 @@ def _here(value: str, base: str) -> str:
 def _files(params: Params) -> dict[str, tuple[str, ...]]:
     """The `File` fields that name files, each with its paths; an empty text names none."""
     kinds = field_kinds(type(params))
-    given = {name: getattr(params, name) for name, kind in kinds.items() if kind is Kind.FILE}
+    values = {name: getattr(params, name) for name, kind in kinds.items() if kind is Kind.FILE}
     return {
         name: (value,) if isinstance(value, str) else value
-        for name, value in given.items()
+        for name, value in values.items()
         if value not in (None, "")
     }
 
@@ -88,11 +90,13 @@ def collected() -> Iterator[list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield texts
-    for one in caught:
-        if one.category is UserWarning:
-            texts.append(str(one.message))
+    for warning in caught:
+        if warning.category is UserWarning:
+            texts.append(str(warning.message))
         else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 def load_group(kernel: Kernel, params: Params, base: str) -> Any:
@@ -107,7 +111,7 @@ def load_with_warnings(kernel: Kernel, params: Params, base: str) -> tuple[Any, 
         JobError: a file does not exist, or `load` raises ValueError or OSError.
         StorageFailed: as `with_files`; and `load` passes on the errors of the storage.
     """
-    given = paths_of(params)
+    job_paths = paths_of(params)
     params = with_files(params, base)
     files = paths_of(params)
     for name, path in files:
@@ -119,7 +123,7 @@ def load_with_warnings(kernel: Kernel, params: Params, base: str) -> tuple[Any, 
 
     def of_job(text: str) -> str:
         # The user does not know the path of a copy: name what the job names.
-        for (_, path), (_, name) in zip(files, given, strict=True):
+        for (_, path), (_, name) in zip(files, job_paths, strict=True):
             if not path.endswith(name):
                 text = text.replace(path, name)
         return text
@@ -146,7 +150,7 @@ def load_with_warnings(kernel: Kernel, params: Params, base: str) -> tuple[Any, 
 
 def paths_of(params: Params) -> list[tuple[str, str]]:
     """The files of a job's parameters as (field, path)."""
-    return [(name, one) for name, paths in _files(params).items() for one in paths]
+    return [(name, path) for name, paths in _files(params).items() for path in paths]
 
 
 def _identity(kernel: Kernel, params: Params, files: Sequence[str]) -> Any:
@@ -154,14 +158,14 @@ def _identity(kernel: Kernel, params: Params, files: Sequence[str]) -> Any:
     inputs = inputs_of(params)
     try:
         hash(inputs)
-        found = [(path, os.stat(path)) for path in files if Path(path).is_file()]
+        file_stats = [(path, os.stat(path)) for path in files if Path(path).is_file()]
     except (TypeError, OSError):
         return None
     # A folder's own status does not tell whether its files have changed.
-    if len(found) < len(files):
+    if len(file_stats) < len(files):
         return None
     # repr tells 1, 1.0 and True apart, which are equal but may load different data.
-    stats = tuple((path, s.st_ino, s.st_mtime_ns, s.st_size) for path, s in found)
+    stats = tuple((path, s.st_ino, s.st_mtime_ns, s.st_size) for path, s in file_stats)
     return kernel, repr(inputs), inputs, stats
 
 
@@ -181,7 +185,7 @@ class Evaluated:
     started: frozenset[str]
     """The traced fields that act at an item's start alone."""
     warnings: list[str]
-    """Those of the kernel's `load`."""
+    """The warnings of the kernel's `load`."""
 
     def measured(self, layout: GroupLayout, devices: int) -> Sizes:
         """The sizes with the work of an item, from the compiler's memory analysis.
@@ -194,12 +198,12 @@ class Evaluated:
         slots, devices = layout.of_devices(min(devices, jax.local_device_count()))
         # If the plan leaves it open, the likeliest one: the first worker will time it first, and others only if that pays.
         m = layout.microbatch or microbatch_candidates(self.kernel, slots)[0]
-        known, key = _works(self.kernel, self.static), (m, shapes_of(self.shared, self.traced))
-        if key not in known:
+        works, key = _works(self.kernel, self.static), (m, shapes_of(self.shared, self.traced))
+        if key not in works:
             compiled = program(self.kernel, self.static, Layout.rounded_up(slots, m, devices))
-            placed = DeviceSlots(compiled, self.shared, 0, np.zeros(1, int), self.traced)
-            known[key] = placed.temporaries() // m
-        return self.sizes._replace(work=known[key])
+            device_slots = DeviceSlots(compiled, self.shared, 0, np.zeros(1, int), self.traced)
+            works[key] = device_slots.temporaries() // m
+        return self.sizes._replace(work=works[key])
 
 
 MOST_DATA = 4
@@ -237,7 +241,11 @@ def _annotated(data: Any, place: str) -> Iterator[tuple[str, list[str], tuple[in
         value, kind = getattr(data, name), _hints(data.__class__).get(name)
         yield from _annotated(value, f"{place}{name}.")
         # An optional array is a union.
-        axes = [one.dim_str.split() for one in (kind, *get_args(kind)) if hasattr(one, "dim_str")]
+        axes = [
+            annotation.dim_str.split()
+            for annotation in (kind, *get_args(kind))
+            if hasattr(annotation, "dim_str")
+        ]
         if axes and value is not None:
             yield place + name, axes[0], np.shape(value)
 
@@ -275,15 +283,15 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     except ContractError as error:
         raise JobError(str(error)) from error
     inputs = inputs_of(with_files(params, base))
-    which = "coords"
+    function = "coords"
     try:
         with precision(static):
             coords = kernel.coordinates(inputs, shared)
-            which = "advances"
+            function = "advances"
             if kernel.advances and (most := kernel.advances(inputs)) < 0:
                 raise ValueError(f"{most} given; expected 0 or more")
     except Exception as error:
-        raise JobError(f"kernel {kernel.name}: {which}: {located(error)}") from error
+        raise JobError(f"kernel {kernel.name}: {function}: {located(error)}") from error
     with within(f"kernel {kernel.name}"):
         _check_names(kernel, params, shapes, coords)
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -304,25 +312,27 @@ def _check_names(
     Every result and every axis with coordinates becomes an array of its name.
     """
     kinds = field_kinds(type(params))
-    own = {"item", "status", "group", "row"}
+    reserved = {"item", "status", "group", "row"}
     # In a group only traced parameters are columns; in `items` all of them are.
-    columns = own | {name for name, kind in kinds.items() if kind is Kind.TRACED}
+    columns = reserved | {name for name, kind in kinds.items() if kind is Kind.TRACED}
     own_axes = {axis for name in shapes for axis in kernel.dims[name].axes}
-    for what, taken in (
-        ("parameter", own & kinds.keys()),
-        ("result", (own | kinds.keys()) & shapes.keys()),
+    for role, clashes in (
+        ("parameter", reserved & kinds.keys()),
+        ("result", (reserved | kinds.keys()) & shapes.keys()),
         ("axis", (columns & coords.keys()) | ({"item"} & own_axes)),
     ):
-        if taken:
+        if clashes:
             raise JobError(
-                f"{what} {min(taken)!r} has the name of a parameter, or of a column that every store has; give it another name"
+                f"{role} {min(clashes)!r} has the name of a parameter, or of a column that every store has; give it another name"
             )
     if clash := sorted(shapes.keys() & coords.keys()):
         raise JobError(f"{clash[0]!r} is a result and has coordinates; rename one of them")
-    for axis, one in coords.items():
-        if one.values.ndim != 1 or one.values.dtype.kind not in "biufSUmM":
-            told = f"{one.values.dtype} of the shape {one.values.shape}"
-            raise JobError(f"coords: {axis} is {told}; expected numbers or texts along one axis")
+    for axis, coordinate in coords.items():
+        if coordinate.values.ndim != 1 or coordinate.values.dtype.kind not in "biufSUmM":
+            description = f"{coordinate.values.dtype} of the shape {coordinate.values.shape}"
+            raise JobError(
+                f"coords: {axis} is {description}; expected numbers or texts along one axis"
+            )
     further = {*kernel.reduced, *(axis for var in kernel.reduced.values() for axis in var.axes)}
     for name in sorted({*shapes, *coords, *own_axes, *further}):
         odd = name.startswith(RESERVED) or not name.partition(".")[0] or name == "zarr.json"
@@ -331,7 +341,7 @@ def _check_names(
                 f"{name!r} is not allowed as a name; expected one of at most {MOST_NAME} bytes without / and \\ that begins neither "
                 f"with a dot nor with {' or '.join(RESERVED)}, which are the store's own, as zarr.json is"
             )
-    axes = {axis for one in (*kernel.dims.values(), *kernel.reduced.values()) for axis in one.axes}
+    axes = {axis for var in (*kernel.dims.values(), *kernel.reduced.values()) for axis in var.axes}
     if unknown := sorted(coords.keys() - axes):
         raise JobError(f"coords: no result has the axis {unknown[0]!r}{nearest(unknown[0], axes)}")
     if fault := two_lengths(kernel.dims, shapes, coords):
@@ -341,16 +351,17 @@ def _check_names(
 def two_lengths(
     dims: Mapping[str, Var], values: Mapping[str, Any], coords: Mapping[str, Coordinate]
 ) -> str:
-    """What is wrong if an axis of a kernel's arrays, or its coordinates, has two lengths; else "". values: what has a shape."""
+    """Say which axis of a kernel's arrays and coordinates has two lengths; "" if none has. values: anything with a shape."""
     lengths = {
-        name: (f"the coordinates of {name}", len(one.values)) for name, one in coords.items()
+        name: (f"the coordinates of {name}", len(coordinate.values))
+        for name, coordinate in coords.items()
     }
     for name, value in values.items():
         for axis, length in zip(dims[name].axes, value.shape, strict=True):
-            what, before = lengths.setdefault(axis, (name, length))
+            owner, before = lengths.setdefault(axis, (name, length))
             if length != before:
                 return (
-                    f"axis {axis!r} has length {length} in {name!r} and {before} in {what!r}; give axes of "
+                    f"axis {axis!r} has length {length} in {name!r} and {before} in {owner!r}; give axes of "
                     "different lengths different names"
                 )
     return ""

@@ -22,7 +22,7 @@ from jobs.storage.addresses import join, local_path
 from jobs.storage.checksums import digest_of, read_verified
 
 STORE = "store"
-"""What the text of another store begins with."""
+"""The beginning of the text of another store."""
 
 
 def versions_of(names: Iterable[str], base: str) -> dict[str, str]:
@@ -36,8 +36,8 @@ def versions_of(names: Iterable[str], base: str) -> dict[str, str]:
     kinds: dict[str, bool] = {}
     for name in names:
         kinds.setdefault(_kept_as(name), parse_item(name, base) is not None)
-    found = {key: _version(join(base, key), is_store) for key, is_store in kinds.items()}
-    return {key: found[key] for key in sorted(found) if found[key]}
+    versions = {key: _version(join(base, key), is_store) for key, is_store in kinds.items()}
+    return {key: versions[key] for key in sorted(versions) if versions[key]}
 
 
 def changed_files(
@@ -47,13 +47,13 @@ def changed_files(
 
     A file that is not there, or cannot be read from here, has not changed. names: look at these alone, as the job names them.
     """
-    asked = before.keys() if names is None else before.keys() & set(map(_kept_as, names))
-    found = {
+    selected = before.keys() if names is None else before.keys() & set(map(_kept_as, names))
+    versions = {
         name: _version(join(base, name), old.startswith(STORE))
         for name, old in before.items()
-        if name in asked
+        if name in selected
     }
-    return {name: now for name, now in found.items() if now and now != before[name]}
+    return {name: now for name, now in versions.items() if now and now != before[name]}
 
 
 def _kept_as(name: str) -> str:
