@@ -11,7 +11,7 @@ from cluster.cli.options import Conditions, StorePath, all_of, refuse
 from cluster.cli.query import say_how_much
 from jobs.errors import JobError, advised, count
 from jobs.redact import redact
-from jobs.storage.addresses import beside
+from jobs.storage.addresses import path_beside
 from jobs.storage.connect import refuse_taken
 from jobs.store.store import Store
 
@@ -99,7 +99,7 @@ def export(
         refuse(f"not with --to {to}, only with --to optuna", **study)
         refuse(f"not with --to {to}", job=job)
         if folder is None:
-            place = beside(store)
+            place = path_beside(store)
             folder = place.with_name(f"{place.name}-{to}")
             _refuse_links(folder)
         _runs(store, to, folder, "all" if results else "model", conditions, **selection)
@@ -124,7 +124,7 @@ def _study(
     from jobs.export.studies import direction, write_study
     from jobs.query.best import require_metric
 
-    opened_store, name = Store.open(store), beside(store).name
+    opened_store, name = Store.open(store), path_beside(store).name
     goal = require_metric(opened_store, "--metric", metric, mode)
     n, runs = read_runs(opened_store, all_of(conditions), "none", **selection)
     say_how_much(opened_store)

@@ -16,7 +16,7 @@ from jobs.query.readers import ITEM
 from jobs.report.warnings import is_warned_of, warnings_of
 from jobs.run.progress import Progress
 from jobs.spec.trust import is_ctds_kernel, own_code
-from jobs.storage.addresses import beside, local_path
+from jobs.storage.addresses import local_path, path_beside
 from jobs.store.advice import resume_command
 from jobs.store.look import Look
 from jobs.store.store import Store
@@ -86,7 +86,7 @@ def draw(store: Store, as_json: bool = False) -> list[Path]:
     with told_if_slow("drawing", as_json):
         try:
             if local_path(store.address) is not None:
-                paths = save_figures(store, beside(store.address))
+                paths = save_figures(store, path_beside(store.address))
                 if not paths and not as_json:
                     err.print(no_picture(store))
         except JobError as error:

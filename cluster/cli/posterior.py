@@ -27,7 +27,7 @@ from jobs.export.posterior import (
 from jobs.run.prepare import open_or_create
 from jobs.run.stop import Interrupted, Stop, signals
 from jobs.run.task import Executor
-from jobs.storage.addresses import beside, local_path
+from jobs.storage.addresses import local_path, path_beside
 from jobs.storage.connect import open_objects
 from jobs.storage.lease import holder
 from jobs.store.store import Store
@@ -126,7 +126,7 @@ def _target(store: str, to: Path | None, limit: int) -> Path:
     if to is None:
         if local_path(store) is None:
             raise JobError(f"--to: {store} is not on this machine; give the file to write")
-        place = beside(store)
+        place = path_beside(store)
         return place.with_name(f"{place.name}-posterior.h5")
     if to.suffix not in (".h5", ".hdf5"):
         raise JobError(f"--to {to}: is written as HDF5; give it the ending .h5")

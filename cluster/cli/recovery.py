@@ -217,7 +217,7 @@ def check(
 ) -> None:
     """Compare a store with what it should be, byte for byte, and exit with 1 if anything is wrong. Shards
     that are not computed yet are counted, but are not wrong."""
-    from jobs.gather.check import LOST, OTHERS
+    from jobs.gather.check import MARKER_LOST, OTHERS
     from jobs.gather.check import check as inspect
 
     if repair:
@@ -246,7 +246,7 @@ def check(
             missing = opened.job.plan.n_shards - len(opened.committed.numbers())
         if missing:
             out.print(f"{count(missing, 'shard')} not computed; {to_resume(store)} continues")
-        if lost := [finding.key for finding in findings if finding.what == LOST]:
+        if lost := [finding.key for finding in findings if finding.what == MARKER_LOST]:
             out.print(f"{len(lost)} of them have results but no marker: {lost[0]}")
         if not findings:
             out.print(reduction_error(Store.open(store)) or "the store is complete and undamaged")

@@ -12,7 +12,7 @@ from cluster.cli.options import StorePath, StorePaths
 from ctd.late import jax
 from ctd.replacing import replacing
 from jobs.errors import JobError, writing
-from jobs.storage.addresses import beside
+from jobs.storage.addresses import path_beside
 from jobs.store.finding import find_stores
 from jobs.store.store import Store
 
@@ -110,6 +110,6 @@ def _once_there(store: str) -> Store:
 
 def _page_path(stores: list[str]) -> Path:
     """The page's path beside the first store: a.zarr -> a.html, a.zarr and b.zarr -> a+b.html; for a store elsewhere, here."""
-    places = [beside(store) for store in stores]
+    places = [path_beside(store) for store in stores]
     names = dict.fromkeys(place.name for place in places)
     return places[0].with_name(f"{'+'.join(names)[:120]}.html")

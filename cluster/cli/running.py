@@ -54,7 +54,7 @@ class Request:
     """The same command runs further stages or files after this store."""
 
     def make(self) -> Executor:
-        """Make the executor of its shards. Raises Held, before a Ray starts, if a process of this machine runs the store; other
+        """Make the executor of its shards. Raises LeaseHeld, before a Ray starts, if a process of this machine runs the store; other
         machines are noticed by `run_shards`, which may have to wait for a sign of life.
         """
         self.check()

@@ -36,7 +36,7 @@ from jobs.spec.job import JobSpec, set_field
 from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.storage import connect, objects
 from jobs.storage.checksums import Sums, digest_of, write_sums
-from jobs.storage.lease import Held, Lease
+from jobs.storage.lease import Lease, LeaseHeld
 from jobs.store.card import write_card
 from jobs.store.creation import renew_description
 from jobs.store.look import Look
@@ -66,7 +66,7 @@ def gather(store: Store, executor: Executor | None = None) -> int:
     this process reduces.
 
     Raises JobError, after all else is done, if the kernel's `reduce` fails; OSError if the store cannot be written; Untrusted if the user has
-    not trusted the kernel's code; Held if this process was silent for so long that another one took over.
+    not trusted the kernel's code; LeaseHeld if this process was silent for so long that another one took over.
 
     >>> from jobs.store.store import Store, refuse_links
     >>> gather(Store.open("points.zarr")) > 0
@@ -83,29 +83,32 @@ def gather_to_look(store: Store) -> int:
 
 def reduction_error(store: Store) -> str:
     """Return what the kernel's `reduce` raised in the last gather, group by group, else ""."""
-    return _told(store, _gathered(store).get(FAILED, {}))
+    return _error_lines(store, _gathered(store).get(FAILED, {}))
 
 
 def left_out(store: Store) -> str:
     """Return a sentence for the user if the kernel's own tables are missing or older than the others, else ""."""
-    made = _gathered(store)
-    if made.get(FAILED) or not made.get(BEHIND):
-        return _told(store, made.get(FAILED, {}))
+    last_gather = _gathered(store)
+    if last_gather.get(FAILED) or not last_gather.get(BEHIND):
+        return _error_lines(store, last_gather.get(FAILED, {}))
     return (
         f"the tables of kernel {store.job.spec.kernel} itself are those of the last `ctd gather`, because "
         "queries do not run code that you have not run yourself (docs/security.md)"
     )
 
 
-def _told(store: Store, errors: Mapping[str, str]) -> str:
+def _error_lines(store: Store, errors: Mapping[str, str]) -> str:
     """The errors of groups; groups with the same one share a line."""
     groups: dict[str, list[str]] = {}
     for group in sorted(errors, key=int):  # workers end in any order
         groups.setdefault(errors[group], []).append(group)
     if len(store.job.plan.group_sizes) == 1:
         return "\n".join(groups)
-    named = ((f"group{'s' * (len(of) > 1)} {', '.join(of)}", error) for error, of in groups.items())
-    return "\n".join(f"{of}: {error}" for of, error in named)
+    labels = {
+        error: f"group{'s' * (len(names) > 1)} {', '.join(names)}"
+        for error, names in groups.items()
+    }
+    return "\n".join(f"{label}: {error}" for error, label in labels.items())
 
 
 def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
@@ -123,7 +126,7 @@ def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
             errors = _make(store, now, before, executor, lease)
             write_card(now.look)
         if errors:
-            raise JobError(_told(store, errors))
+            raise JobError(_error_lines(store, errors))
         break
     return now.n_items
 
@@ -150,7 +153,7 @@ class _Now:
         self.about: dict[str, Any] = {
             "made_from": digest_of(ran),
             "groups": digests,
-            "reductions": [one.model_dump(mode="json") for one in self.reductions],
+            "reductions": [reduction.model_dump(mode="json") for reduction in self.reductions],
             "stamp": stamp,
         }
         if store.description.reduces and kernel is None:
@@ -165,7 +168,7 @@ def _make(
 ) -> dict[str, str]:
     """Make the tables that differ from `before`; return group -> error for the reductions that failed.
 
-    Raises Held and writes no more once the lease is lost: the tables there are then newer than its own.
+    Raises LeaseHeld and writes no more once the lease is lost: the tables there are then newer than its own.
     """
     # After a gather that was killed `before` is empty, so that all tables are written again.
     is_new = before.get("made_from") != now.about["made_from"]
@@ -196,8 +199,8 @@ def _make(
     if reduced:
         store.root.require_group("gathered")
     lease.check()
-    kept = before.get("groups", {})
-    unchanged = {f"gathered/{g}" for g, d in reduced.items() if kept.get(g) == d}
+    digests_before = before.get("groups", {})
+    unchanged = {f"gathered/{g}" for g, d in reduced.items() if digests_before.get(g) == d}
     _consolidate(store.objects, unchanged)
     write_sums(store.objects, "gathered", _own_objects(store), **about)
     return errors
@@ -212,17 +215,17 @@ def _alone(store: Store) -> Iterator[Lease]:
             try:
                 lease = Lease.acquire(place, store.address)
                 break
-            except Held:
+            except LeaseHeld:
                 time.sleep(WAIT_S)
     except JobError as error:
         # A fault of the storage: a query then reads the tables as they are (jobs.query.tables: refresh).
         raise OSError(errno.EROFS, str(error)) from None
-    with lease.held():
+    with lease.renewing():
         yield lease
 
 
 def _gathered(store: Store) -> dict[str, Any]:
-    """What the last gather was made from; empty if it did not end or its tables are gone."""
+    """Return the record of the last gather's sources; empty if it did not end or its tables are gone."""
     if objects.read(store.objects, "items/zarr.json") is None:
         return {}
     sums = Sums.read(store.objects, keys.sums("gathered"))
@@ -245,14 +248,14 @@ def _consolidate(store: ObjectStore, unchanged: Set[str]) -> None:
     """
     # No lock: one process gathers at a time (`_alone`).
     root = json.loads(objects.read(store, "zarr.json") or b"{}")
-    known = root["consolidated_metadata"]["metadata"]
-    nodes = {path: node for path, node in known.items() if path.split("/")[0] not in GATHERED}
+    metadata = root["consolidated_metadata"]["metadata"]
+    nodes = {path: node for path, node in metadata.items() if path.split("/")[0] not in GATHERED}
     for part in GATHERED:
         for key in objects.list_keys(store, part):
             path, _, name = key.rpartition("/")
             if name == "zarr.json":
-                if path in known and "/".join(path.split("/")[:2]) in unchanged:
-                    nodes[path] = known[path]
+                if path in metadata and "/".join(path.split("/")[:2]) in unchanged:
+                    nodes[path] = metadata[path]
                 else:
                     nodes[path] = json.loads(objects.read(store, key) or b"{}")
     # Zarr's order: parents before children.
@@ -288,9 +291,9 @@ def _reduce_side_by_side(
 
 def require_rows(store: Store) -> zarr.Group:
     """The item table. Gathers first, as for a query, if it is missing or older than the committed shards."""
-    made = _gathered(store)
-    behind = made.get(BEHIND) and known_kernel(store) is not None
-    if behind or made.get("stamp") != store.committed.stamp():
+    last_gather = _gathered(store)
+    behind = last_gather.get(BEHIND) and known_kernel(store) is not None
+    if behind or last_gather.get("stamp") != store.committed.stamp():
         gather_to_look(store)
     table = store.root["items"]
     assert isinstance(table, zarr.Group)
@@ -298,7 +301,7 @@ def require_rows(store: Store) -> zarr.Group:
 
 
 def set_gather(
-    store: Store, overrides: Sequence[str] = (), given: Mapping[str, object] | None = None
+    store: Store, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None
 ) -> None:
     """Change settings of a store's reductions: to those given, then as `key=value` says; all others stay.
 
@@ -307,14 +310,14 @@ def set_gather(
     kernel, description = store.kernel, store.description  # to import them may take seconds
 
     def changed(job: Job) -> Job:
-        settings = {**job.spec.gather, **(given or {})}
+        settings = {**job.spec.gather, **(changes or {})}
         for override in overrides:
             set_field(settings, override)
         spec = job.spec.model_copy(update={"gather": settings})
         options_of(spec, kernel)
-        asked = reductions_of(spec, description)
+        reductions = reductions_of(spec, description)
         # A gather would find it after it has deleted the tables, and so would every query.
-        check_reductions(asked, open_columns(store))
+        check_reductions(reductions, open_columns(store))
         return job.model_copy(update={"spec": spec})
 
     change_job(store, changed)
@@ -323,9 +326,9 @@ def set_gather(
 def take_gather(store: Store, spec: JobSpec) -> None:
     """Take the settings of reductions that a job gives for its store; see `set_gather`."""
     if brings_settings(store, spec.gather):
-        set_gather(store, given=spec.gather)
+        set_gather(store, changes=spec.gather)
 
 
-def brings_settings(store: Store, given: Mapping[str, object]) -> bool:
+def brings_settings(store: Store, settings: Mapping[str, object]) -> bool:
     """Return whether one of these settings of reductions is not the store's."""
-    return {**store.job.spec.gather, **given} != store.job.spec.gather
+    return {**store.job.spec.gather, **settings} != store.job.spec.gather

@@ -33,26 +33,26 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     """
     out, scalars = table_group(store, "items"), _scalars(store)
     scalar = _reader(store, ["item", *scalars])
-    ids = np.concatenate([scalar("item", g, here) for g, here in enumerate(rows)])
+    ids = np.concatenate([scalar("item", g, mask) for g, mask in enumerate(rows)])
     order = np.argsort(ids, kind="stable")
     # Groups whose ids follow each other need no sort, which would copy each column once more.
     in_order = bool((np.diff(order) == 1).all())
 
-    def put(name: str, column: Callable[[int, np.ndarray], np.ndarray], var: Var) -> None:
-        values = np.concatenate([column(g, here) for g, here in enumerate(rows)])
+    def put_column(name: str, column: Callable[[int, np.ndarray], np.ndarray], var: Var) -> None:
+        values = np.concatenate([column(g, mask) for g, mask in enumerate(rows)])
         more = flags(store.description, name)
         put_array(out, name, values if in_order else values[order], var, more)
 
     put_array(out, "item", ids[order], Var(("item",), "1", "item id"))
-    put("group", lambda g, r: np.full(r.sum(), g, np.int32), Var(("item",), "1", "group"))
+    put_column("group", lambda g, r: np.full(r.sum(), g, np.int32), Var(("item",), "1", "group"))
     row = Var(("item",), "1", "row in the group's results")
-    put("row", lambda g, r: np.flatnonzero(r).astype(np.uint32), row)
+    put_column("row", lambda g, r: np.flatnonzero(r).astype(np.uint32), row)
     for name in store.swept:
         read = partial(_column, store, name)
         axes = ("item", f"{name}_index")[: read(0, NO_ROWS).ndim]
-        put(name, read, Var(axes, "1", name))
+        put_column(name, read, Var(axes, "1", name))
     for name, var in scalars.items():
-        put(name, partial(scalar, name), var._replace(axes=("item",)))
+        put_column(name, partial(scalar, name), var._replace(axes=("item",)))
     out.attrs.put({"coordinates": " ".join(store.swept)})
 
 
@@ -61,10 +61,14 @@ def open_columns(store: Store) -> dict[str, bool]:
     groups = range(len(store.job.plan.group_sizes))
     column = lambda name, g: _column(store, name, g, NO_ROWS)
     scalar = lambda name, g: store.array(g, name) if _has(store, name, g) else np.full(0, np.nan)
-    found: dict[str, Any] = {name: [column(name, g) for g in groups] for name in store.swept}
-    found |= {name: [scalar(name, g) for g in groups] for name in ("item", *_scalars(store))}
+    arrays: dict[str, Any] = {name: [column(name, g) for g in groups] for name in store.swept}
+    arrays |= {name: [scalar(name, g) for g in groups] for name in ("item", *_scalars(store))}
     is_number = lambda values: values.dtype.kind in "iufb" and len(values.shape) == 1
-    return {name: all(map(is_number, of)) for name, of in found.items() if name not in ALWAYS}
+    return {
+        name: all(map(is_number, group_arrays))
+        for name, group_arrays in arrays.items()
+        if name not in ALWAYS
+    }
 
 
 def _scalars(store: Store) -> dict[str, Var]:
@@ -83,13 +87,13 @@ def _reader(store: Store, names: Sequence[str]) -> Callable[[str, int, np.ndarra
     sizes = store.job.plan.group_sizes
     # Of many small groups each is read once: most of their scalars share a pack.
     at_once = sum(sizes) * len(names) <= AT_ONCE
-    there = cache(lambda group: [name for name in names if _has(store, name, group)])
-    whole = cache(lambda group: rows_of(store, group, there(group), 0, sizes[group]))
+    names_in = cache(lambda group: [name for name in names if _has(store, name, group)])
+    group_rows = cache(lambda group: rows_of(store, group, names_in(group), 0, sizes[group]))
 
     def read(name: str, group: int, rows: np.ndarray) -> np.ndarray:
-        if name not in there(group):
+        if name not in names_in(group):
             return np.full(int(rows.sum()), np.nan)
-        values = whole(group)[name] if at_once else store.rows(group, name, 0, sizes[group])
+        values = group_rows(group)[name] if at_once else store.rows(group, name, 0, sizes[group])
         return values[rows]
 
     return read
@@ -110,21 +114,23 @@ def write_shards(store: Store, markers: Sequence[Marker]) -> None:
     """Write shards/: one row per committed shard, with its host, device and time."""
     out = table_group(store, "shards")
 
-    def put(name: str, of: Callable[[Marker], Any], text: str, units: str = "1") -> None:
-        values = np.asarray([of(marker) for marker in markers])
+    def put_column(
+        name: str, value_of: Callable[[Marker], Any], text: str, units: str = "1"
+    ) -> None:
+        values = np.asarray([value_of(marker) for marker in markers])
         put_array(out, name, values, Var(("shard",), units, text))
 
-    put("shard", lambda m: m.shard.number, "shard")
-    put("group", lambda m: m.shard.group, "group")
-    put("start", lambda m: m.shard.start, "first row")
-    put("stop", lambda m: m.shard.stop, "row after the last")
-    put("attempt", lambda m: m.attempt, "attempt that succeeded")
+    put_column("shard", lambda m: m.shard.number, "shard")
+    put_column("group", lambda m: m.shard.group, "group")
+    put_column("start", lambda m: m.shard.start, "first row")
+    put_column("stop", lambda m: m.shard.stop, "row after the last")
+    put_column("attempt", lambda m: m.attempt, "attempt that succeeded")
     took = "time to compute and write, attempts before a checkpoint included"
-    put("seconds", lambda m: m.seconds, took, "s")
-    put("host", lambda m: m.host, "host")
-    put("device_kind", lambda m: m.device_kind, "kind of device")
-    put("microbatch", lambda m: m.layout.microbatch, "vmapped width")
-    put("source", lambda m: m.source, "digest of the kernel's source")
+    put_column("seconds", lambda m: m.seconds, took, "s")
+    put_column("host", lambda m: m.host, "host")
+    put_column("device_kind", lambda m: m.device_kind, "kind of device")
+    put_column("microbatch", lambda m: m.layout.microbatch, "vmapped width")
+    put_column("source", lambda m: m.source, "digest of the kernel's source")
 
 
 def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
@@ -138,14 +144,14 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
     columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
     items = Items(columns, labels, store.swept)
-    for one in reductions:
-        made = MAKERS[type(one)](one, items)
-        first = [name for name in made if name in ("rank", "item", *items.swept)]
-        about = {"reduction": one.model_dump(mode="json"), "coordinates": " ".join(first)}
-        here = out.create_group(one.label, attributes=about)
-        for name, (values, text) in made.items():
-            axes = (one.label, f"{name}_index")[: values.ndim]
-            put_array(here, name, values, Var(axes, "1", text or name))
+    for reduction in reductions:
+        reduced_columns = MAKERS[type(reduction)](reduction, items)
+        first = [name for name in reduced_columns if name in ("rank", "item", *items.swept)]
+        about = {"reduction": reduction.model_dump(mode="json"), "coordinates": " ".join(first)}
+        group = out.create_group(reduction.label, attributes=about)
+        for name, (values, text) in reduced_columns.items():
+            axes = (reduction.label, f"{name}_index")[: values.ndim]
+            put_array(group, name, values, Var(axes, "1", text or name))
 
 
 def _labels(attrs: Mapping[str, Any]) -> list[str]:
@@ -198,39 +204,39 @@ class Column(NamedTuple):
 Table = dict[str, Column]
 
 
-def _best(asked: Best, items: Items) -> Table:
+def _best(reduction: Best, items: Items) -> Table:
     """Columns rank, item, the value, and the swept columns."""
-    values, usable = _usable(items, asked.by)
-    order = np.argsort(-values if asked.largest else values, kind="stable")[: asked.k]
+    values, usable = _usable(items, reduction.by)
+    order = np.argsort(-values if reduction.largest else values, kind="stable")[: reduction.k]
     rows = usable[order]
-    names = ["item", asked.by, *items.swept]
+    names = ["item", reduction.by, *items.swept]
     table = {name: Column(items.pick(name, rows)) for name in dict.fromkeys(names)}
     return {"rank": Column(np.arange(len(rows)), "place")} | table
 
 
-def _seeds(asked: Seeds, items: Items) -> Table:
+def _seeds(reduction: Seeds, items: Items) -> Table:
     """One row per setting: its values, count, failed, mean, sd, p5 ..., low, high."""
     import pandas as pd
 
-    settings = [name for name in items.swept if name not in asked.over]
+    settings = [name for name in items.swept if name not in reduction.over]
     first, setting = combinations(
         [items.columns[name] for name in settings], len(items.columns["item"])
     )
-    values, usable = _usable(items, asked.of)
-    n, of = len(first), setting[usable]
-    count = np.bincount(of, minlength=n)
+    values, usable = _usable(items, reduction.of)
+    n, usable_setting = len(first), setting[usable]
+    count = np.bincount(usable_setting, minlength=n)
     # All are NaN for a setting without a value; sd also for one with a single value.
-    of_setting = pd.Series(values).groupby(of)
+    of_setting = pd.Series(values).groupby(usable_setting)
     column = lambda statistic: statistic.reindex(range(n)).to_numpy(float)
     table = {name: Column(items.pick(name, first)) for name in settings} | {
         "count": Column(count, "items with a value"),
         "failed": Column(np.bincount(setting, minlength=n) - count, "items without a value"),
-        "mean": Column(column(of_setting.mean()), f"mean of {asked.of}"),
-        "sd": Column(column(of_setting.std()), f"standard deviation of {asked.of}, with n - 1"),
+        "mean": Column(column(of_setting.mean()), f"mean of {reduction.of}"),
+        "sd": Column(column(of_setting.std()), f"standard deviation of {reduction.of}, with n - 1"),
     }
-    for q in asked.quantiles:
+    for q in reduction.quantiles:
         label = f"p{100 * q:g}".replace(".", "_")
-        table[label] = Column(column(of_setting.quantile(q)), f"quantile {q:g} of {asked.of}")
+        table[label] = Column(column(of_setting.quantile(q)), f"quantile {q:g} of {reduction.of}")
     # Student's t, which holds for a few values near a normal distribution; of one value there is no interval.
     freedom = np.where(count > 1, count - 1.0, np.nan)
     half = scipy.special.stdtrit(freedom, 0.975) * table["sd"].values / np.sqrt(count)
@@ -242,34 +248,36 @@ def _seeds(asked: Seeds, items: Items) -> Table:
     }
 
 
-def _counts(asked: Counts, items: Items) -> Table:
+def _counts(reduction: Counts, items: Items) -> Table:
     """One row per combination that occurs: the named columns, status, outcome, count, share."""
-    names = [*asked.by, *(name for name in ("status", "outcome") if name in items.columns)]
+    names = [*reduction.by, *(name for name in ("status", "outcome") if name in items.columns)]
     names = list(dict.fromkeys(names))
-    first, which = combinations([items.columns[name] for name in names], len(items.columns["item"]))
-    count = np.bincount(which, minlength=len(first))
+    first, combination = combinations(
+        [items.columns[name] for name in names], len(items.columns["item"])
+    )
+    count = np.bincount(combination, minlength=len(first))
     return {name: Column(items.pick(name, first)) for name in names} | {
         "count": Column(count, "items"),
-        "share": Column(count / max(1, len(which)), "share of all items"),
+        "share": Column(count / max(1, len(combination)), "share of all items"),
     }
 
 
-def _histogram(asked: Histogram, items: Items) -> Table:
+def _histogram(reduction: Histogram, items: Items) -> Table:
     """One row per bin: left, right, count; the last bin includes its right edge."""
-    values, _ = _usable(items, asked.of)
-    ends = asked.range
-    if asked.log:
+    values, _ = _usable(items, reduction.of)
+    ends = reduction.range
+    if reduction.log:
         values, ends = np.log10(values[values > 0]), ends and tuple(np.log10(ends))
     low, high = ends or ((values.min(), values.max()) if len(values) else (0.0, 1.0))
     # Widen an empty range, as NumPy does. Its own bins would refuse a range that is as narrow as rounding errors.
     if low == high:
         low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, asked.bins + 1)
+    edges = np.linspace(low, high, reduction.bins + 1)
     count, _ = np.histogram(values, edges)
-    edges = 10**edges if asked.log else edges
+    edges = 10**edges if reduction.log else edges
     return {
-        "left": Column(edges[:-1], f"left edge, of {asked.of}"),
-        "right": Column(edges[1:], f"right edge, of {asked.of}"),
+        "left": Column(edges[:-1], f"left edge, of {reduction.of}"),
+        "right": Column(edges[1:], f"right edge, of {reduction.of}"),
         "count": Column(count, "items"),
     }
 

@@ -15,7 +15,7 @@ from jobs.errors import JobError, nearest
 from jobs.inputs.items import WEIGHTS, item_params, place_of
 from jobs.spec.trust import modules_of
 from jobs.storage import objects
-from jobs.storage.addresses import absolute, beside, join
+from jobs.storage.addresses import absolute, join, path_beside
 from jobs.store.advice import words_sent
 from jobs.store.roles import SEED
 from jobs.store.store import Store, known_kernel
@@ -32,7 +32,7 @@ def commands(store: Store, item: int, by: str = "") -> dict[str, str]:
 
     by: the metric by which it is the best, which no command then asks for.
     """
-    address, stem = shlex.quote(store.address), f"{beside(store.address).name}-{item}"
+    address, stem = shlex.quote(store.address), f"{path_beside(store.address).name}-{item}"
     file = shlex.quote(f"{stem}.h5")
     export = f"ctd export {address} {item} {file}"
     steps = {"its results as a file": f"{export} --results"}

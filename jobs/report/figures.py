@@ -34,7 +34,7 @@ from jobs.reduce import (
 )
 from jobs.report.effects import Effect, by_importance, effects
 from jobs.report.sweep import axis_of, overview
-from jobs.storage.addresses import beside, local_path
+from jobs.storage.addresses import local_path, path_beside
 from jobs.store.arrays import Lazy, Rows, attributes
 from jobs.store.marker import Marker
 from jobs.store.store import Store
@@ -217,7 +217,7 @@ def saved_figures(address: str, n_groups: int) -> list[Path]:
     """
     if local_path(address) is None:
         return []
-    stem = beside(address)
+    stem = path_beside(address)
     # Not by a pattern: pictures of further numbers are left over from another job, or of another store.
     numbered = [stem.with_name(f"{stem.name}-{group}.png") for group in range(n_groups)]
     overall = stem.with_name(f"{stem.name}.png")

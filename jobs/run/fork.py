@@ -25,7 +25,7 @@ def fork(
 ) -> Store:
     """Return the store of `spec` at `address`, with every shard that it shares with `old` copied from there.
 
-    Raises Held if a driver runs the new store; JobError if anything but the added sweeps differs, if the kernel's source
+    Raises LeaseHeld if a driver runs the new store; JobError if anything but the added sweeps differs, if the kernel's source
     has changed, or if the search compares all items of a group.
     """
     kernel = find_kernel(spec.kernel, base)
@@ -55,7 +55,7 @@ def fork(
         plan = replace(ready.plan, layouts=(*before, *planned[len(before) :]))
         store = create(replace(ready, plan=plan), address, {"forked": origin(old.job, old.address)})
     if len(store.committed.numbers()) < store.job.plan.n_shards:
-        with claim(store).held() as lease:
+        with claim(store).renewing() as lease:
             _copy(old, store, lease)
     return store
 

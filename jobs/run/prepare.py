@@ -187,8 +187,8 @@ def create(ready: Prepared, address: str, about: dict[str, Any] | None = None) -
         spec=ready.spec, base=ready.base, group_sizes=ready.plan.group_sizes, layouts=ready.plan.layouts,
         provenance=provenance() | (about or {}), sources=sources, inputs=inputs,
     )  # fmt: skip
-    # Two processes that start together: one creates the store, the other gets Held or reopens it.
-    with Lease.acquire(connect.open_objects(address, create=True), address).held() as lease:
+    # Two processes that start together: one creates the store, the other gets LeaseHeld or reopens it.
+    with Lease.acquire(connect.open_objects(address, create=True), address).renewing() as lease:
         if Store.exists(address):
             return reopen(ready.spec, address, ready.kernel)
         # Before the store is there: what was silent for long may have been taken for dead.

@@ -31,8 +31,8 @@ from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.storage.lease import (
     POLL_S,
-    Held,
     Lease,
+    LeaseHeld,
     LeaseRecord,
     held_by,
     holder,
@@ -73,7 +73,7 @@ def run_shards(
     part: only the shards of this part, beside drivers that have other parts. stop: once it is asked for, no further shard begins,
     and the workers have `run.grace_s` seconds to leave theirs at a checkpoint; `stopped` then has the reason.
 
-    Raises Held if another driver runs the store or the part; JobError if the kernel's source has changed since
+    Raises LeaseHeld if another driver runs the store or the part; JobError if the kernel's source has changed since
     the store was made; ExecutorLost if the executor is lost: committed shards stay, and another executor can go on.
     """
     stop = stop or Stop()
@@ -81,7 +81,7 @@ def run_shards(
     # Nothing to do needs no lease, and so no right to write.
     if len(store.committed.numbers()) == store.job.plan.n_shards:
         return progress_of(Look(store))
-    with claim(store, part).held(stop) as lease:
+    with claim(store, part).renewing(stop) as lease:
         # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)
         # What a killed driver's workers have committed meanwhile is in the ledger; what they commit from now on is computed
@@ -107,7 +107,7 @@ def run_parts(
         # Read again for each part: other drivers have committed shards meanwhile.
         if not open_shards(store, store.committed.numbers(), part):
             continue
-        with suppress(Held):  # another driver came first: it runs this part
+        with suppress(LeaseHeld):  # another driver came first: it runs this part
             done.append(run_shards(store, executor, listener, stop, part))
             if done[-1].stopped:
                 break
@@ -145,7 +145,7 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
 
 
 def claim(store: Store, part: Part | None = None) -> Lease:
-    """Return the lease of a store, or of a part of it; raise Held if a driver of it runs, or one of the other kind.
+    """Return the lease of a store, or of a part of it; raise LeaseHeld if a driver of it runs, or one of the other kind.
 
     If a driver of the whole and drivers of parts start at the same moment, that of the whole wins.
     """
@@ -220,12 +220,12 @@ def take_settings(store: Store, given: RunSettings) -> list[str]:
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:
     """Prepare a store for another run: take back items that failed by themselves, accept changed source.
 
-    Raises Held if a driver runs the store; JobError, with nothing changed, if the source has changed and
+    Raises LeaseHeld if a driver runs the store; JobError, with nothing changed, if the source has changed and
     `changes` is False.
     """
     if not (failed or changes):
         return
-    with claim(store).held():
+    with claim(store).renewing():
         events = Events(store)
         if not changes:
             refuse_changed(store, failed)  # before anything is removed

@@ -76,8 +76,8 @@ def plain(address: str) -> str:
 def scheme(address: str) -> str:
     """Return the part before `:/`, in lower case; "" for a path. Raises JobError for s3: and the like without the slash."""
     # One slash is enough, because a Path turns s3://B/K into s3:/B/K: `_check` then says what is expected.
-    name, colon, rest = address.partition(":")
-    if colon and name in BUCKETS and not rest.startswith("/"):
+    name, colon, remainder = address.partition(":")
+    if colon and name in BUCKETS and not remainder.startswith("/"):
         raise JobError(f"{address}: {name}://BUCKET/KEY expected")
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", address)
     return match[1].lower() if match else ""
@@ -103,10 +103,10 @@ def absolute(address: str) -> str:
     return address if path is None else str(path.absolute())
 
 
-def beside(address: str) -> Path:
+def path_beside(address: str) -> Path:
     """Return where to put what is made from a store, such as its pictures, without an ending: beside it, or here if it is remote.
 
-    >>> str(beside("runs/v0.01.zarr")), str(beside("runs/v0.01")), str(beside("s3://lab/runs/a.zarr"))
+    >>> str(path_beside("runs/v0.01.zarr")), str(path_beside("runs/v0.01")), str(path_beside("s3://lab/runs/a.zarr"))
     ('runs/v0.01', 'runs/v0.01', 'a')
     """
     path = local_path(address) or Path(PurePath(address).name)
@@ -121,7 +121,7 @@ def without_ending[P: PurePath](path: P) -> P:
 
 
 def is_zip(path: Path | None) -> bool:
-    """Whether there is an archive at a path."""
+    """Return whether there is an archive at a path."""
     return path is not None and path.suffix == SUFFIX and path.is_file()
 
 
@@ -138,11 +138,11 @@ def to_unpack(path: Path) -> str:
 
 def _check(address: str, name: str) -> None:
     """Raise JobError unless a remote address is well-formed and free of credentials."""
-    known, parts = (*BUCKETS, *LINKS, "file"), urlsplit(address)
+    schemes, parts = (*BUCKETS, *LINKS, "file"), urlsplit(address)
     # Without what may be secret: user:password@ before the host, and the query, where a signed link has its signature.
     bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if name not in known:
-        raise JobError(f"{bare}: unknown scheme {name}://{nearest(name, known)}")
+    if name not in schemes:
+        raise JobError(f"{bare}: unknown scheme {name}://{nearest(name, schemes)}")
     if "@" in parts.netloc or parts.query:
         raise JobError(
             f"{bare}: holds credentials, or a signed link, which the store would show to everybody; "

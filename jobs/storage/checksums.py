@@ -123,7 +123,7 @@ def write_sums(store: ObjectStore, name: str, listed: Iterable[str], **about: ob
 
 
 def is_intact(store: ObjectStore, key: str, sha256: str) -> bool:
-    """Whether there is an object at `key` with this checksum."""
+    """Return whether there is an object at `key` with this checksum."""
     data = objects.read(store, key)
     return data is not None and digest(data) == sha256
 

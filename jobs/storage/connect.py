@@ -96,8 +96,8 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
         # automatic_cleanup: a deletion removes the folders that it leaves empty.
         return LocalStore(path.absolute(), automatic_cleanup=True)
     except FileExistsError as error:  # it, or a folder that it lies in
-        there = Path(error.filename)
-        raise JobError(f"{there}: {_what_is_there(there)}") from None
+        obstacle = Path(error.filename)
+        raise JobError(f"{obstacle}: {_what_is_there(obstacle)}") from None
     except OSError as error:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -107,8 +107,8 @@ def _what_is_there(path: Path) -> str:
     if path.exists():
         # A pipeline JOB.yaml has a store for each stage, JOB.STAGE.zarr.
         stores = sorted(str(p) for p in path.parent.glob(f"{escape(path.stem)}.*zarr"))
-        meant = f"give one of its stores: {', '.join(stores)}" if stores else "a store is a folder"
-        return f"is a file; {meant}"
+        advice = f"give one of its stores: {', '.join(stores)}" if stores else "a store is a folder"
+        return f"is a file; {advice}"
     if path.is_symlink():
         return f"is a link to {path.readlink()}, where nothing is"
     if re.search(r" [<>=!]=? ", str(path)):
@@ -124,9 +124,9 @@ def remote(address: str, patience: dict[str, Any] = PATIENT) -> ObjectStore:
     patience: timeouts and retries, `IMPATIENT` or `PATIENT`.
     """
     try:
-        found = settings(addresses.scheme(address))
-        found["client_options"] = patience["client_options"] | found["client_options"]
-        return from_url(address, **(patience | found))
+        options = settings(addresses.scheme(address))
+        options["client_options"] = patience["client_options"] | options["client_options"]
+        return from_url(address, **(patience | options))
     except (JobError, BaseError, ValueError) as error:
         raise JobError(f"{address}: {objects.reason(error)}") from None
 
@@ -159,11 +159,11 @@ def refuse_taken(address: str) -> None:
     """
     path = addresses.local_path(address)
     if path is not None:
-        taken = path.is_file()
+        exists = path.is_file()
     else:
         read = lambda place: objects.read_range(place, "", 0, 1)
-        taken = first_request(address, read) is not None
-    if taken:
+        exists = first_request(address, read) is not None
+    if exists:
         raise JobError(f"{address}: exists already; delete it, or give another name")
 
 
@@ -174,7 +174,7 @@ def read_zip(path: Path) -> MemoryStore:
     """Return the objects in an archive. Raises JobError if it is none, damaged, or too large for the memory."""
     from ctd.containers import opened_zip  # here: it imports h5py
 
-    found = MemoryStore()
+    store = MemoryStore()
     try:
         with opened_zip(path, "an archive of a store") as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
@@ -185,10 +185,10 @@ def read_zip(path: Path) -> MemoryStore:
                     f"compressed); unpack it, and open the folder: {addresses.to_unpack(path)}"
                 )
             for member in members:
-                obstore.put(found, member.filename, archive.read(member))
+                obstore.put(store, member.filename, archive.read(member))
     except (ValueError, BaseError) as error:
         raise JobError(str(error).splitlines()[0]) from None
-    return found
+    return store
 
 
 def read_member(path: Path, key: str) -> bytes | None:
@@ -217,24 +217,24 @@ def settings(scheme: str) -> dict[str, Any]:
 
 def _amazon() -> dict[str, Any]:
     profile = _profile()
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     endpoint = _endpoint(profile)
     if endpoint:
         # The client library panics at an address without a scheme.
         if not endpoint.startswith(("http://", "https://")):
-            what = f"the endpoint {endpoint!r} of AWS_ENDPOINT_URL or ~/.aws/config"
-            raise JobError(f"{what} is no address; expected http://HOST:PORT or https://HOST:PORT")
-        found["endpoint"] = endpoint
+            label = f"the endpoint {endpoint!r} of AWS_ENDPOINT_URL or ~/.aws/config"
+            raise JobError(f"{label} is no address; expected http://HOST:PORT or https://HOST:PORT")
+        options["endpoint"] = endpoint
     if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
         # Every signature names a region. Servers other than Amazon's usually accept this one.
-        found["region"] = profile.get("region", "us-east-1")
+        options["region"] = profile.get("region", "us-east-1")
     if not os.environ.get("AWS_ACCESS_KEY_ID"):
         if "aws_access_key_id" in profile:
-            found["credential_provider"] = _keys_of_profile
+            options["credential_provider"] = _keys_of_profile
         elif not any(map(os.environ.get, OF_THE_MACHINE)) and not _asks_the_machine(endpoint):
-            here = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them to ~/.aws/credentials"
-            raise JobError(f"no credentials; {here}")
-    return found | _client(endpoint)
+            advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them to ~/.aws/credentials"
+            raise JobError(f"no credentials; {advice}")
+    return options | _client(endpoint)
 
 
 def _azure() -> dict[str, Any]:
@@ -254,12 +254,12 @@ def _client(endpoint: str) -> dict[str, Any]:
 
 
 def _endpoint(profile: dict[str, str]) -> str:
-    named = map(os.environ.get, ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
-    return next(filter(None, named), None) or profile.get("endpoint_url", "")
+    candidates = map(os.environ.get, ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
+    return next(filter(None, candidates), None) or profile.get("endpoint_url", "")
 
 
 def _asks_the_machine(endpoint: str) -> bool:
-    """Whether the credentials may come from the EC2 instance: only Amazon's own endpoints accept those."""
+    """Return whether the credentials may come from the EC2 instance: only Amazon's own endpoints accept those."""
     off = os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
     return not off and (not endpoint or ".amazonaws." in endpoint)
 
@@ -267,7 +267,7 @@ def _asks_the_machine(endpoint: str) -> bool:
 def _profile() -> dict[str, str]:
     """Return the fields of the AWS profile in use; {} without one. Raises JobError if AWS_PROFILE names none, or for a damaged file."""
     name = os.environ.get("AWS_PROFILE") or "default"
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     in_config = name if name == "default" else f"profile {name}"
     # The keys come last, so that they win.
     for variable, default, section in (
@@ -282,10 +282,10 @@ def _profile() -> dict[str, str]:
             # The parser's message quotes the line, which may contain a key.
             raise JobError(f"{path}: is not a file of AWS profiles") from None
         if section in parser:
-            found |= parser[section]
-    if not found and os.environ.get("AWS_PROFILE"):
+            fields |= parser[section]
+    if not fields and os.environ.get("AWS_PROFILE"):
         raise JobError(f"AWS_PROFILE: ~/.aws has no profile {name!r}")
-    return found
+    return fields
 
 
 def _keys_of_profile() -> Any:

@@ -12,9 +12,9 @@ from jobs.late import zarr
 from jobs.storage import objects
 
 
-def zarr_store(opened: ObjectStore, read_only: bool = False) -> zarr.storage.ObjectStore[Any]:
+def zarr_store(object_store: ObjectStore, read_only: bool = False) -> zarr.storage.ObjectStore[Any]:
     """Return a store of Zarr that raises JobError where a pipe, a socket or a device lies in the place of an object."""
-    return _store_class()(opened, read_only=read_only)
+    return _store_class()(object_store, read_only=read_only)
 
 
 @cache

@@ -53,7 +53,7 @@ class Listener(Protocol):
         """Stop because of `reason`, within `grace_s` seconds."""
 
 
-class Held(JobError):
+class LeaseHeld(JobError):
     """Another driver holds the lease."""
 
 
@@ -74,11 +74,11 @@ class LeaseRecord(Process):
     said: Annotated[Mapping[str, Any], IF_ANY] = {}
     """The holder's progress at that time."""
     released: Annotated[bool, IF_ANY] = False
-    """Whether the holder has given it up; written only then."""
+    """The holder has given it up; written only then."""
 
     @property
     def is_silent(self) -> bool:
-        """Whether the holder seems to be dead: it is not seen to run here, and has not renewed its lease for `SILENT_S`."""
+        """Return whether the holder seems to be dead: it is not seen to run here, and has not renewed its lease for `SILENT_S`."""
         return not self.is_running and abs(time.time() - self.renewed) > SILENT_S
 
 
@@ -97,7 +97,7 @@ class Lease:
     def acquire(store: ObjectStore, address: str) -> "Lease":
         """Acquire the lease of the store at `address`.
 
-        Raises Held if another driver holds it, with holder and age; JobError if the store cannot be written.
+        Raises LeaseHeld if another driver holds it, with holder and age; JobError if the store cannot be written.
         """
         refuse_zip(addresses.local_path(address))
         for _ in objects.read_attempts(keys.LEASE):
@@ -128,7 +128,7 @@ class Lease:
         return lease
 
     @contextmanager
-    def held(self, listener: Listener | None = None) -> Iterator["Lease"]:
+    def renewing(self, listener: Listener | None = None) -> Iterator["Lease"]:
         """Renew the lease until the block ends, then release it.
 
         The holder must stop when somebody asks it to, when another driver has taken over, and when an error ends the renewals:
@@ -148,19 +148,19 @@ class Lease:
             self.release()
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
-        """Have the next `check` raise because of `reason`: the lease is its own listener where `held` is given none."""
+        """Have the next `check` raise because of `reason`: the lease is its own listener where `renewing` is given none."""
         del grace_s
         self._asked = self._asked or reason
 
     def check(self) -> None:
-        """Raise Held if another process has taken the lease over, as it may while this one is suspended.
+        """Raise LeaseHeld if another process has taken the lease over, as it may while this one is suspended.
 
         Raise JobError if somebody asked the holder to stop, and it has no other listener. This asks the storage: in a process
         that wakes up, another thread may write before the one that renews has looked.
         """
         if newer := self._successor():
             stops = "took over while this process was silent; this process stops"
-            raise Held(f"{self._address}: {describe(newer)} {stops}")
+            raise LeaseHeld(f"{self._address}: {describe(newer)} {stops}")
         if self._asked:
             again = "the same command begins again"
             raise JobError(f"{self._address}: stopped: {self._asked}; {again}")
@@ -301,10 +301,10 @@ def describe(record: LeaseRecord) -> str:
     return f"{process} (since {now - record.since:.0f} s, {sign})"
 
 
-def held_by(address: str, record: LeaseRecord) -> Held:
+def held_by(address: str, record: LeaseRecord) -> LeaseHeld:
     """Return the error that another driver, of this lease, runs the store at `address`."""
     advice = f"wait for it, or stop it with {advised('ctd', 'cancel', address)}"
-    return Held(f"{address}: is being run by {describe(record)}; {advice}")
+    return LeaseHeld(f"{address}: is being run by {describe(record)}; {advice}")
 
 
 def _is_alive(store: ObjectStore, record: LeaseRecord) -> bool:

@@ -63,14 +63,14 @@ def read(objects: ObjectStore, key: str) -> bytes | None:
 
 
 def is_irregular(objects: ObjectStore, key: str) -> bool:
-    """Whether a pipe, a socket or a device lies at `key`, which a reader would open and wait for ever."""
+    """Return whether a pipe, a socket or a device lies at `key`, which a reader would open and wait for ever."""
     if not isinstance(objects, LocalStore) or objects.prefix is None:
         return False
     return is_irregular_file(Path(objects.prefix) / key)
 
 
 def is_irregular_file(path: Path) -> bool:
-    """Whether a pipe, a socket or a device lies at a path."""
+    """Return whether a pipe, a socket or a device lies at a path."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -83,28 +83,30 @@ def read_range(objects: ObjectStore, key: str, start: int, length: int) -> bytes
     if is_irregular(objects, key):
         return None
     try:
-        found = bytes(obstore.get_range(objects, key, start=start, length=length))
+        data = bytes(obstore.get_range(objects, key, start=start, length=length))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except BaseError as error:
         if re.search(OUT_OF_RANGE, str(error)):
             return None
         raise
-    return found if len(found) == length else None
+    return data if len(data) == length else None
 
 
-def read_all(objects: ObjectStore, wanted: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+def read_all(
+    objects: ObjectStore, object_keys: Iterable[str]
+) -> Iterator[tuple[str, bytes | None]]:
     """Yield (key, `read` of it) in the order of the keys; an object store gets many requests at a time."""
-    return each(objects, lambda key: (key, read(objects, key)), wanted)
+    return each(objects, lambda key: (key, read(objects, key)), object_keys)
 
 
-def each[S, T](objects: ObjectStore, call: Callable[[S], T], wanted: Iterable[S]) -> Iterator[T]:
+def each[S, T](objects: ObjectStore, call: Callable[[S], T], inputs: Iterable[S]) -> Iterator[T]:
     """Yield `call(key)` in the order of the keys; on an object store many run at a time, in threads."""
     if isinstance(objects, LocalStore):
-        yield from map(call, wanted)
+        yield from map(call, inputs)
         return
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
-        yield from threads.map(call, wanted)
+        yield from threads.map(call, inputs)
 
 
 def write(objects: ObjectStore, key: str, data: Buffer) -> None:
@@ -135,11 +137,11 @@ def fsync(objects: ObjectStore, key: str) -> None:
     # The folder too: without its entry the file is lost. Either may be gone, if another process has compacted meanwhile.
     for place in (path, path.parent):
         with suppress(FileNotFoundError):
-            opened = os.open(place, os.O_RDONLY)
+            descriptor = os.open(place, os.O_RDONLY)
             try:
-                os.fsync(opened)
+                os.fsync(descriptor)
             finally:
-                os.close(opened)
+                os.close(descriptor)
 
 
 def delete(objects: ObjectStore, key: str) -> None:
@@ -148,14 +150,14 @@ def delete(objects: ObjectStore, key: str) -> None:
         obstore.delete(objects, key)
 
 
-def delete_each(objects: ObjectStore, wanted: Iterable[str]) -> None:
+def delete_each(objects: ObjectStore, object_keys: Iterable[str]) -> None:
     """Delete the objects at these keys, if they exist; an object store gets few requests."""
-    found = list(wanted)
-    if found and not isinstance(objects, LocalStore):
+    listed = list(object_keys)
+    if listed and not isinstance(objects, LocalStore):
         with suppress(FileNotFoundError):  # some servers refuse a batch with a missing key
-            obstore.delete(objects, found)
+            obstore.delete(objects, listed)
             return
-    for key in found:
+    for key in listed:
         delete(objects, key)
 
 
@@ -212,15 +214,15 @@ def stamp(objects: ObjectStore, folders: Iterable[str]) -> str:
     """Return a digest of the objects below some folders: their keys, sizes and times; "" if there are none."""
     metas = (meta for folder in folders for meta in _metas(objects, folder))
     ours = [meta for meta in metas if keys.is_ours(meta["path"])]
-    found = sorted((m["path"], m["size"], m["last_modified"].isoformat()) for m in ours)
-    return hashlib.sha256(repr(found).encode()).hexdigest() if found else ""
+    entries = sorted((m["path"], m["size"], m["last_modified"].isoformat()) for m in ours)
+    return hashlib.sha256(repr(entries).encode()).hexdigest() if entries else ""
 
 
 # --- what went wrong ------------------------------------------------------------------------------
 
 
 def is_storage_error(error: BaseException | None) -> bool:
-    """Whether the storage failed: full, read-only, gone or flaky. A missing key is not a storage error."""
+    """Return whether the storage failed: full, read-only, gone or flaky. A missing key is not a storage error."""
     if isinstance(error, OSError):
         return error.errno in STORAGE_ERRORS
     is_about_a_key = isinstance(error, NotFoundError | AlreadyExistsError)
@@ -239,7 +241,7 @@ def failed(text: str, error: BaseException) -> JobError:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the storage answered with a refusal, or there are no credentials, so that asking again is useless."""
+    """Return whether the storage answered with a refusal, or there are no credentials, so that asking again is useless."""
     if isinstance(error, OSError):
         return error.errno not in STORAGE_ERRORS
     if any(place in str(error) for place in ASKED_THE_MACHINE):
@@ -250,7 +252,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether a server is there, and answered that it is busy or out of order, or broke the connection off."""
+    """Return whether a server is there, and answered that it is busy or out of order, or broke the connection off."""
     status = re.search(r"status code: (5\d\d|408|429)", str(error))
     return status is not None or "kind: Interrupted" in str(error)
 
@@ -311,14 +313,16 @@ def reason(error: BaseException) -> str:
     code = re.search(r"<Code>(\w+)</Code>", text)
     status = re.search(r"status code: (\d+[ A-Za-z]*)", text)
     if code:
-        said = re.search(r"<Message>([^<]*)</Message>", text)
-        words = WORDS.get(code[1]) or (said[1].splitlines()[0] if said and said[1] else "refused")
+        message = re.search(r"<Message>([^<]*)</Message>", text)
+        words = WORDS.get(code[1]) or (
+            message[1].splitlines()[0] if message and message[1] else "refused"
+        )
         return f"{words} ({code[1]})"
     if "without LOCATION" in text:
         return WORDS["PermanentRedirect"]
     if status:
         return f"the server answers with {status[1].strip()}"
     if "HTTP error" in text or "error sending request" in text:
-        why = re.search(r'(?:message|error): "([^"]*)"', details)
-        return f"no server answers{f': {why[1]}' if why else ''}"
+        cause = re.search(r'(?:message|error): "([^"]*)"', details)
+        return f"no server answers{f': {cause[1]}' if cause else ''}"
     return re.sub(r"\?\S*", "", text.splitlines()[0])  # a signed address has its signature there

@@ -36,12 +36,12 @@ class Process(BaseModel, frozen=True):
 
     @property
     def is_running(self) -> bool:
-        """Whether it is a process of this machine that is seen to run."""
+        """Return whether it is a process of this machine that is seen to run."""
         return self.machine == machine() and born(self.pid) == self.born
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was a process of this machine that has ended."""
+        """Return whether it was a process of this machine that has ended."""
         return self.machine == machine() and born(self.pid) not in (self.born, HIDDEN)
 
 
@@ -73,16 +73,16 @@ def machine() -> str:
 def born(pid: int) -> str:
     """Return the start time of a process, which tells it from a later one with its id; "" if it has ended."""
     try:
-        # After the last bracket: the command may contain spaces and brackets. rest[18] is field 22, the start in clock
+        # After the last bracket: the command may contain spaces and brackets. stat_fields[18] is field 22, the start in clock
         # ticks since the boot. A zombie (Z) has ended, though its parent has not asked for its exit code yet.
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if state == "Z" else rest[18]
+        state, *stat_fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state == "Z" else stat_fields[18]
     except OSError:
         return HIDDEN if _is_hidden(pid) else ""
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether /proc hides a process: with `hidepid`, those of other users. A signal finds it all the same."""
+    """Return whether /proc hides a process: with `hidepid`, those of other users. A signal finds it all the same."""
     try:
         os.kill(pid, 0)
     except PermissionError:

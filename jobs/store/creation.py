@@ -23,7 +23,7 @@ from jobs.spec import trust
 from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import write_sums
 from jobs.storage.hierarchy import zarr_store
-from jobs.storage.lease import Held
+from jobs.storage.lease import LeaseHeld
 from jobs.store.arrays import create_array, describe, flags, plain, put_array
 from jobs.store.manifest import FORMAT, Job, write_job
 from jobs.store.store import BEFORE, Store, described
@@ -48,11 +48,11 @@ def create_store(
 ) -> Store:
     """Create an empty store at `address`, which must hold none, and return it.
 
-    outputs: the results of each group's items. check: called before the store counts as complete; it raises Held if another
+    outputs: the results of each group's items. check: called before the store counts as complete; it raises LeaseHeld if another
     process creates one there.
 
     Raises JobError if the store cannot be written. What was written to a local folder is removed again, unless `check`
-    raised Held.
+    raised LeaseHeld.
     """
     path = addresses.local_path(address)
     made = path is not None and not Store.exists(address)
@@ -70,7 +70,7 @@ def create_store(
         objects.delete(store.objects, keys.CREATING)
     except BaseException as error:
         # Nothing is deleted if a store lay there before, or if another process has begun one there.
-        if made and path and not isinstance(error, Held):
+        if made and path and not isinstance(error, LeaseHeld):
             _remove(path)
         with objects.writing(address):
             raise

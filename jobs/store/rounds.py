@@ -25,7 +25,7 @@ from jobs import keys
 from jobs.search.searcher import Round, RoundReport
 from jobs.storage import objects
 from jobs.storage.checksums import Sealed, digest
-from jobs.storage.lease import Held
+from jobs.storage.lease import LeaseHeld
 from jobs.store.checkpoint import decode, encode
 from jobs.store.store import Store
 
@@ -180,12 +180,12 @@ class Decision(Sealed):
 
 
 def write_decision(store: Store, group: int, number: int, decision: Decision) -> None:
-    """Write a decision; raises Held if another driver has written this one."""
+    """Write a decision; raises LeaseHeld if another driver has written this one."""
     key, data = keys.decision(group, number), decision.to_bytes()
     # Of two drivers, of which one has lost its lease and does not know yet, the second stops here. Equal bytes are no
     # conflict: a write that was reported as failed may have arrived.
     if not objects.create(store.objects, key, data) and objects.read(store.objects, key) != data:
-        raise Held(f"{store.address}: {key} exists: another driver decides this search")
+        raise LeaseHeld(f"{store.address}: {key} exists: another driver decides this search")
 
 
 def read_decisions(store: Store, group: int) -> Iterator[Decision]:

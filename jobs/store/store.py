@@ -208,7 +208,7 @@ def described(store: Store, kernel: Kernel) -> Description:
 
 def title_of(store: Store) -> str:
     """The name of a store's job; the store's own if the job has none, or is a stage of a pipeline, whose name says less."""
-    name, of_store = store.job.spec.name, addresses.beside(store.address).name
+    name, of_store = store.job.spec.name, addresses.path_beside(store.address).name
     return of_store if not name or of_store.endswith(f".{name}") else name
 
 

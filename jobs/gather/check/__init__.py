@@ -28,7 +28,7 @@ from jobs import keys
 from jobs.errors import advised
 from jobs.gather.check.mending import Finding as Finding
 from jobs.gather.check.mending import Mending, check_created, check_gathered, check_job
-from jobs.gather.check.records import LOST as LOST
+from jobs.gather.check.records import MARKER_LOST as MARKER_LOST
 from jobs.gather.check.records import check_markers, check_notes, check_results
 from jobs.run.shards import claim
 from jobs.spec.trust import refuse_untrusted
@@ -57,7 +57,7 @@ def check(address: str, repair: bool = False) -> list[Finding]:
     refuse_untrusted(store.job.base, store.job.spec.modules(), address)
     refuse_links(store)
     lease = claim(store)
-    with lease.held():
+    with lease.renewing():
         return list(_everything(Mending(store, lease)))
 
 
@@ -78,12 +78,12 @@ def damage(error: BaseException) -> str | None:
         if not any(mending.exists(key) for key in (keys.JOB, keys.JOB_COPY)):
             continue
         parts = (check_job(mending), check_created(mending), check_gathered(mending))
-        for found in itertools.chain(*parts):
-            if found.cure:
-                return f"{store.address}: {found.key} is {found.what}{cure}"
+        for finding in itertools.chain(*parts):
+            if finding.cure:
+                return f"{store.address}: {finding.key} is {finding.what}{cure}"
         if re.search(r"/(zarr|numcodecs)/", frames[-1].f_code.co_filename):
-            what = f"is damaged ({str(error).partition(chr(10))[0]})"
-            return f"{store.address}: {what}{cure}"
+            fault = f"is damaged ({str(error).partition(chr(10))[0]})"
+            return f"{store.address}: {fault}{cure}"
     return None
 
 
@@ -113,9 +113,9 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     # Rounds of a search have numbers of their own; they are over once all shards of their group are committed.
     committed = {g for g in range(len(plan.group_sizes)) if done >= {*plan.numbers(g)}}
     over = {str(g) for g in committed if committed >= {*plan.together(g)}}
-    here = [shard for shard in plan.shards() if shard.number in done]
-    stale = {keys.place(keys.CHECKPOINTS, shard.group, shard.number) for shard in here}
-    stale |= {keys.live(shard.group, shard.number) for shard in here}
+    done_shards = [shard for shard in plan.shards() if shard.number in done]
+    stale = {keys.place(keys.CHECKPOINTS, shard.group, shard.number) for shard in done_shards}
+    stale |= {keys.live(shard.group, shard.number) for shard in done_shards}
     # `resume --failed` goes on from the states beside items that failed.
     records = mending.store.failed.latest().values()
     needed = {str(plan.together(record.shard.group)[0]) for record in records}
@@ -137,14 +137,14 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     ):
         for key in sorted(objects.list_keys(mending.objects, folder)):
             if is_left(key):
-                yield mending.mend(key, "removed", what="left over: its shard is committed")
+                yield mending.mend(key, "removed", fault="left over: its shard is committed")
             elif not is_whole(key):
-                yield mending.mend(key, "removed", what="damaged")
+                yield mending.mend(key, "removed", fault="damaged")
     for key, cure in ((keys.CARD, "removed"), (keys.NOTE, "removed; `ctd note` writes another")):
         if mending.exists(key) and not is_sealed(key):
-            yield mending.mend(key, cure, what="damaged")
+            yield mending.mend(key, cure, fault="damaged")
     if mending.exists(keys.CREATING):
-        yield mending.mend(keys.CREATING, "removed", what="left over: the store is complete")
+        yield mending.mend(keys.CREATING, "removed", fault="left over: the store is complete")
     for path in _half_written(mending.store.address):
         if mending.may_write():
             path.unlink(missing_ok=True)
@@ -182,12 +182,12 @@ def check_logs(mending: Mending) -> Iterator[Finding]:
             logs.setdefault(_log(key), []).append(key)
     summed = mending.summed("events") | mending.summed("decisions")
     for name in sorted(logs.keys() | summed):
-        own = logs.get(name, [])
+        log_keys = logs.get(name, [])
         # A driver that was killed wrote no checksums; one that ended did.
         ended = lambda key: b'"event": "end"' in (objects.read(mending.objects, key) or b"")
-        sealed = name in summed or any(map(ended, own))
+        sealed = name in summed or any(map(ended, log_keys))
         bad = mending.altered(name) if sealed else []
-        found = [Finding(key, mending.state(key), "what is readable is kept") for key in bad]
+        findings = [Finding(key, mending.state(key), "what is readable is kept") for key in bad]
         if bad and mending.may_write():
-            write_sums(mending.objects, name, own)
-        yield from found
+            write_sums(mending.objects, name, log_keys)
+        yield from findings

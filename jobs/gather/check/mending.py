@@ -51,17 +51,17 @@ class Mending:
     def exists(self, key: str) -> bool:
         return objects.read(self.objects, key) is not None
 
-    def mend(self, key: str, cure: str, right: bytes | None = None, what: str = "") -> Finding:
+    def mend(self, key: str, cure: str, right: bytes | None = None, fault: str = "") -> Finding:
         """Report an object as wrong; a repair writes `right` to it, or without `right` deletes it.
 
-        what: what is wrong; by default that the object is damaged or missing.
+        fault: the fault, in words; by default that the object is damaged or missing.
         """
-        finding = Finding(key, what or self.state(key), cure)
+        finding = Finding(key, fault or self.state(key), cure)
         if self.may_write():
-            self.put(key, right)
+            self.write_or_delete(key, right)
         return finding
 
-    def put(self, key: str, right: bytes | None) -> None:
+    def write_or_delete(self, key: str, right: bytes | None) -> None:
         """Write an object, or delete it if `right` is None. Raises JobError if a folder is in its place."""
         root = addresses.local_path(self.store.address)
         if root and (root / key).is_dir():
@@ -74,7 +74,7 @@ class Mending:
             objects.write(self.objects, key, right)
 
     def may_write(self) -> bool:
-        """Whether this is a repair. Raises Held if another process has taken over its lease: ask before each change."""
+        """Return whether this is a repair. Raises LeaseHeld if another process has taken over its lease: ask before each change."""
         if self.lease:
             self.lease.check()
         return self.lease is not None
@@ -91,11 +91,11 @@ class Mending:
 
     def summed(self, folder: str) -> set[str]:
         """The names of the checksums below a folder of run/sums."""
-        found = objects.list_keys(self.objects, f"{keys.SUMS}/{folder}")
-        return {key.removeprefix(f"{keys.SUMS}/").removesuffix(".json") for key in found}
+        listed = objects.list_keys(self.objects, f"{keys.SUMS}/{folder}")
+        return {key.removeprefix(f"{keys.SUMS}/").removesuffix(".json") for key in listed}
 
     def has_gathered(self) -> bool:
-        """Whether the store holds anything that a gather wrote."""
+        """Return whether the store holds anything that a gather wrote."""
         parts = (objects.list_keys(self.objects, part) for part in GATHERED)
         return self.exists(keys.sums("gathered")) or any(map(any, parts))
 
@@ -111,8 +111,8 @@ def check_job(mending: Mending) -> Iterator[Finding]:
             right = objects.read(mending.objects, other) or b""
             yield mending.mend(key, f"copied from {other}", right)
     if Description.read(mending.objects, keys.KERNEL) is None:
-        made = description_of(mending.store) if mending.may_write() else None
-        yield mending.mend(keys.KERNEL, "made again from the kernel", made)
+        description = description_of(mending.store) if mending.may_write() else None
+        yield mending.mend(keys.KERNEL, "made again from the kernel", description)
 
 
 def check_created(mending: Mending) -> Iterator[Finding]:
@@ -132,14 +132,14 @@ def check_created(mending: Mending) -> Iterator[Finding]:
     # A gather changes the root's metadata, and keeps its own checksum of it.
     if "zarr.json" in bad and _root_is_as_gathered(mending):
         bad.remove("zarr.json")
-    made = _made_again(mending.store) if bad and mending.may_write() else None
+    remade_store = _made_again(mending.store) if bad and mending.may_write() else None
     for key in bad:
-        right = None if made is None else objects.read(made.objects, key) or b""
+        right = None if remade_store is None else objects.read(remade_store.objects, key) or b""
         if right is None or digest(right) == sums.sha256[key]:
             yield mending.mend(key, "made again from the job", right)
         else:
             yield Finding(key, mending.state(key), OTHER)
-    if made is not None:
+    if remade_store is not None:
         # The old Store has cached the damaged metadata.
         mending.store = Store.open(mending.store.address)
 
@@ -165,12 +165,12 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
     if not mending.has_gathered():
         return
     sums = Sums.read(mending.objects, keys.sums("gathered"))
-    named = sums.about.get("groups", ()) if sums else ()
-    groups = {f"gathered/{g}" for g in named} | mending.summed("gathered")
+    gathered_groups = sums.about.get("groups", ()) if sums else ()
+    groups = {f"gathered/{g}" for g in gathered_groups} | mending.summed("gathered")
     # Name of the checksums -> its damaged objects.
     bad = {name: mending.altered(name) for name in ["gathered", *sorted(groups)]}
     bad = {name: wrong for name, wrong in bad.items() if wrong}
-    found = [
+    findings = [
         Finding(key, mending.state(key), "gathered again")
         for key in dict.fromkeys(key for wrong in bad.values() for key in wrong)
         if key != "zarr.json"  # check_created reports it
@@ -179,8 +179,8 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
         # A gather makes again what has no checksums, and nothing else.
         for name, wrong in bad.items():
             for key in {*wrong, keys.sums(name)} - {"zarr.json"}:
-                mending.put(key, None)
+                mending.write_or_delete(key, None)
             for part in [name] if name != "gathered" else [p for p in GATHERED if p != name]:
                 objects.delete_all(mending.objects, part)
         gather(Store.open(mending.store.address))
-    yield from found
+    yield from findings

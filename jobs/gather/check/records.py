@@ -15,7 +15,7 @@ from jobs.store.segments import Log, Segment, live, resolved
 AGAIN = "its shard is computed again"
 
 NOT_COMPUTED = "not there: the shard is not computed"
-LOST = "not there, though the shard's results are: the marker is lost, or they are to be computed again"
+MARKER_LOST = "not there, though the shard's results are: the marker is lost, or they are to be computed again"
 
 
 def check_records[T: Record](
@@ -39,7 +39,7 @@ def check_records[T: Record](
         records.compact()
     single = records.intact(read)
     for key in sorted(read.keys() - single.keys()):
-        yield mending.mend(key, f"removed: {AGAIN}", what="damaged")
+        yield mending.mend(key, f"removed: {AGAIN}", fault="damaged")
     return logged | {number: single[key] for number, key in newest(single).items()}
 
 
@@ -68,13 +68,13 @@ def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker
     good = yield from check_records(mending, mending.store.committed)
     for shard in mending.store.job.plan.shards():
         if shard.number not in good:
-            what = LOST if _has_results(mending, shard) else NOT_COMPUTED
-            yield Finding(keys.place(keys.DONE, shard.group, shard.number), what, "")
+            fault = MARKER_LOST if _has_results(mending, shard) else NOT_COMPUTED
+            yield Finding(keys.place(keys.DONE, shard.group, shard.number), fault, "")
     return good
 
 
 def _has_results(mending: Mending, shard: Shard) -> bool:
-    """Whether a shard's results are stored; its `status` is among the last arrays that a worker writes."""
+    """Return whether a shard's results are stored; its `status` is among the last arrays that a worker writes."""
     try:
         return bool(mending.store.rows(shard.group, "status", shard.start, shard.stop).any())
     except Exception:
@@ -99,7 +99,7 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
         # The markers first: results that are not there would read as fill values of a committed shard.
         mending.store.committed.forget({*damaged.values()})
         for key in damaged:
-            mending.put(key, None)
+            mending.write_or_delete(key, None)
 
 
 def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
-from jobs.storage.lease import Held, Lease, holder, part_place
+from jobs.storage.lease import Lease, LeaseHeld, holder, part_place
 from jobs.store.store import Store
 
 NOTES = (
@@ -272,7 +272,7 @@ def test_repair_beside_a_driver_of_a_part_is_refused(tmp_path, finished):
     path = tmp_path / "p.zarr"
     shutil.copytree(finished.address, path)
     lease = Lease.acquire(part_place(str(path), "0001"), str(path))
-    with lease.held(), pytest.raises(Held, match="is being run by"):
+    with lease.renewing(), pytest.raises(LeaseHeld, match="is being run by"):
         check(str(path), repair=True)
     assert check(str(path), repair=True) == []
 
@@ -299,7 +299,7 @@ def test_repair_renews_its_lease_and_stops_once_it_is_lost(tmp_path, finished, m
         real(lease)
 
     monkeypatch.setattr(Lease, "check", slow)
-    with pytest.raises(Held, match="took over"):
+    with pytest.raises(LeaseHeld, match="took over"):
         check(str(path), repair=True)
     assert left.read_bytes() == b"half"
 

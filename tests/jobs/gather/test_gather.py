@@ -38,7 +38,7 @@ from jobs.run.task import Report
 from jobs.run.worker import SerialExecutor
 from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import digest
-from jobs.storage.lease import Held, holder
+from jobs.storage.lease import LeaseHeld, holder
 from jobs.store.writer import write_shard
 
 MODULE, TABLES = sys.modules["jobs.gather.gather"], sys.modules["jobs.gather.tables"]
@@ -238,7 +238,7 @@ def test_gather_that_lost_its_lease_writes_nothing_over_newer_tables(copied, mon
         return found
 
     monkeypatch.setattr(where, name, suspended)
-    with pytest.raises(Held, match=r"copy.zarr: process .* on node7 .* took over") as told:
+    with pytest.raises(LeaseHeld, match=r"copy.zarr: process .* on node7 .* took over") as told:
         gather(copied)
     assert "\n" not in str(told.value)
     assert [objects.read(copied.objects, keys.sums("gathered"))] == seals

@@ -14,7 +14,7 @@ from jobs.report.summary import state
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.storage import lease
-from jobs.storage.lease import Held, Lease
+from jobs.storage.lease import Lease, LeaseHeld
 from jobs.store.look import Look
 from jobs.store.store import Store
 
@@ -44,7 +44,7 @@ def test_run_whose_clock_jumps(tmp_path, monkeypatch, clock, ctd):
         def wait(self, timeout):
             found = super().wait(timeout)
             clock(next(jumps))
-            with pytest.raises(Held, match="is being run by"):
+            with pytest.raises(LeaseHeld, match="is being run by"):
                 Lease.acquire(store.objects, store.address)
             opened = Store.open(store.address)
             assert state(Look(opened))["items"] == 44

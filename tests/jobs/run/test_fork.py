@@ -14,7 +14,7 @@ from jobs.run.prepare import difference, has_grown, open_or_create, reopen
 from jobs.run.shards import claim, run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
-from jobs.storage.lease import Held
+from jobs.storage.lease import LeaseHeld
 from jobs.store.finding import find_stores
 from jobs.store.store import Store
 from jobs.store.writer import write_shard
@@ -182,6 +182,6 @@ def test_a_store_that_is_being_run_takes_no_shards(tmp_path):
     new = forked(tmp_path / "new.zarr", old)
     new.committed.forget([marker.shard for marker in new.committed.markers()[:2]])
     before = new.committed.numbers()
-    with claim(new).held(), pytest.raises(Held):
+    with claim(new).renewing(), pytest.raises(LeaseHeld):
         forked(tmp_path / "new.zarr", old)
     assert Store.open(new.address).committed.numbers() == before

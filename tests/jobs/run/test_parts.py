@@ -22,7 +22,7 @@ from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.lease import Held, Lease, LeaseRecord, holder, part_place, running
+from jobs.storage.lease import Lease, LeaseHeld, LeaseRecord, holder, part_place, running
 from jobs.storage.process import machine
 from jobs.store.events import Begin, Events, read_events
 from jobs.store.look import Look
@@ -89,11 +89,11 @@ def test_drivers_share_the_shards(store):
 
 
 def test_held_part_is_left_alone(store):
-    with Lease.acquire(part_place(store.address, "0001"), store.address).held(Stop()):
+    with Lease.acquire(part_place(store.address, "0001"), store.address).renewing(Stop()):
         progress = run_parts(store, SerialExecutor(1), 0, 3, lambda p: None, Stop())
         assert store.committed.numbers() == {shard for shard in range(12) if shard % 3 != 1}
         assert progress.shards_done == 8
-        with pytest.raises(Held, match="is being run by process"):
+        with pytest.raises(LeaseHeld, match="is being run by process"):
             run_shards(store, SerialExecutor(1))
     done = store.committed.numbers()
     assert [k for k in range(3) if open_shards(store, done, Part(k, 3))] == [1]
@@ -105,7 +105,7 @@ def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
     events = Events(store)
     events.note(Begin(host=socket.gethostname(), pid=os.getpid()))
     events.flush()
-    with Lease.acquire(part_place(store.address, "0001"), store.address).held(Stop()):
+    with Lease.acquire(part_place(store.address, "0001"), store.address).renewing(Stop()):
         found = state(Look(store))
         assert f"process {os.getpid()} of " in found["running"]
         assert found["stopped"] is None
@@ -130,8 +130,8 @@ def test_the_last_sign_of_life_of_a_killed_driver_stays(store):
 
 
 def test_parts_beside_a_driver_of_the_whole(store):
-    with Lease.acquire(store.objects, store.address).held(Stop()):
-        with pytest.raises(Held, match="ctd cancel"):
+    with Lease.acquire(store.objects, store.address).renewing(Stop()):
+        with pytest.raises(LeaseHeld, match="ctd cancel"):
             claim(store, Part(0, 2))
         progress = run_parts(store, SerialExecutor(1), 0, 2, lambda p: None, Stop())
     assert progress.shards_done == 0
@@ -152,7 +152,7 @@ def test_a_driver_of_the_other_kind_that_comes_between_look_and_lease_is_seen(
         "acquire",
         staticmethod(lambda *at: (acquire(theirs, store.address), acquire(*at))[1]),
     )
-    with pytest.raises(Held, match=r"is being run by process .*ctd cancel"):
+    with pytest.raises(LeaseHeld, match=r"is being run by process .*ctd cancel"):
         run_shards(store, SerialExecutor(1), part=part)
     assert store.committed.numbers() == set()
     assert running(ours) is None
@@ -172,7 +172,7 @@ def test_of_two_kinds_that_start_together_the_driver_of_the_whole_wins(store, mo
     monkeypatch.setattr(Lease, "acquire", staticmethod(together))
     with ThreadPoolExecutor(2) as threads:
         whole, part = threads.submit(claim, store), threads.submit(claim, store, Part(0, 2))
-        with pytest.raises(Held):
+        with pytest.raises(LeaseHeld):
             part.result()
         whole.result().release()
 

@@ -37,7 +37,7 @@ from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
-from jobs.storage.lease import Held
+from jobs.storage.lease import LeaseHeld
 from jobs.store.events import read_events
 from jobs.store.look import Look
 from jobs.store.store import Store
@@ -424,7 +424,7 @@ def test_a_driver_that_was_thought_dead_does_no_harm(tmp_path, disturbed):
     job, whole = disturbed
     store, progress = make(tmp_path / "t.zarr", job), []
     first = Meddling(4, lambda: progress.append(second_driver(store, SerialExecutor(1))))
-    with pytest.raises(Held, match="another driver decides this search"):
+    with pytest.raises(LeaseHeld, match="another driver decides this search"):
         run_shards(store, first)
     assert progress[0].shards_done == progress[0].n_shards
     assert [e.kind for e in read_events(store)][-1] == "end"

@@ -11,7 +11,7 @@ from s3 import clear_environment
 
 from jobs.errors import JobError
 from jobs.storage import connect
-from jobs.storage.addresses import beside, join, local_path, plain, refuse_zip
+from jobs.storage.addresses import join, local_path, path_beside, plain, refuse_zip
 from jobs.storage.connect import open_objects, remote
 from jobs.store.finding import find_stores
 
@@ -101,7 +101,7 @@ def test_beside(tmp_path, monkeypatch, address, path):
     here = tmp_path / "run0.5.zarr" / "deep"
     here.mkdir(parents=True)
     monkeypatch.chdir(here.parent)
-    assert beside(address) == Path(path.format(here=tmp_path / "run0.5"))
+    assert path_beside(address) == Path(path.format(here=tmp_path / "run0.5"))
 
 
 def test_command_of_an_archive_is_quoted(tmp_path):

@@ -21,7 +21,7 @@ from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage import lease as module
-from jobs.storage.lease import Held, Lease, cancel, holder, running
+from jobs.storage.lease import Lease, LeaseHeld, cancel, holder, running
 from jobs.storage.process import born
 from jobs.store import creation
 from jobs.store.store import Store
@@ -59,7 +59,7 @@ def test_a_process_that_proc_hides_is_not_taken_for_dead(storage, monkeypatch):
     assert running(storage) is None
     monkeypatch.setattr("jobs.storage.process.os.kill", refused)
     assert running(storage) is not None
-    with pytest.raises(Held):
+    with pytest.raises(LeaseHeld):
         Lease.acquire(storage, "s.zarr")
 
 
@@ -201,7 +201,7 @@ def test_lost_lease_stops_the_run(storage, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     stop = Stop()
-    with Lease.acquire(storage, "s").held(stop):
+    with Lease.acquire(storage, "s").renewing(stop):
         put(storage, generation=1, host="node9")
         until(lambda: stop.reason is not None, "it is told to stop")
     assert "taken over by process" in stop.reason
@@ -216,7 +216,7 @@ def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, mo
     lease = Lease.acquire(storage, "s")
     put(storage, generation=2, host="node9")
     objects.delete(storage, keys.lease(0))
-    with lease.held(stop):
+    with lease.renewing(stop):
         until(lambda: stop.reason is not None, "it is told to stop")
     assert "taken over by process" in stop.reason
     assert holder(storage).host == "node9"
@@ -226,7 +226,7 @@ def test_holder_that_slept_while_the_lease_changed_hands_twice_stops(storage, mo
 def test_held_lease_is_renewed(storage, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
-    with Lease.acquire(storage, "s").held(Stop()):
+    with Lease.acquire(storage, "s").renewing(Stop()):
         first = holder(storage).renewed
         until(lambda: holder(storage).renewed > first + 0.1, "it is renewed, again and again")
         assert running(storage)
@@ -257,7 +257,7 @@ def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, caplo
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.05)
     stop, lease = Stop(), Lease.acquire(storage, "s")
-    with lease.held(stop):
+    with lease.renewing(stop):
         before = holder(storage).renewed
         objects.write(storage, keys.cancel(0), request_)
         until(lambda: caplog.messages, "it is told")
@@ -279,7 +279,7 @@ def test_request_that_cannot_be_read_does_not_keep_the_lease_from_being_renewed(
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
     storage, stop = connect.open_objects(str(tmp_path)), Stop()
-    with Lease.acquire(storage, "s").held(stop):
+    with Lease.acquire(storage, "s").renewing(stop):
         (tmp_path / "run" / "cancel").mkdir()
         os.mknod(tmp_path / keys.cancel(0), stat.S_IFSOCK | 0o600)
         until(lambda: caplog.messages, "it is told")
@@ -298,7 +298,7 @@ def test_run_ends_with_the_thread_that_keeps_its_lease(storage, monkeypatch):
         raise RuntimeError("no more")
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    with Lease.acquire(storage, "s").held(stop):
+    with Lease.acquire(storage, "s").renewing(stop):
         monkeypatch.setattr(Lease, "_pass_request", fail)
         until(lambda: stop.reason, "the run is asked to stop")
     assert stop.reason == "the lease cannot be renewed: RuntimeError: no more"
@@ -341,7 +341,7 @@ def test_creation_renews_its_lease_and_makes_no_store_once_it_is_lost(tmp_path, 
         put(store.objects, generation=1, host="node9")
 
     monkeypatch.setattr(creation, "_lay_out", slow)
-    with pytest.raises(Held, match="took over"):
+    with pytest.raises(LeaseHeld, match="took over"):
         make(path)
     assert not (path / keys.JOB).exists()
 
