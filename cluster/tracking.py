@@ -40,7 +40,7 @@ class State:
 
     text: str
     is_over: bool
-    """Whether it has ended for good."""
+    """It has ended for good."""
     word: str = ""
     """Slurm's word: PENDING, RUNNING ...; "" where Slurm says nothing of it."""
     unasked: str = ""
@@ -48,7 +48,7 @@ class State:
 
     @property
     def is_going_on(self) -> bool:
-        """Whether it waits or runs, as Slurm or Ray itself says."""
+        """Return whether it waits or runs, as Slurm or Ray itself says."""
         return not (self.is_over or self.unasked)
 
     def __str__(self) -> str:
@@ -62,31 +62,33 @@ def look(
 
     records: the store's submissions, if read before. patient: see `slurm.allocations`.
     """
-    found = submissions(address) if records is None else records
-    known, unasked = dict[str, slurm.Allocation](), ""
+    store_records = submissions(address) if records is None else records
+    allocations, unasked = dict[str, slurm.Allocation](), ""
     try:
-        numbers = [n for s in found if s.kind == "slurm" for n in s.all_numbers()]
-        known = slurm.allocations(numbers, patient=patient)
+        numbers = [n for s in store_records if s.kind == "slurm" for n in s.all_numbers()]
+        allocations = slurm.allocations(numbers, patient=patient)
     except JobError as error:
         unasked = str(error)
-    states = lambda s: _on_ray(s) if s.kind == "ray" else _on_slurm(s, known, unasked, address)
-    return [(submission, states(submission)) for submission in found]
+    states = lambda s: (
+        _on_ray(s) if s.kind == "ray" else _on_slurm(s, allocations, unasked, address)
+    )
+    return [(submission, states(submission)) for submission in store_records]
 
 
 def _on_ray(submission: Submission) -> dict[str, State]:
-    state, there = State("not known", False, unasked=STRANGE), own_ray(submission)
-    if there is not None:
+    state, profile = State("not known", False, unasked=STRANGE), own_ray(submission)
+    if profile is not None:
         try:
-            state = State(*rayjobs.state(there, submission.numbers[0]))
+            state = State(*rayjobs.state(profile, submission.numbers[0]))
         except JobError as error:
             state = replace(state, unasked=str(error))
     return dict.fromkeys(submission.numbers, state)
 
 
 def _on_slurm(
-    submission: Submission, known: dict[str, slurm.Allocation], unasked: str, address: str
+    submission: Submission, allocations: dict[str, slurm.Allocation], unasked: str, address: str
 ) -> dict[str, State]:
-    """The states of allocations. known: what Slurm says of those that it has not forgotten; unasked: see `State`."""
+    """The states of allocations. allocations: what Slurm says of those that it has not forgotten; unasked: see `State`."""
     words, never = submission.last_words(), "it never started"
     if not unasked and submission.is_cancelled:
         never = "cancelled"
@@ -95,17 +97,17 @@ def _on_slurm(
     states = {}
     for number in submission.all_numbers():
         # Tasks of an array that ended some minutes ago are forgotten while others run.
-        tasks = [n for n in words | known if n.partition("_")[0] == number]
+        tasks = [n for n in words | allocations if n.partition("_")[0] == number]
         for n in tasks or [number]:
             word = words.get(n, never)
             # Numbers come again, and a stranger's record may name any: an allocation of this submission prints into its folder.
             if (
-                (told := known.get(n)) is not None
+                (allocation := allocations.get(n)) is not None
                 and submission.is_ours
-                and slurm.lies_in(submission.home, told.output)
+                and slurm.lies_in(submission.home, allocation.output)
             ):
-                text = _in_words(told, word, submission, address)
-                states[n] = State(text, told.is_over, told.state)
+                text = _in_words(allocation, word, submission, address)
+                states[n] = State(text, allocation.is_over, allocation.state)
                 continue
             text = _plain(word) + submission.end_text(n, word, address)
             if unasked:
@@ -115,29 +117,29 @@ def _on_slurm(
     return states
 
 
-def _in_words(told: slurm.Allocation, word: str, submission: Submission, address: str) -> str:
-    """What Slurm says of an allocation, and what the allocation itself says."""
-    number, text = told.number, told.text
+def _in_words(allocation: slurm.Allocation, word: str, submission: Submission, address: str) -> str:
+    """Describe an allocation by the words of Slurm and by those of the allocation itself."""
+    number, text = allocation.number, allocation.text
     # It left its work at a checkpoint.
-    if told.state == "FAILED" and word.startswith(("cancelled", "chained")):
+    if allocation.state == "FAILED" and word.startswith(("cancelled", "chained")):
         return _plain(word)
-    if told.state in RAN and submission.is_unseen(number):
+    if allocation.state in RAN and submission.is_unseen(number):
         return f"{text}; {UNSEEN.format(submission.place())}"
-    if told.state == "FAILED":
+    if allocation.state == "FAILED":
         return text + submission.end_text(number, word, address)
-    if told.state == "RUNNING" and submission.is_cancelled:
+    if allocation.state == "RUNNING" and submission.is_cancelled:
         return text.replace("running", "stopping", 1)
-    if told.state == "RUNNING":
+    if allocation.state == "RUNNING":
         return text + submission.now(number, Store.exists(address))
     return text
 
 
 def _plain(word: str) -> str:
     """The last word of an allocation, for people."""
-    what, _, detail = word.partition(" ")
-    if what == "chained":
+    event, _, detail = word.partition(" ")
+    if event == "chained":
         return f"stopped in order; allocation {detail} goes on"
-    return slurm.STATES["CANCELLED"] if what == "cancelled" else word
+    return slurm.STATES["CANCELLED"] if event == "cancelled" else word
 
 
 def own_ray(submission: Submission) -> RayProfile | None:
@@ -146,14 +148,17 @@ def own_ray(submission: Submission) -> RayProfile | None:
     No other Ray is asked: a stranger's store may name any address, and the file of a token that would be sent there.
     """
     with suppress(ValidationError):
-        there = RayProfile.model_validate(submission.profile)
-        if is_remembered(*there.jobs_api()):
-            return there
+        profile = RayProfile.model_validate(submission.profile)
+        if is_remembered(*profile.jobs_api()):
+            return profile
         for name in profile_names():
             with suppress(JobError):  # one that is not valid
-                own = load_profile(name)
-                if isinstance(own, RayProfile) and own.jobs_api() == there.jobs_api():
-                    return there
+                own_profile = load_profile(name)
+                if (
+                    isinstance(own_profile, RayProfile)
+                    and own_profile.jobs_api() == profile.jobs_api()
+                ):
+                    return profile
     return None
 
 
@@ -175,9 +180,9 @@ def cancel(address: str) -> list[str]:
     lines = []
     for submission, states in look(address, patient=True):
         if submission.kind == "ray":
-            number, there = submission.numbers[0], own_ray(submission)
+            number, profile = submission.numbers[0], own_ray(submission)
             strange = f"job {number}: not told to stop: {STRANGE}"
-            lines += rayjobs.cancel(there, number) if there else [strange]
+            lines += rayjobs.cancel(profile, number) if profile else [strange]
             continue
         home, cancelled = submission.folder, submission.folder / "cancelled"
         first = not os.path.lexists(cancelled)
@@ -230,23 +235,23 @@ SHORTEST = 5
 
 def log_tail(address: str, n_lines: int = 40) -> str:
     """Return the last `n_lines` lines of the latest submission's output, of an array those of all its tasks; "" without any."""
-    found = submissions(address)
-    if not found:
+    records = submissions(address)
+    if not records:
         return ""
-    latest = found[-1]
+    latest = records[-1]
     if latest.kind == "ray":
-        there = own_ray(latest)
-        return rayjobs.log(there, latest.numbers[0], n_lines) if there else ""
+        profile = own_ray(latest)
+        return rayjobs.log(profile, latest.numbers[0], n_lines) if profile else ""
     files = [path for path in latest.folder.glob("slurm-*.out") if path.is_file()]
     files.sort(key=os.path.getmtime)
     if not files:
         return ""
-    shown = [latest.output(task) for task in latest.tasks()] or files[-1:]
+    outputs = [latest.output(task) for task in latest.tasks()] or files[-1:]
     lines = list[str]()
-    for file in shown:
+    for file in outputs:
         is_there = file.is_file()
         text = latest.with_own_file(file.read_text(errors="replace")) if is_there else ""
-        tail = text.splitlines()[-max(SHORTEST, n_lines // len(shown)) :]
+        tail = text.splitlines()[-max(SHORTEST, n_lines // len(outputs)) :]
         lines += [f"--- {file}", *tail] if tail else [f"--- {file}: nothing was printed yet"]
     return "\n".join(lines)
 
@@ -276,9 +281,9 @@ class Submitted:
         """The latest submission of a store. Raises JobError if there is none, or no store."""
         store = os.path.expanduser(store)
         connect.open_objects(store)
-        if not (found := submissions(store)):
+        if not (records := submissions(store)):
             raise JobError(f"{store}: nothing was submitted for it; give a store that was")
-        return Submitted(store, found[-1])
+        return Submitted(store, records[-1])
 
     def allocations(self) -> dict[str, str]:
         """The state, in words, of each allocation or of the job on a Ray: number -> state."""
@@ -288,8 +293,8 @@ class Submitted:
         """The content of `ctd status --json`: counts of items, shards, outcomes, errors; the submissions as by `allocations`."""
         from jobs.report.summary import state
 
-        found: dict[str, Any] = {"store": self.store, "submissions": self.allocations()}
-        return found | (state(Look(Store.open(self.store))) if Store.exists(self.store) else {})
+        content: dict[str, Any] = {"store": self.store, "submissions": self.allocations()}
+        return content | (state(Look(Store.open(self.store))) if Store.exists(self.store) else {})
 
     def wait(self, timeout_s: float | None = None, every_s: float = 5.0) -> "StoreTree":
         """Wait until nothing runs or is queued any more, and return the opened store. Where that cannot be asked, it is
@@ -309,8 +314,8 @@ class Submitted:
             time.sleep(every_s)
         from jobs.query.tree import StoreTree
 
-        if (opened := self._complete()) is not None:
-            return StoreTree.from_store(opened)
+        if (store := self._complete()) is not None:
+            return StoreTree.from_store(store)
         raise JobError(
             f"{self.store}: ended before all shards were done: {self.allocations()}\n{self.logs()}"
         )
@@ -329,22 +334,24 @@ class Submitted:
             return False
         if all(state.is_over for state in states):
             return True
-        if (opened := self._complete()) is None:
+        if (store := self._complete()) is None:
             return False
         from jobs.gather.gather import gather_to_look
 
         # The driver may not have come to it yet.
         with objects.may_fail():
-            gather_to_look(opened)
+            gather_to_look(store)
         return True
 
     def _complete(self) -> Store | None:
         """The store, if all its shards are done."""
         if not Store.exists(self.store):
             return None
-        opened = Store.open(self.store)
-        is_whole = len(opened.committed.numbers()) == opened.job.plan.n_shards
-        return opened if is_whole else None
+        store = Store.open(self.store)
+        is_whole = len(store.committed.numbers()) == store.job.plan.n_shards
+        return store if is_whole else None
 
     def _states(self) -> dict[str, State]:
-        return next(states for sent, states in look(self.store) if sent.id == self.submission.id)
+        return next(
+            states for submission, states in look(self.store) if submission.id == self.submission.id
+        )

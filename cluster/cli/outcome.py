@@ -1,4 +1,4 @@
-"""What is said of a store at the end of a run and beside answers: warnings, what failed, its results in short, pictures."""
+"""Print, at the end of a run and beside answers, a store's warnings, failures and results in short, and draw its pictures."""
 
 import os
 import shlex
@@ -34,7 +34,11 @@ def say_warnings(store: Store, name: str = "") -> None:
 def say_not_repeated(store: Store) -> None:
     """Print how many items ended with a failing outcome: `ctd status` calls them failed, and `--failed` leaves them as they are."""
     outcomes = outcomes_of(store)
-    failing = [one.name for one in store.description.outcomes if one.failed and outcomes[one.name]]
+    failing = [
+        outcome.name
+        for outcome in store.description.outcomes
+        if outcome.failed and outcomes[outcome.name]
+    ]
     if failing:
         counts = ", ".join(f"{outcomes[name]:,} {name}" for name in failing)
         err.print(f"{counts}: that is an outcome; --failed repeats only items that raised an error")
@@ -46,19 +50,19 @@ def say_what_failed(store: Store, progress: Progress, more: bool = False) -> Non
     from jobs.report.history import own_frames
 
     failing = store.failed.items().values() if progress.failed_items else ()
-    traces = {one.item: one.trace for items in failing for one in items}
-    for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
-        for number, error in list(found.items())[:5]:
-            err.print(f"{what} {number} failed: {error}", style="red")
+    traces = {failed_item.item: failed_item.trace for items in failing for failed_item in items}
+    for noun, errors in (("shard", progress.failed), ("item", progress.failed_items)):
+        for number, error in list(errors.items())[:5]:
+            err.print(f"{noun} {number} failed: {error}", style="red")
             # The frames in the user's own files.
-            for line in own_frames(traces.get(number, "")) if what == "item" else []:
+            for line in own_frames(traces.get(number, "")) if noun == "item" else []:
                 err.print(f"    {line}")
-        if found:
-            options = ["--failed"] * (what == "item")
+        if errors:
+            options = ["--failed"] * (noun == "item")
             same = " with ".join([same_command(), *options])
             again = same if more or PROGRESS in os.environ else resume_command(store, *options)
-            shows = advised("ctd", "logs", store.address, f"--{what}", next(iter(found)))
-            err.print(f"{count(len(found), what)} failed; {shows} shows more, {again} tries again")
+            shows = advised("ctd", "logs", store.address, f"--{noun}", next(iter(errors)))
+            err.print(f"{count(len(errors), noun)} failed; {shows} shows more, {again} tries again")
 
 
 def finish(store: Store, as_json: bool) -> None:
@@ -152,17 +156,17 @@ def show_summary(store: Store) -> None:
         return
     frames = {table: rows(store, table=table)[1] for table in summaries}
     axis = store.description.first_shown(frames) or next(iter(frames))
-    frame, shown, swept = frames[axis], summaries[axis], store.swept
+    frame, summary_names, swept = frames[axis], summaries[axis], store.swept
     labels = [name for name in frame if name not in reduced or name in swept]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
     ids = next((n for n in frame if n in reduced and reduced[n].units == ITEM), "")
     # Fields of an item say nothing without it; in ctd's own tables they tell rows apart, such as cycles.
-    if ids and ids not in shown and not is_ctds_kernel(store.job.spec.kernel):
+    if ids and ids not in summary_names and not is_ctds_kernel(store.job.spec.kernel):
         names = list(frame)
         before = names[: names.index(ids)]  # behind it stand the fields of its item
         labels = [n for n in labels if n in before or n.partition("[")[0] in reduced]
-    says = [n for n in shown if n in frame and not (frame[n] == reduced[n].usual).all()]
+    says = [n for n in summary_names if n in frame and not (frame[n] == reduced[n].usual).all()]
     # The row's key first: further tables, of columns that do not fit, begin with it, too.
     keys = [name for name in ("group", axis) if name in labels]
     columns = list(dict.fromkeys([*keys, *labels, *says]))
@@ -170,7 +174,7 @@ def show_summary(store: Store) -> None:
         out.print(no_rows(axis, store))
     elif columns:  # there are none if nothing was gathered
         hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
-        first = reduced[shown[0]]
+        first = reduced[summary_names[0]]
         title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
         if first.units == ITEM and (n := store.job.plan.n_items) > len(frame[columns[0]]):
             title = f"{len(frame[columns[0]]):,} of {count(n, 'item')}: {title}"
@@ -183,16 +187,19 @@ def other_outcomes(store: Store) -> list[str]:
     """Lines on unusual outcomes: not the commonest one, nor the first that the kernel names (items should end so), nor failures of
     which a warning tells. For a user's own kernel: one line with all outcomes, if there are several."""
     tally = Look(store).tally
-    found = tally.outcomes
+    counts = tally.outcomes
     if not is_ctds_kernel(store.job.spec.kernel):
-        names = dict.fromkeys([*(one.name for one in store.description.outcomes), *found])
-        told = [f"{found[name]:,} {name}" for name in names if found[name]]
-        return [", ".join(told)] * (len(told) > 1)
-    others = {name for name, _ in found.most_common()[1:]}
+        names = dict.fromkeys([*(outcome.name for outcome in store.description.outcomes), *counts])
+        texts = [f"{counts[name]:,} {name}" for name in names if counts[name]]
+        return [", ".join(texts)] * (len(texts) > 1)
+    others = {name for name, _ in counts.most_common()[1:]}
     return [
-        f"{found[one.name]:,} {one.name}: {one.reason}"
-        for one in store.description.outcomes[1:]
-        if one.name in others and found[one.name] and one.reason and not is_warned_of(one, tally)
+        f"{counts[outcome.name]:,} {outcome.name}: {outcome.reason}"
+        for outcome in store.description.outcomes[1:]
+        if outcome.name in others
+        and counts[outcome.name]
+        and outcome.reason
+        and not is_warned_of(outcome, tally)
     ]
 
 
@@ -200,19 +207,25 @@ def no_rows(table: str, store: Store, groups: Sequence[int] = ()) -> str:
     """Why a table of a store is empty, or has no rows of some groups, though no condition was given."""
     if table in store.description.reduced and (error := reduction_error(store)):
         return f"table {table} was not made: {error}"
-    reasons = {one.name: f" ({one.reason})" for one in store.description.outcomes if one.reason}
-    told = [
+    reasons = {
+        outcome.name: f" ({outcome.reason})"
+        for outcome in store.description.outcomes
+        if outcome.reason
+    }
+    endings = [
         f"{count(n, 'item')} ended as {name}{reasons.get(name, '')}"
         for name, n in outcomes_of(store, groups).most_common()
         if n
     ]
-    why = f": {'; '.join(told) or 'no item has a result'}" if store.description.outcomes else ""
-    named = [*map(str, groups[:MOST_ITEMS]), *["..."] * (len(groups) > MOST_ITEMS)]
-    of = f" of group{'s' * (len(groups) > 1)} {', '.join(named)}" if groups else ""
+    explanation = (
+        f": {'; '.join(endings) or 'no item has a result'}" if store.description.outcomes else ""
+    )
+    group_names = [*map(str, groups[:MOST_ITEMS]), *["..."] * (len(groups) > MOST_ITEMS)]
+    of_groups = f" of group{'s' * (len(groups) > 1)} {', '.join(group_names)}" if groups else ""
     # The column that a table is named after says what has a row.
     row = store.description.reduced.get(table)
-    what = f" ({row.long_name})" if row else ""
-    return f"table {table}{what} has no rows{of}{why}"
+    meaning = f" ({row.long_name})" if row else ""
+    return f"table {table}{meaning} has no rows{of_groups}{explanation}"
 
 
 def outcomes_of(store: Store, groups: Sequence[int] = ()) -> Counter[str]:

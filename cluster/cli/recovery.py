@@ -30,103 +30,115 @@ from jobs.store.store import Store, refuse_links
 STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
 """Names of facts -> the style of their text on a terminal."""
 
-ASKED = ("submitted", "running", "stopped", "next")
+QUEUE_FACTS = ("submitted", "running", "stopped", "next")
 """Names of facts that depend on what Slurm or Ray answers."""
 
 
 def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
     """Say how far a job is, where it was submitted to, and what went wrong."""
     # The job was submitted and has not run yet.
-    if not Store.exists(store) and (sent := submitted(store)).lines:
-        lines = sent.lines + sent.given_up
+    if not Store.exists(store) and (submission := submitted(store)).lines:
+        lines = submission.lines + submission.given_up
         if as_json:
             show_json({"store": store, "submissions": lines})
             return
         for line in together(lines):
             out.print(f"{'submitted':15} {line}")
-        if sent.given_up:
+        if submission.given_up:
             out.print(f"{'next':15} {submissions(store)[-1].again()} continues it")
         return
-    opened = Store.open(store)
-    at_first = Look(opened)
-    found, tally = state(at_first), at_first.tally
+    opened_store = Store.open(store)
+    at_first = Look(opened_store)
+    summary, tally = state(at_first), at_first.tally
     records = submissions(store)
-    before = facts(tally, found) if records and not as_json else {}
-    failed = found["items_failed"] or found["errors"]
-    styles = STYLES | {"state": "red" if failed else "green" if found["complete"] else "yellow"}
+    before = facts(tally, summary) if records and not as_json else {}
+    failed = summary["items_failed"] or summary["errors"]
+    styles = STYLES | {"state": "red" if failed else "green" if summary["complete"] else "yellow"}
     width = max((len(name) for name, text in before.items() if text), default=0)
     # At once: Slurm or Ray may not answer.
-    show_facts({name: text for name, text in before.items() if name not in ASKED}, styles, width)
-    sent = submitted(store, records)
-    lines = sent.lines + ([] if found["complete"] else sent.given_up)
-    found |= {"submissions": lines} if lines else {}
+    show_facts(
+        {name: text for name, text in before.items() if name not in QUEUE_FACTS}, styles, width
+    )
+    submission = submitted(store, records)
+    lines = submission.lines + ([] if summary["complete"] else submission.given_up)
+    summary |= {"submissions": lines} if lines else {}
     if as_json:
-        show_json(found)
+        show_json(summary)
         return
-    idle = not (found["complete"] or found["running"] or sent.goes_on)
-    if sent.goes_on and (why := found["stopped"]):
-        said = "by its time limit or a preemption" if why == "SIGUSR1" else why
-        waits = {"stopped": f"{said}; goes on once an allocation begins"}
-        found |= waits if sent.waits else {"running": _starting(why), "stopped": None}
-    resumes = f"{again_command(opened)} continues it" if idle else ""
-    failing = [line["item"] for line in found["errors"] if "item" in line]
-    if failing and found["complete"]:
-        logs = advised("ctd", "logs", opened.address, "--item", failing[0])
-        resumes = f"{logs} says why an item failed, {again_command(opened, '--failed')} tries again"
-    after = facts(tally, found, "; ".join(together(lines)), resumes)
-    rest = {name: text for name, text in after.items() if name in ASKED or not before}
-    show_facts(rest, styles, width)
-    for line in found["errors"]:
+    idle = not (summary["complete"] or summary["running"] or submission.goes_on)
+    if submission.goes_on and (signal_name := summary["stopped"]):
+        cause = "by its time limit or a preemption" if signal_name == "SIGUSR1" else signal_name
+        waits = {"stopped": f"{cause}; goes on once an allocation begins"}
+        summary |= (
+            waits if submission.waits else {"running": _starting(signal_name), "stopped": None}
+        )
+    resumes = f"{again_command(opened_store)} continues it" if idle else ""
+    failing = [line["item"] for line in summary["errors"] if "item" in line]
+    if failing and summary["complete"]:
+        logs = advised("ctd", "logs", opened_store.address, "--item", failing[0])
+        resumes = (
+            f"{logs} says why an item failed, {again_command(opened_store, '--failed')} tries again"
+        )
+    after = facts(tally, summary, "; ".join(together(lines)), resumes)
+    late_facts = {name: text for name, text in after.items() if name in QUEUE_FACTS or not before}
+    show_facts(late_facts, styles, width)
+    for line in summary["errors"]:
         name = next(iter(line))
-        which = "a round of group" if name == "group" else name
-        out.print(f"{which} {line[name]}, attempt {line['attempt']}: {line['error']}", style="red")
-    if (more := found["items_with_errors"] - len(failing)) > 0:
+        subject = "a round of group" if name == "group" else name
+        out.print(
+            f"{subject} {line[name]}, attempt {line['attempt']}: {line['error']}", style="red"
+        )
+    if (more := summary["items_with_errors"] - len(failing)) > 0:
         out.print(f"and {more:,} more", style="red")
-    if error := reduction_error(opened):
+    if error := reduction_error(opened_store):
         out.print(error, style="red")
 
 
 def _starting(stopped: str) -> str:
-    """What a submission does that begins and has no driver yet. stopped: why the last driver ended."""
+    """Say how a submission begins that has no driver yet. stopped: the reason for which the last driver ended."""
     if stopped == "SIGUSR1":
         return "starts again, after its time limit or a preemption"
     return f"starts again; before, it was stopped: {stopped}"
 
 
-class Sent(NamedTuple):
-    """What is known of the newest submission of a store."""
+class NewestSubmission(NamedTuple):
+    """The state of the newest submission of a store."""
 
     lines: list[str]
     """The state of each of its allocations; also of older ones that wait or run."""
     given_up: list[str]
     """Why no other allocation follows."""
     goes_on: bool
-    """Whether one waits or runs, and is not to stop."""
+    """One of them waits or runs, and is not to stop."""
     waits: bool
-    """Whether all that do so wait in Slurm's queue."""
+    """All that do so wait in Slurm's queue."""
 
 
-def submitted(store: str, records: Sequence[Submission] | None = None) -> Sent:
-    """Return what is known of the newest submission of a store; Slurm or Ray is asked. records: see `look`."""
-    what = {"slurm": "allocation", "ray": "job"}
-    found = look(store, records)
-    if not found:
-        return Sent([], [], goes_on=False, waits=False)
-    newest, last = found[-1]
-    shown = [
-        (f"{what[sent.kind]} {number}: {now.text}", now.unasked)
-        for sent, states in found
+def submitted(store: str, records: Sequence[Submission] | None = None) -> NewestSubmission:
+    """Return the state of the newest submission of a store; Slurm or Ray is asked. records: see `look`."""
+    nouns = {"slurm": "allocation", "ray": "job"}
+    looks = look(store, records)
+    if not looks:
+        return NewestSubmission([], [], goes_on=False, waits=False)
+    newest, last = looks[-1]
+    texts = [
+        (f"{nouns[submission.kind]} {number}: {now.text}", now.unasked)
+        for submission, states in looks
         for number, now in states.items()
-        if sent is newest or now.is_going_on
+        if submission is newest or now.is_going_on
     ]
-    silent = dict.fromkeys(why for _, why in shown if why)  # of all allocations the same
-    why = newest.given_up()
-    is_left = all(number in why or now.is_over for number, now in last.items())
-    given_up = [f"given up: {text}" for text in dict.fromkeys(why.values())] if is_left else []
+    silent = dict.fromkeys(
+        unasked for _, unasked in texts if unasked
+    )  # of all allocations the same
+    reasons = newest.given_up()
+    is_left = all(number in reasons or now.is_over for number, now in last.items())
+    given_up = [f"given up: {text}" for text in dict.fromkeys(reasons.values())] if is_left else []
     goes_on = lambda now: now.is_going_on and now.word != "CANCELLING" and not newest.is_cancelled
     going_on = [now for now in last.values() if goes_on(now)]
     waits = bool(going_on) and all(now.word == "PENDING" for now in going_on)
-    return Sent([*(line for line, _ in shown), *silent], given_up, bool(going_on), waits)
+    return NewestSubmission(
+        [*(line for line, _ in texts), *silent], given_up, bool(going_on), waits
+    )
 
 
 MANY = 4
@@ -142,10 +154,10 @@ def together(lines: Iterable[str]) -> list[str]:
     alike = defaultdict[str, list[str]](list)
     for line in lines:
         alike[re.sub(r"(_|\bon |\bstarted )\S+", "", line)].append(line)
-    told = []
+    merged = []
     for group in alike.values():
-        told += [f"{len(group)} allocations like {group[0]}"] if len(group) >= MANY else group
-    return told
+        merged += [f"{len(group)} allocations like {group[0]}"] if len(group) >= MANY else group
+    return merged
 
 
 def resume(
@@ -164,24 +176,24 @@ def resume(
             raise JobError(
                 f"{store}: its submission has made no store; {past[-1].again()} continues it"
             )
-        opened = open_to_compute(store, trust, accept_changes)
-        if (sent := submitted(store)).goes_on:
-            lines, submit = "; ".join(together(sent.lines)), again_command(opened)
+        opened_store = open_to_compute(store, trust, accept_changes)
+        if (submission := submitted(store)).goes_on:
+            lines, submit = "; ".join(together(submission.lines)), again_command(opened_store)
             warn([f"{lines}; this computes here, {submit} computes on the cluster"])
         request = Request(
-            store, opened.job.spec, executor, address, as_json, failed=failed, accept_changes=accept_changes
+            store, opened_store.job.spec, executor, address, as_json, failed=failed, accept_changes=accept_changes
         )  # fmt: skip
-        run_store(lambda runner: opened, request, stop)
+        run_store(lambda runner: opened_store, request, stop)
 
 
 def cancel(store: options.StorePath) -> None:
     """Stop the run of a store from any machine, and cancel what was submitted for it; `ctd submit` or `ctd resume`
     continues it."""
-    sent = cancel_submissions(store)
-    for line in sent:
+    cancelled = cancel_submissions(store)
+    for line in cancelled:
         out.print(line)
     is_there = Store.exists(store)
-    if sent and not is_there:
+    if cancelled and not is_there:
         return
     place = connect.open_objects(store)
     if is_there:
@@ -191,7 +203,7 @@ def cancel(store: options.StorePath) -> None:
     except TimeoutError:
         err.print("asked the run to stop; it has not yet, as an advance may have to end first")
         raise typer.Exit(1) from None
-    if stopped is None and not sent:
+    if stopped is None and not cancelled:
         if not submissions(store):
             Store.open(store)  # refuses what is no store
         out.print(f"{store}: nothing runs")
@@ -200,7 +212,7 @@ def cancel(store: options.StorePath) -> None:
     elif objects.read(place, keys.JOB) is None:
         out.print(f"stopped {describe(stopped)}; its command begins again")
     else:
-        again = submissions(store)[-1].again() if sent else to_resume(store)
+        again = submissions(store)[-1].again() if cancelled else to_resume(store)
         out.print(f"stopped {describe(stopped)}; {again} continues it")
 
 
@@ -242,12 +254,12 @@ def check(
             )
         missing = len(findings) - len(wrong) - len(others)
         if repair:  # which may have taken markers away
-            opened = Store.open(store)
-            missing = opened.job.plan.n_shards - len(opened.committed.numbers())
+            opened_store = Store.open(store)
+            missing = opened_store.job.plan.n_shards - len(opened_store.committed.numbers())
         if missing:
             out.print(f"{count(missing, 'shard')} not computed; {to_resume(store)} continues")
-        if lost := [finding.key for finding in findings if finding.what == MARKER_LOST]:
-            out.print(f"{len(lost)} of them have results but no marker: {lost[0]}")
+        if lost_keys := [finding.key for finding in findings if finding.what == MARKER_LOST]:
+            out.print(f"{len(lost_keys)} of them have results but no marker: {lost_keys[0]}")
         if not findings:
             out.print(reduction_error(Store.open(store)) or "the store is complete and undamaged")
     if wrong and not repair:
@@ -269,24 +281,24 @@ def logs(
 
     if shard is not None and item is not None:
         raise JobError(f"--shard {shard}: not with --item {item}; leave one out")
-    whole = not as_json and shard is None and item is None
-    printed = log_tail(store) if whole else ""
+    is_whole_store = not as_json and shard is None and item is None
+    printed = log_tail(store) if is_whole_store else ""
     if not Store.exists(store) and submissions(store):
-        if not whole:
+        if not is_whole_store:
             raise JobError(
                 f"{store}: its submission has made no store; {advised('ctd', 'logs', store)} has what it printed"
             )
         out.print(printed or why_silent(store))
         return
-    opened = Store.open(store)
-    found = history(opened, shard, item)
+    opened_store = Store.open(store)
+    events = history(opened_store, shard, item)
     if as_json:
-        show_json([event.to_json() for event in found])
+        show_json([event.to_json() for event in events])
         return
     if item is not None:
-        params = {name: cell(value) for name, value in params_of(opened, item).items()}
-        show_facts({"item": str(item)} | params | {"dropped": dropped_at(opened, item)})
-    for line in [*history_lines(found, full=full), *printed.splitlines()]:
+        params = {name: cell(value) for name, value in params_of(opened_store, item).items()}
+        show_facts({"item": str(item)} | params | {"dropped": dropped_at(opened_store, item)})
+    for line in [*history_lines(events, full=full), *printed.splitlines()]:
         out.print(line)
-    if not full and any(isinstance(event, Failure) and event.trace for event in found):
+    if not full and any(isinstance(event, Failure) and event.trace for event in events):
         err.print("--full shows the whole tracebacks")

@@ -56,10 +56,10 @@ def submit(
     as_json: options.AsJson = False,
 ) -> None:
     """Send a job file to a cluster, where it runs over as many allocations as it needs."""
-    files, among = options.split_words(job)
+    files, changed_fields = options.split_words(job)
     if len(files) > 1:
         raise JobError(f"{', '.join(files)}: {len(files)} job files given; give one")
-    path, changes = Path(files[0]), [*(overrides or ()), *among]
+    path, changes = Path(files[0]), [*(overrides or ()), *changed_fields]
     order = read_order(path, cluster, changes, store, array, failed, accept_changes)
     if _is_complete(order):
         if as_json:
@@ -72,35 +72,37 @@ def submit(
         return
     warn(risks(order).values())
     with told_if_slow("planning", as_json):
-        submission = send(order, lambda why: warn([why]))
+        submission = send(order, lambda warning: warn([warning]))
     if as_json:
         home, number = submission.home, submission.numbers[0]
         show_json({"id": submission.id, "kind": submission.kind, "number": number, "home": home})
         return
-    what = "allocation" if submission.kind == "slurm" else "job"
-    out.print(f"{what:10} {submission.numbers[0]}")
+    noun = "allocation" if submission.kind == "slurm" else "job"
+    out.print(f"{noun:10} {submission.numbers[0]}")
     for stage in order.stages:
         out.print(f"store      {stage.address}")
-    of = lambda command: advised("ctd", command, order.stages[0].address)
-    out.print(f"{of('status')} and {of('logs')} follow it, {of('cancel')} ends it")
+    command_for = lambda command: advised("ctd", command, order.stages[0].address)
+    out.print(
+        f"{command_for('status')} and {command_for('logs')} follow it, {command_for('cancel')} ends it"
+    )
 
 
 def _show(order: Order, as_json: bool) -> None:
     """Print the summary of an order and its script."""
     with told_if_slow("planning what would be sent", as_json):
-        found, text = preview(order), text_of(order)
+        facts, text = preview(order), text_of(order)
     if as_json:
-        show_json({**found, "script": text})
+        show_json({**facts, "script": text})
         return
     # The preview to standard error, so that a file gets the script alone.
     sys.stdout.write(text.removesuffix("\n") + "\n")
     sys.stdout.flush()
-    for name, said in found.items():
-        err.print(f"{name:16} {said}")
+    for name, fact in facts.items():
+        err.print(f"{name:16} {fact}")
 
 
 def _is_complete(order: Order) -> bool:
-    """Whether the job's stores have all of its results, and none is to be computed or reduced again."""
+    """Return whether the job's stores have all of its results, and none is to be computed or reduced again."""
     from jobs.gather.gather import brings_settings
 
     again = order.failed or order.accept_changes
@@ -110,8 +112,8 @@ def _is_complete(order: Order) -> bool:
     for stage in order.stages:
         store = Store.open(stage.address)
         # Of a stage that refers to another one, this alone is known without asking that one's store.
-        known = {"kernel": "", "gather": stage.content.get("gather")}
-        if brings_settings(store, parse_job(known, stage.where).gather):
+        content = {"kernel": "", "gather": stage.content.get("gather")}
+        if brings_settings(store, parse_job(content, stage.where).gather):
             return False
         if len(store.committed.numbers()) < store.job.plan.n_shards:
             return False
@@ -127,32 +129,34 @@ def preview(order: Order) -> dict[str, str]:
     Raises JobError as `ctd submit` would for a job that is not valid, or that Slurm refuses, if it can be asked here.
     """
     planned = {stage.address: ready for stage, ready in check_job(order)}
-    found: dict[str, str] = {}
+    facts: dict[str, str] = {}
     for stage in order.stages:
-        of = _of_stage(stage, order)
-        found[f"store{of}"] = stage.address
+        suffix = _of_stage(stage, order)
+        facts[f"store{suffix}"] = stage.address
         if stage.address in planned:
-            found[f"work{of}"], found[f"time{of}"] = _work_and_time(planned[stage.address], order)
+            facts[f"work{suffix}"], facts[f"time{suffix}"] = _work_and_time(
+                planned[stage.address], order
+            )
         elif Store.exists(stage.address):
-            found[f"work{of}"], took = _rest(Store.open(stage.address), order)
-            found |= {f"time{of}": took} if took else {}
+            facts[f"work{suffix}"], took = _remaining_work(Store.open(stage.address), order)
+            facts |= {f"time{suffix}": took} if took else {}
         else:
-            found[f"work{of}"] = f"known once {', '.join(stage.needs())} has run"
+            facts[f"work{suffix}"] = f"known once {', '.join(stage.needs())} has run"
     if not isinstance(profile := order.profile, SlurmProfile):
-        return found
+        return facts
     n, n_gpus, kind = order.array or 1, profile.n_gpus(), str(profile.gpus).rpartition(":")[0]
     gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
     size = f"{', each' * (n > 1)} of {count(profile.nodes, 'node')}"
     most = f"for at most {duration(profile.time_s())}, started at most {count(profile.max_allocations, 'time')}"
-    found["allocations"] = f"{count(n, 'allocation')}{size}, {most}"
-    found["a node"] = f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB"
+    facts["allocations"] = f"{count(n, 'allocation')}{size}, {most}"
+    facts["a node"] = f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB"
     if (image := profile.image()) and not image.exists():
-        found["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
-    return found | risks(order) | _answers(order, profile)
+        facts["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
+    return facts | risks(order) | _answers(order, profile)
 
 
-def _rest(store: Store, order: Order) -> tuple[str, str]:
-    """What is left of a store's work, and how long that takes; "" where nothing tells."""
+def _remaining_work(store: Store, order: Order) -> tuple[str, str]:
+    """Return the shards and items that a store lacks, and the time that they take, in words; "" if it is not known."""
     from jobs.report.planned import done_so_far
 
     done, n, items = store.committed.numbers(), store.job.plan.n_shards, store.job.plan.n_items
@@ -197,21 +201,21 @@ def _work_and_time(ready: Prepared, order: Order) -> tuple[str, str]:
 
 
 def risks(order: Order) -> dict[str, str]:
-    """What Slurm takes and may go wrong: folders that nodes may not see, a time limit that Ray's start nearly fills."""
+    """Return warnings of what Slurm accepts but may go wrong, by name: folders that nodes may not see, a time limit that Ray's start nearly fills."""
     profile = order.profile
     if not isinstance(profile, SlurmProfile):
         return {}
-    found = {"not shared": why} if (why := unshared(_folders(order))) else {}
-    if (left := profile.time_s() - profile.grace_s) < SHORT_S:
-        found["short"] = (
-            f"time: {profile.time} minus grace_s: {profile.grace_s} leaves {duration(left)} of each allocation, and "
+    texts = {"not shared": warning} if (warning := unshared(_folders(order))) else {}
+    if (seconds := profile.time_s() - profile.grace_s) < SHORT_S:
+        texts["short"] = (
+            f"time: {profile.time} minus grace_s: {profile.grace_s} leaves {duration(seconds)} of each allocation, and "
             "Ray's start may take a minute or more of it"
         )
-    return found
+    return texts
 
 
 def _answers(order: Order, profile: SlurmProfile) -> dict[str, str]:
-    """What Slurm and the profile's Python say against it; JobError as at submission."""
+    """Return the objections of Slurm and of the profile's Python; JobError as at submission."""
     if shutil.which("sbatch") is None:
         return {"not asked": "Slurm: there is no sbatch on this machine"}
     try:
@@ -225,12 +229,12 @@ def _answers(order: Order, profile: SlurmProfile) -> dict[str, str]:
 def _folders(order: Order) -> dict[str, Path]:
     """The folders that the nodes of Slurm must see, by name; for a store and a python, the folder in which it lies."""
     assert isinstance(order.profile, SlurmProfile)
-    found = {"work_dir": order.profile.folder(), "the job's folder": Path(order.base)}
+    folders = {"work_dir": order.profile.folder(), "the job's folder": Path(order.base)}
     if image := order.profile.image():
-        found["container"] = image
+        folders["container"] = image
     if (python := interpreter(order.profile)) and python.is_absolute():
-        found["python"] = python.parent  # which may be a link to one that each node has
+        folders["python"] = python.parent  # which may be a link to one that each node has
     for stage in order.stages:
         if (path := addresses.local_path(stage.address)) is not None:
-            found[f"the store{_of_stage(stage, order)}"] = path.absolute().parent
-    return found
+            folders[f"the store{_of_stage(stage, order)}"] = path.absolute().parent
+    return folders

@@ -50,7 +50,7 @@ def write_study(
     Raises:
         JobError: none of the items is done, the storage cannot be opened or written, or its study has other trials.
     """
-    found, fixed = _trials(store, runs, goal)
+    trials, fixed = _trials(store, runs, goal)
     job = {"job": store.job.spec.digest(), "metric": goal.name}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _explained(redact(storage)):
@@ -60,12 +60,12 @@ def write_study(
             direction=direction(goal),
             load_if_exists=True,
         )
-        new = _new(study, found, job, goal)
+        new = _new(study, trials, job, goal)
         about: dict[str, Any] = {**job, "kernel": store.job.spec.kernel, "params": fixed}
         for key, value in about.items():
             study.set_user_attr(key, value)
         study.add_trials(new)
-    return len(new), len(found) - len(new)
+    return len(new), len(trials) - len(new)
 
 
 def _journal(path: Path) -> JournalStorage:
@@ -89,19 +89,19 @@ def _explained(storage: str) -> Iterator[None]:
 
 
 def _new(
-    study: optuna.Study, found: Sequence[FrozenTrial], job: Mapping[str, str], goal: Metric
+    study: optuna.Study, trials: Sequence[FrozenTrial], job: Mapping[str, str], goal: Metric
 ) -> list[FrozenTrial]:
     """The trials that the study lacks. Raises JobError if it has others than these."""
-    there = {t.user_attrs.get("item"): t for t in study.get_trials(deepcopy=False)}
+    existing = {t.user_attrs.get("item"): t for t in study.get_trials(deepcopy=False)}
     has = {"direction": study.direction.name.lower(), **study.user_attrs}
-    wanted = {"direction": direction(goal), **(job if there else {})}
-    other = [f"its {k} is {has.get(k)}, not {v}" for k, v in wanted.items() if has.get(k) != v]
-    if None in there:
-        other.append(f"its trial {there[None].number} is no item of a store")
+    expected = {"direction": direction(goal), **(job if existing else {})}
+    other = [f"its {k} is {has.get(k)}, not {v}" for k, v in expected.items() if has.get(k) != v]
+    if None in existing:
+        other.append(f"its trial {existing[None].number} is no item of a store")
     new = []
-    for trial in found:
+    for trial in trials:
         item = trial.user_attrs["item"]
-        old = there.get(item)
+        old = existing.get(item)
         same = old and (old.state, old.value) == (trial.state, trial.value)
         if old is None or (old.state == TrialState.FAIL and not same):
             new.append(trial)
@@ -123,17 +123,17 @@ def _trials(
     rungs = search.rungs if search else None
     # By advances, or by generation.
     age = lambda step: rungs.min_advances * rungs.eta**step if rungs else step
-    made: dict[int, FrozenTrial] = {}
+    trials: dict[int, FrozenTrial] = {}
     fixed: dict[str, Plain] = {}
     for run in runs:
         points = run.curves.get(SEARCH_METRIC, []) if compared else []
-        made[run.item] = _trial(run, space, goal.name, {age(step): v for step, v in points})
+        trials[run.item] = _trial(run, space, goal.name, {age(step): v for step, v in points})
         fixed |= {k: v for k, v in run.params.items() if k not in space and k not in run.about}
-    if not any(trial.state == TrialState.COMPLETE for trial in made.values()):
+    if not any(trial.state == TrialState.COMPLETE for trial in trials.values()):
         raise JobError(
-            f"{store.address}: none of {count(len(made), 'item')} is done and has a {goal.name}; `ctd status` says why"
+            f"{store.address}: none of {count(len(trials), 'item')} is done and has a {goal.name}; `ctd status` says why"
         )
-    return [made[item] for item in sorted(made)], fixed
+    return [trials[item] for item in sorted(trials)], fixed
 
 
 def _trial(
@@ -145,7 +145,7 @@ def _trial(
     elif run.failed or value is None:  # Optuna, too, lets a trial fail whose value is NaN
         value, state = None, TrialState.FAIL
     # A field that a search changes is NaN for an item without results, and NaN is in no range.
-    params = {name: given for name in space if (given := run.params.get(name)) == given}
+    params = {name: param for name in space if (param := run.params.get(name)) == param}
     about: dict[str, Any] = {name: run.about[name] for name in ABOUT if name in run.about}
     about |= {name: int(about[name]) for name in ("group", "seed") if name in about}
     return optuna.create_trial(
@@ -185,8 +185,10 @@ def _space(store: Store) -> dict[str, BaseDistribution]:
     values = {
         path: list(dict.fromkeys(v for row in rows if (v := row.get(path)) == v)) for path in paths
     }
-    found = {path: _distribution(laws.get(path, ()), values[path]) for path in paths} | proposed
-    return {path: law for path, law in found.items() if not law.single()}
+    distributions = {
+        path: _distribution(laws.get(path, ()), values[path]) for path in paths
+    } | proposed
+    return {path: law for path, law in distributions.items() if not law.single()}
 
 
 def _distribution(laws: Sequence[object], values: Sequence[Plain | None]) -> BaseDistribution:
