@@ -27,6 +27,8 @@ from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import Outcome
 from jobs.gather.gather import gather
+from jobs.plan.layout import Shard
+from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 HERE = Path(__file__).parent
@@ -144,7 +146,7 @@ from dataclasses import replace
 
 import numpy as np
 import toy
-from ctd.kernel import Var
+from ctd.kernel import Display, Var
 
 
 def reduce(inputs, shared, columns, results, options):
@@ -161,7 +163,7 @@ kernel = replace(
     reduce=reduce,
     reduced=toy.kernel.reduced
     | {"rate": Var(("place",), "1", "their rates"), "said": Var(("place",), usual="a"), "gap_width": Var(("gap",))},
-    summary=("gap_width", "best_norm", "said"),
+    display=Display(summary=("gap_width", "best_norm", "said")),
 )
 """
 
@@ -235,22 +237,23 @@ def test_warnings_of_data_are_told_once():
 
 def test_last_words_say_what_became_of_the_few():
     ends = Outcome("fixed", "found"), Outcome("limit", "gave up"), Outcome("bad", "no", failed=True)
-    markers = [
-        SimpleNamespace(outcomes={"fixed": 9, "bad": 1}, n_items=10),
-        SimpleNamespace(outcomes={"limit": 2, "fixed": 4}, n_items=6),
-    ]
+    marker = lambda n, outcomes: Marker(shard=Shard(0, 0, 0, n), outcomes=outcomes)
+    markers = [marker(10, {"fixed": 9, "bad": 1}), marker(6, {"limit": 2, "fixed": 4})]
     store = SimpleNamespace(
         committed=SimpleNamespace(markers=lambda: markers),
         description=SimpleNamespace(outcomes=ends),
-        job=SimpleNamespace(spec=SimpleNamespace(kernel="esn")),
+        job=SimpleNamespace(
+            spec=SimpleNamespace(kernel="esn", search=None),
+            plan=SimpleNamespace(n_items=76, n_shards=4),
+        ),
     )
     assert other_outcomes(store) == ["2 limit: gave up", "1 bad: no"]
     store.job.spec.kernel = "toy"
     assert other_outcomes(store) == ["13 fixed, 2 limit, 1 bad"], "which may all be the answer"
     store.job.spec.kernel = "esn"
-    markers.append(SimpleNamespace(outcomes={"limit": 40}, n_items=40))
+    markers.append(marker(40, {"limit": 40}))
     assert other_outcomes(store) == ["1 bad: no"]
-    markers.append(SimpleNamespace(outcomes={"bad": 20}, n_items=20))
+    markers.append(marker(20, {"bad": 20}))
     assert other_outcomes(store) == [], "a warning tells of many"
 
 

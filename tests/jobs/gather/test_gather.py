@@ -377,7 +377,7 @@ def test_an_edited_reduce_needs_no_worker(copied, monkeypatch):
 
 LATER = """
 import numpy as np
-from ctd.kernel import Params, Traced, Var, one_shot
+from ctd.kernel import Display, Params, Traced, Var, one_shot
 
 class P(Params):
     g: Traced[float] = 1.0
@@ -388,7 +388,7 @@ kernel = one_shot("later", P, {"y": Var((), "1", "square")}, lambda static, shar
 REDUCE = """
 more = {
     "reduce": lambda inputs, shared, columns, results, options: {"who": np.array([1, -1])},
-    "reduced": {"who": Var(("level",), "item", "the best item")}, "summary": ("who",),
+    "reduced": {"who": Var(("level",), "item", "the best item")}, "display": Display(summary=("who",)),
 }
 """
 
