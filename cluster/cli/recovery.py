@@ -127,9 +127,8 @@ def submitted(store: str, records: Sequence[Submission] | None = None) -> Newest
         for number, now in states.items()
         if submission is newest or now.is_going_on
     ]
-    silent = dict.fromkeys(
-        unasked for _, unasked in texts if unasked
-    )  # of all allocations the same
+    # All allocations have the same one.
+    silent = dict.fromkeys(unasked for _, unasked in texts if unasked)
     reasons = newest.given_up()
     is_left = all(number in reasons or now.is_over for number, now in last.items())
     given_up = [f"given up: {text}" for text in dict.fromkeys(reasons.values())] if is_left else []

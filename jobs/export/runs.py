@@ -63,7 +63,7 @@ def read_runs(
     Args:
         arrays: which arrays a run holds: model: the trained model, or all if there is none; all: all results except
             the model.
-            selection: sort and limit, as in `jobs.query.query.QueryOptions`.
+        selection: sort and limit, as in `jobs.query.query.QueryOptions`.
 
     >>> from jobs.store.store import Store
     >>> n, runs = read_runs(Store.open("points.zarr"), limit=2)
