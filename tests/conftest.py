@@ -70,7 +70,7 @@ def command_line(capsys, monkeypatch):
 
     monkeypatch.setattr("sys.path", [*sys.path])
     # What a command adds to that path goes with it.
-    monkeypatch.setattr("jobs.spec.trust._added", set())
+    monkeypatch.setattr("jobs.spec.trust._added_entries", set())
 
     def call(*args):
         monkeypatch.setattr("sys.argv", ["ctd", *map(str, args)])

@@ -73,7 +73,9 @@ def _warnings(ready: Prepared, tally: Tally) -> list[str]:
     """The warnings of planning, and those about results of shards that are committed already."""
     spec, dims = ready.spec, ready.kernel.dims
     returned = {name for output in ready.outputs for name in output.shapes}
-    metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
+    metric = (
+        spec.search.metric if spec.search else Description.of_kernel(ready.kernel, returned).metric
+    )
     missing = unreturned(spec.kernel, dims, returned)
     nans = nan_results(tally, spec.kernel, metric, dims)
     return ready.warnings + missing + nans

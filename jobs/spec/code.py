@@ -33,13 +33,13 @@ class Code(NamedTuple):
     files: tuple[Path, ...]
     """Every file that the import executes: those of its packages, outermost first, and its own."""
     is_whole: bool
-    """Whether the module itself is there, and not only a package that it would lie in."""
+    """True if the module itself exists, and not only a package that it would lie in."""
 
 
 def find(module: str, base: str) -> Code | None:
     """Return the code that importing a module would run, with `base` first on the import path unless it is there already.
 
-    Of a.b, where there is only the package a: the code of a. None: there is neither, or it is ctd's own.
+    If only the package a of a.b exists, this is the code of a. None: neither exists, or the module is ctd's own.
     """
     if module.partition(".")[0] == "ctd":
         return None
@@ -47,7 +47,7 @@ def find(module: str, base: str) -> Code | None:
 
 
 def locate(module: str, path: list[str], installed: bool = True) -> Code | None:
-    """Do as `find` on a given path. installed: look for packages installed to be edited, too, which no path leads to."""
+    """Find code as `find` does, on a given path. installed: look for packages installed to be edited, too, which no path leads to."""
     files: list[Path] = []
     folder = ""
     parts = module.split(".")
@@ -64,31 +64,33 @@ def locate(module: str, path: list[str], installed: bool = True) -> Code | None:
             continue
         folder = folder or resolved(str(file.parents[1 if path else 0]))
         files.append(file)
-    whole = len(files) == len(parts)
-    return Code(files[-1], folder, tuple(files), whole) if files else None
+    is_whole = len(files) == len(parts)
+    return Code(files[-1], folder, tuple(files), is_whole) if files else None
 
 
 def digest(module: str, code: Code, base: str) -> str:
     """Return a digest of the code that importing a module runs: its own, and that of its packages.
 
-    Of a module in `base` also all that these import from there, and the files there that hide others of the same name, which
-    any module may import.
+    If the module lies in `base`, the digest covers two more kinds of files in `base`: those that this code imports, and those
+    that hide others of the same name, which any module may import.
     """
-    here = resolved(base)
+    base_folder = resolved(base)
     files = dict.fromkeys(code.files)
-    if code.folder == here:
-        files |= dict.fromkeys(_shadows(here))
-        waiting, seen = [module], set[str]()
+    if code.folder == base_folder:
+        files |= dict.fromkeys(_shadows(base_folder))
+        waiting, visited = [module], set[str]()
         while waiting:
             name = waiting.pop()
-            found = None if name in seen else locate(name, [here], installed=False)
-            seen.add(name)
-            for k, file in enumerate(found.files if found else ()):
+            imported = None if name in visited else locate(name, [base_folder], installed=False)
+            visited.add(name)
+            for k, file in enumerate(imported.files if imported else ()):
                 files[file] = None
                 package = ".".join(name.split(".")[: k + 1])
                 waiting += imports_of(_content(file), package, file.name == "__init__.py")
-    named = {os.path.realpath(f) if f.is_absolute() else str(f): _content(f) for f in files}
-    lines = [f"{hashlib.sha256(text).hexdigest()} {name}" for name, text in sorted(named.items())]
+    contents = {os.path.realpath(f) if f.is_absolute() else str(f): _content(f) for f in files}
+    lines = [
+        f"{hashlib.sha256(text).hexdigest()} {name}" for name, text in sorted(contents.items())
+    ]
     return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
 
 
@@ -97,8 +99,8 @@ def _shadows(folder: str) -> Iterator[Path]:
     others = [entry for entry in sys.path if INSTALLED & set(Path(entry).parts)]
     for _, name, _ in iter_modules([folder]):
         hides = name in sys.stdlib_module_names or PathFinder.find_spec(name, others) is not None
-        if hides and (found := locate(name, [folder], installed=False)):
-            yield from found.files
+        if hides and (code := locate(name, [folder], installed=False)):
+            yield from code.files
 
 
 def _content(file: Path) -> bytes:
@@ -125,7 +127,7 @@ def _place(spec: ModuleSpec) -> Path | None:
 
 
 def resolved(folder: str) -> str:
-    """Return the absolute path of a folder without links; of one that is gone, what it was."""
+    """Return the absolute path of a folder without links; for a folder that is gone, the last path that it had."""
     with suppress(OSError):  # "." of a Ray job whose folder Ray has replaced
         _resolutions[folder] = os.path.realpath(folder)
     return _resolutions.get(folder, folder)
@@ -138,24 +140,24 @@ def resolved(folder: str) -> str:
 def imports_of(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
     """Return what the source of a module imports; `from a import b` may mean the module a, or a.b.
 
-    Kept: a plan, a run and its worker ask in turn, and to parse the modules of one kernel takes a tenth of a second.
+    Cached: a plan, a run and its worker ask in turn, and to parse the modules of one kernel takes a tenth of a second.
     """
     package = module if is_package else module.rpartition(".")[0]
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # nobody can import it either
         return ()
-    found: dict[str, None] = {}
+    modules: dict[str, None] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                found |= dict.fromkeys(_with_parents(alias.name))
+                modules |= dict.fromkeys(_with_parents(alias.name))
         elif isinstance(node, ast.ImportFrom):
             start = package.rsplit(".", node.level - 1)[0] if node.level else ""
             source = ".".join(part for part in (start, node.module) if part)
-            found |= dict.fromkeys(_with_parents(source))
-            found |= {f"{source}.{alias.name}": None for alias in node.names}
-    return tuple(found)
+            modules |= dict.fromkeys(_with_parents(source))
+            modules |= {f"{source}.{alias.name}": None for alias in node.names}
+    return tuple(modules)
 
 
 def _with_parents(module: str) -> Iterator[str]:

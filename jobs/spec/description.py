@@ -22,19 +22,19 @@ class Description(Sealed):
     fields: Mapping[str, str] = {}
     """Field of `Params` -> its description, or ""."""
     reduces: bool = False
-    """Whether the kernel has a `reduce`."""
+    """True if the kernel has a `reduce`."""
     draws: bool = False
     replicates: tuple[str, ...] = ()
     measured_on: tuple[str, ...] = ()
 
     @staticmethod
-    def of(kernel: Kernel, stored: Collection[str] = ()) -> "Description":
+    def of_kernel(kernel: Kernel, stored: Collection[str] = ()) -> "Description":
         """Describe a kernel. stored: the results that a store has.
 
         >>> from ctd.esn import kernel
-        >>> Description.of(kernel).metric
+        >>> Description.of_kernel(kernel).metric
         'replay_nrmse'
-        >>> Description.of(kernel, ["replay_nrmse", "validation_nrmse"]).metric
+        >>> Description.of_kernel(kernel, ["replay_nrmse", "validation_nrmse"]).metric
         'validation_nrmse'
         """
         display = kernel.display
@@ -47,10 +47,10 @@ class Description(Sealed):
         )  # fmt: skip
 
     def is_basis(self, column: str) -> bool:
-        """Whether a column is a field, or a part of one, that changes what the metric is measured on.
+        """Return whether a column is a field, or a part of one, that changes the data that the metric is measured on.
 
         >>> from ctd.train_rnn import kernel
-        >>> [Description.of(kernel).is_basis(name) for name in ("task", "task.n_steps", "n")]
+        >>> [Description.of_kernel(kernel).is_basis(name) for name in ("task", "task.n_steps", "n")]
         [True, True, False]
         """
         return column.partition(".")[0].partition("[")[0] in self.measured_on
@@ -68,7 +68,7 @@ class Description(Sealed):
 
         >>> from ctd.similarity import kernel
         >>> tables = {"parameter": {"n_values": [2], "r2": [np.nan]}, "pair": {"pair_distance": [0.5]}}
-        >>> Description.of(kernel).first_shown(tables)
+        >>> Description.of_kernel(kernel).first_shown(tables)
         'pair'
         """
         summaries = {table: names for table, names in self.summaries().items() if table in tables}

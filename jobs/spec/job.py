@@ -100,7 +100,7 @@ class JobSpec(BaseModel):
 
     @property
     def has_parents(self) -> bool:
-        """Whether items may go on from others' states, so that their searched fields have their last values (Method.has_parents)."""
+        """True if items may go on from others' states, so that their searched fields have their last values (Method.has_parents)."""
         return self.search is not None and self.search.has_parents
 
     def swept(self) -> list[str]:
@@ -148,8 +148,8 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
         near = near_file(path, (".yaml", ".yml", ".json")) or "; give a job file"
         raise JobError(f"{path}: cannot be read ({error.strerror}){near}") from None
     if not isinstance(content, dict):
-        given = "an empty file" if content is None else f"{content!r:.60}"
-        raise JobError(f"{path}: {given} given; expected a mapping (kernel: ..., params: ...)")
+        text = "an empty file" if content is None else f"{content!r:.60}"
+        raise JobError(f"{path}: {text} given; expected a mapping (kernel: ..., params: ...)")
     for override in overrides or []:
         set_field(content, override)
     return content
@@ -166,42 +166,42 @@ def read_job(path: str | Path, overrides: list[str] | None = None) -> JobSpec:
     return parse_job({"name": path.stem, **read_content(path, overrides)}, str(path))
 
 
-def parse_job(content: Mapping[str, object], where: str) -> JobSpec:
-    """Validate a mapping as a JobSpec. Raises JobError, whose lines begin with `where`, if it is not valid."""
+def parse_job(content: Mapping[str, object], location: str) -> JobSpec:
+    """Validate a mapping as a JobSpec. Raises JobError, whose lines begin with `location`, if it is not valid."""
     try:
-        found = JobSpec.model_validate(content)
+        spec = JobSpec.model_validate(content)
     except ValidationError as error:
         search = content.get("search")
         name = search.get("method") if isinstance(search, Mapping) else None
         method = METHODS.get(str(name), Method)
         models = lambda field: [m for m in get_args(field.annotation) if hasattr(m, "model_fields")]
         sections = [(k, m) for k, field in method.model_fields.items() for m in models(field)]
-        known: dict[tuple[str, ...], Any] = {
+        fields: dict[tuple[str, ...], Any] = {
             (): JobSpec.model_fields,
             ("run",): RunSettings.model_fields,
             ("sweep",): Sweep.model_fields,
             ("search",): method.model_fields,
             **{("search", name): section.model_fields for name, section in sections},
         }
-        raise explain(error, where, known, _misplaced(content)) from None
-    refuse_booleans(content, found, f"{where}: ")
-    return found
+        raise explain(error, location, fields, _misplaced(content)) from None
+    refuse_booleans(content, spec, f"{location}: ")
+    return spec
 
 
 def _misplaced(content: Mapping[str, object]) -> dict[str, str]:
     """Unknown field of a job, or of its sweep, that resembles no known one -> where to write it if it is a parameter."""
     sweep = content.get("sweep")
-    found = {
+    hints = {
         name: f"params.{name} if it is a parameter of the kernel"
         for name in content
         if not did_you_mean(name, JobSpec.model_fields)
     }
     if isinstance(sweep, Mapping):
         names = (name for name in sweep if not did_you_mean(name, Sweep.model_fields))
-        found |= {f"sweep.{name}": f"sweep.grid.{name} to sweep a parameter" for name in names}
+        hints |= {f"sweep.{name}": f"sweep.grid.{name} to sweep a parameter" for name in names}
         for word in ("replicates", "repeats", "repetitions"):
-            found[f"sweep.{word}"] = f"sweep.seeds for {word} of every point"
-    return found
+            hints[f"sweep.{word}"] = f"sweep.seeds for {word} of every point"
+    return hints
 
 
 def set_field(content: dict[str, Any], override: str) -> None:
@@ -213,17 +213,17 @@ def set_field(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise JobError(f"--set {override}: expected key.path=value, such as --set seed=1")
     *parents, last = key.split(".")
-    here, stages = content, content.get("stages")
+    mapping, stages = content, content.get("stages")
     is_in_stage = len(parents) > 1 and parents[0] == "stages"
     if is_in_stage and isinstance(stages, dict) and (name := parents[1]) not in stages:
         raise JobError(f"--set {override}: there is no stage {name!r}{nearest(name, stages)}")
     for name in parents:
-        if here.get(name) is None:  # `params:` with nothing below it
-            here[name] = {}
-        here = here[name]
-        if not isinstance(here, dict):
-            raise JobError(f"--set {override}: {name!r} is {here!r}, not a mapping with fields")
-    here[last] = parse_text(text, f"--set {override}")
+        if mapping.get(name) is None:  # `params:` with nothing below it
+            mapping[name] = {}
+        mapping = mapping[name]
+        if not isinstance(mapping, dict):
+            raise JobError(f"--set {override}: {name!r} is {mapping!r}, not a mapping with fields")
+    mapping[last] = parse_text(text, f"--set {override}")
 
 
 def leaves(value: object, path: str = "") -> dict[str, Any]:
@@ -234,10 +234,10 @@ def leaves(value: object, path: str = "") -> dict[str, Any]:
     """
     if not isinstance(value, Mapping):
         return {path: value}
-    found: dict[str, Any] = {}
+    by_path: dict[str, Any] = {}
     for key, inner in value.items():
-        found |= leaves(inner, f"{path}.{key}" if path else key)
-    return found
+        by_path |= leaves(inner, f"{path}.{key}" if path else key)
+    return by_path
 
 
 def inner(value: object, path: str, default: object = None) -> Any:
@@ -282,12 +282,15 @@ def find_kernel(name: str, base: str | None) -> Kernel:
 def _refuse_namesake(name: str, base: str) -> None:
     """Raise JobError if this process has imported another module than the one beside the job."""
     top = sys.modules[find_module(name).partition(".")[0]]
-    here = PathFinder.find_spec(name.partition(".")[0], [base])
-    beside, used = here.origin if here else None, top.__file__
-    if top.__name__ == "ctd" or not beside or not used:
+    module_spec = PathFinder.find_spec(name.partition(".")[0], [base])
+    base_file, imported_file = module_spec.origin if module_spec else None, top.__file__
+    if top.__name__ == "ctd" or not base_file or not imported_file:
         return
-    if not os.path.samefile(beside, used) and Path(beside).read_bytes() != Path(used).read_bytes():
+    if (
+        not os.path.samefile(base_file, imported_file)
+        and Path(base_file).read_bytes() != Path(imported_file).read_bytes()
+    ):
         raise JobError(
-            f"kernel: {name}: this process has imported {used}, but the job's module of that name is {beside}; "
+            f"kernel: {name}: this process has imported {imported_file}, but the job's module of that name is {base_file}; "
             "run the jobs one by one, or give the modules different names"
         )

@@ -22,24 +22,26 @@ from jobs.spec.reductions import Listed
 FORMS = ("uniform", "loguniform", "integers", "choice")
 
 
-def expand_preset(content: dict[str, object], kernel: Kernel, where: str) -> dict[str, Any]:
+def expand_preset(content: dict[str, object], kernel: Kernel, location: str) -> dict[str, Any]:
     """Replace the preset in a job file's content by the fields that it stands for; content without a preset stays as it is.
 
-    Raises JobError, which begins with `where`, if the kernel has no such preset.
+    Raises JobError, which begins with `location`, if the kernel has no such preset.
     """
-    added = meaning(content, kernel, where)
-    if not added:
+    preset_sections = meaning(content, kernel, location)
+    if not preset_sections:
         return content
-    whole = {**content, "search": added["search"]}
+    expanded = {**content, "search": preset_sections["search"]}
     for section in ("params", "sweep"):
-        given = content.get(section) or {}
-        whole[section] = (
-            {**added.get(section, {}), **given} if isinstance(given, Mapping) else given
+        job_section = content.get(section) or {}
+        expanded[section] = (
+            {**preset_sections.get(section, {}), **job_section}
+            if isinstance(job_section, Mapping)
+            else job_section
         )
-    return whole
+    return expanded
 
 
-def meaning(content: Mapping[str, object], kernel: Kernel, where: str) -> dict[str, Any]:
+def meaning(content: Mapping[str, object], kernel: Kernel, location: str) -> dict[str, Any]:
     """Return the sections of a job file with the fields that the job's preset adds; {} without a preset.
 
     Raises JobError as `expand_preset` does.
@@ -50,32 +52,39 @@ def meaning(content: Mapping[str, object], kernel: Kernel, where: str) -> dict[s
     name = search["preset"]
     if not isinstance(name, str) or name not in kernel.display.presets:
         hint = nearest(str(name), kernel.display.presets) or ", it has none"
-        raise JobError(f"{where}: search.preset: kernel {kernel.name} has no preset {name!r}{hint}")
+        raise JobError(
+            f"{location}: search.preset: kernel {kernel.name} has no preset {name!r}{hint}"
+        )
     preset = kernel.display.presets[name]
     params = content.get("params") or {}
     assert isinstance(params, Mapping)  # else jobs.pipeline.Stage has refused it
-    sweep, added = content.get("sweep") or {}, {}
+    sweep, preset_sweep = content.get("sweep") or {}, {}
     if isinstance(sweep, Mapping):
-        added = {k: v for k, v in preset.sweep.items() if k not in sweep}
-        sweep = {**added, **sweep}
-    own = {*params, *_swept(sweep)}
-    found = {
-        "params": {k: v for k, v in preset.params.items() if k not in own},
-        "sweep": added,
-        "search": _search(preset.search, search, own),
+        preset_sweep = {k: v for k, v in preset.sweep.items() if k not in sweep}
+        sweep = {**preset_sweep, **sweep}
+    assigned = {*params, *_swept(sweep)}
+    sections = {
+        "params": {k: v for k, v in preset.params.items() if k not in assigned},
+        "sweep": preset_sweep,
+        "search": _search(preset.search, search, assigned),
     }
-    return {section: fields for section, fields in found.items() if fields}
+    return {section: fields for section, fields in sections.items() if fields}
 
 
-def _search(preset: Mapping[str, Any], given: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
-    """The section `search`: the preset's fields, replaced by the given ones, and without starts of the fields `own`."""
-    found = {**preset, **{k: v for k, v in given.items() if k not in ("preset", "params")}}
+def _search(
+    preset: Mapping[str, Any], section: Mapping[str, Any], assigned: set[str]
+) -> dict[str, Any]:
+    """Return the section `search`: the preset's fields, replaced by those of the job's section.
+
+    assigned: the fields with a value in `params` or `sweep`; they start there, and not at the preset's start.
+    """
+    fields = {**preset, **{k: v for k, v in section.items() if k not in ("preset", "params")}}
     laws = {name: dict(law) for name, law in preset.get("params", {}).items()}
-    changes = given.get("params")
+    changes = section.get("params")
     # Validation of the job refuses params that are no mapping.
     if changes is not None and not isinstance(changes, Mapping):
-        return found | {"params": changes}
-    for name in own & laws.keys():
+        return fields | {"params": changes}
+    for name in assigned & laws.keys():
         laws[name].pop("start", None)
     for name, law in (changes or {}).items():
         if law is None:
@@ -84,7 +93,7 @@ def _search(preset: Mapping[str, Any], given: Mapping[str, Any], own: set[str]) 
             laws[name] = laws.get(name, {}) | dict(law)
         else:
             laws[name] = law
-    return {k: v for k, v in found.items() if v is not None} | ({"params": laws} if laws else {})
+    return {k: v for k, v in fields.items() if v is not None} | ({"params": laws} if laws else {})
 
 
 def _swept(sweep: object) -> set[str]:
@@ -131,10 +140,12 @@ def _preset_schema(kernel: Kernel) -> dict[str, Any]:
     fields = {
         k: v for m in METHODS.values() for k, v in m.model_json_schema()["properties"].items()
     }
-    given = {name: {"description": entry.get("description", "")} for name, entry in fields.items()}
+    properties = {
+        name: {"description": entry.get("description", "")} for name, entry in fields.items()
+    }
     return {
         "type": "object",
-        "properties": {"preset": {"oneOf": names}, **given},
+        "properties": {"preset": {"oneOf": names}, **properties},
         "required": ["preset"],
         "additionalProperties": False,
     }

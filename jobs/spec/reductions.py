@@ -41,7 +41,7 @@ class _Reduction(BaseModel):
         """The name of the reduction's table."""
         return self.table or self.name
 
-    def named(self) -> list[tuple[str, str]]:
+    def named_columns(self) -> list[tuple[str, str]]:
         """The columns that the reduction names, as (field, column)."""
         lists = [(field, column) for field in self.columns for column in getattr(self, field)]
         return [(field, getattr(self, field)) for field in self.numbers] + lists
@@ -136,52 +136,52 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
         JobError: a reduction or a field is unknown or not valid, a column does not exist or is not
             numeric, or two tables have one name. The text names the field.
     """
-    asked = spec.gather.get("reductions") or []
-    if not isinstance(asked, list):
+    entries = spec.gather.get("reductions") or []
+    if not isinstance(entries, list):
         raise JobError(
-            f"gather: reductions: {asked!r:.80} given; expected a list such as [{{name: best, by: RESULT}}], with the "
+            f"gather: reductions: {entries!r:.80} given; expected a list such as [{{name: best, by: RESULT}}], with the "
             f"names {', '.join(KINDS)}"
         )
     try:
-        found = Listed.model_validate({"reductions": asked}).reductions
+        reductions = Listed.model_validate({"reductions": entries}).reductions
     except ValidationError as error:
-        known: dict[tuple[str, ...], Iterable[str]] = {
-            ("reductions", str(k)): KINDS[one["name"]].model_fields
-            for k, one in enumerate(asked)
-            if isinstance(one, dict) and str(one.get("name")) in KINDS
+        fields: dict[tuple[str, ...], Iterable[str]] = {
+            ("reductions", str(k)): KINDS[entry["name"]].model_fields
+            for k, entry in enumerate(entries)
+            if isinstance(entry, dict) and str(entry.get("name")) in KINDS
         }
-        raise explain(error, "gather", known) from None
+        raise explain(error, "gather", fields) from None
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
     columns = {name: name != "outcome" for name in (*spec.swept(), *scalars)}
-    check_reductions(found, columns)
-    taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
-    taken |= {SEARCH_TABLE} if spec.search else set()
-    for k, one in enumerate(found):
-        if one.label in taken:
-            what = f"there is a table {one.label!r} already"
-            raise JobError(f"gather: reductions.{k}: {what}; give this one `table: NAME`")
-        taken.add(one.label)
-    return found
+    check_reductions(reductions, columns)
+    tables = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
+    tables |= {SEARCH_TABLE} if spec.search else set()
+    for k, reduction in enumerate(reductions):
+        if reduction.label in tables:
+            problem = f"there is a table {reduction.label!r} already"
+            raise JobError(f"gather: reductions.{k}: {problem}; give this one `table: NAME`")
+        tables.add(reduction.label)
+    return reductions
 
 
-def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) -> None:
-    """Raise JobError if a reduction names a column that the items will not have, or, for numbers, one of something else.
+def check_reductions(reductions: Sequence[Reduction], columns: Mapping[str, bool]) -> None:
+    """Raise JobError if a reduction names a column that the items will not have, or needs numbers from a column of something else.
 
     A kernel may leave out results that it declares, so that this is known only with the shapes of its results.
 
-    columns: result or swept field -> whether it holds one number an item.
+    columns: result or swept field -> True if it holds one number an item.
     """
-    for k, one in enumerate(found):
-        for field, column in one.named():
-            known = [name for name, is_number in columns.items() if is_number]
-            if field not in one.numbers:
-                known = [*columns, *ALWAYS]
-            if column not in known:
-                what = f"unknown column {column!r}"
+    for k, reduction in enumerate(reductions):
+        for field, column in reduction.named_columns():
+            allowed = [name for name, is_number in columns.items() if is_number]
+            if field not in reduction.numbers:
+                allowed = [*columns, *ALWAYS]
+            if column not in allowed:
+                problem = f"unknown column {column!r}"
                 if column in columns:
-                    what = f"{column!r} does not hold one number an item"
-                hint = nearest(column, known)
-                raise JobError(f"gather: reductions.{k}.{field}: {what}{hint}")
+                    problem = f"{column!r} does not hold one number an item"
+                hint = nearest(column, allowed)
+                raise JobError(f"gather: reductions.{k}.{field}: {problem}{hint}")
 
 
 def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:

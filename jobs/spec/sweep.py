@@ -86,10 +86,12 @@ class Sweep(BaseModel):
         """The number of items, without making them."""
         return math.prod(self.shape())
 
-    def columns(self, seed: int, drawn: Mapping[str, int] | None = None) -> dict[str, Column]:
+    def columns(
+        self, seed: int, draws_before: Mapping[str, int] | None = None
+    ) -> dict[str, Column]:
         """The swept fields as columns over the `count()` items, the last axis fastest.
 
-        seed: the job's seed, which determines the random draws. drawn: random field -> its draws in earlier sweeps of the
+        seed: the job's seed, which determines the random draws. draws_before: random field -> its draws in earlier sweeps of the
         list, which are passed over.
         """
         shape = self.shape()
@@ -97,8 +99,10 @@ class Sweep(BaseModel):
         @cache
         def codes(axis: int) -> np.ndarray:
             # The smallest integers: a column of int32 takes 40 MB for ten million items.
-            once = np.arange(shape[axis], dtype=np.min_scalar_type(-shape[axis]))
-            return np.tile(np.repeat(once, math.prod(shape[axis + 1 :])), math.prod(shape[:axis]))
+            indices = np.arange(shape[axis], dtype=np.min_scalar_type(-shape[axis]))
+            return np.tile(
+                np.repeat(indices, math.prod(shape[axis + 1 :])), math.prod(shape[:axis])
+            )
 
         columns = {}
         for axis, (name, form) in enumerate(self.grid.items()):
@@ -106,20 +110,20 @@ class Sweep(BaseModel):
         for name, form in self.zip.items():
             columns[name] = _column(codes(len(self.grid)), form)
         for name, law in self.random.items():
-            before = (drawn or {}).get(name, 0)
-            columns[name] = self._drawn(name, law, seed, before, codes(len(shape) - 2))
+            before = (draws_before or {}).get(name, 0)
+            columns[name] = self._random_column(name, law, seed, before, codes(len(shape) - 2))
         if self.seeds > 1:
             columns["seed"] = Column(codes(len(shape) - 1), np.arange(self.seeds), True)
         return columns
 
     def grown_to(self, after: "Sweep") -> bool:
-        """Whether `after` is this sweep, perhaps with more samples, and its first items are those of this one."""
+        """Return whether `after` is this sweep, perhaps with more samples, and its first items are those of this one."""
         # Samples vary faster than grid and zip: there, further ones would lie between those that are there.
         behind = math.prod(self.shape()[:-2]) == 1 and (after.samples or 0) >= (self.samples or 0)
         more = behind and self == after.model_copy(update={"samples": self.samples})
         return self == after or more
 
-    def _drawn(
+    def _random_column(
         self, name: str, form: Distribution, seed: int, before: int, codes: np.ndarray
     ) -> Column:
         # One generator per field: adding a field does not change the draws of the others, and raising
@@ -128,8 +132,8 @@ class Sweep(BaseModel):
         assert self.samples is not None
         n = before + self.samples
         if isinstance(form, Choice):
-            drawn = rng.integers(len(form.choice), size=n)[before:].astype(np.int32)
-            return Column(drawn[codes], compact(form.choice))
+            picks = rng.integers(len(form.choice), size=n)[before:].astype(np.int32)
+            return Column(picks[codes], compact(form.choice))
         return Column(codes, form.draw(rng, n)[before:], True)
 
 
@@ -146,11 +150,11 @@ def columns_of(parts: Sequence[Sweep], seed: int) -> list[dict[str, Column]]:
     >>> [columns["k"].values.tolist() for columns in columns_of([part, part], 0)]
     [[287, 490], [563, 940]]
     """
-    made, drawn = [], Counter[str]()
+    columns, draws_before = [], Counter[str]()
     for part in parts:
-        made.append(part.columns(seed, drawn))
-        drawn.update(dict.fromkeys(part.random, part.samples or 0))
-    return made
+        columns.append(part.columns(seed, draws_before))
+        draws_before.update(dict.fromkeys(part.random, part.samples or 0))
+    return columns
 
 
 def listed(values: np.ndarray | list[Any]) -> list[Any]:

@@ -20,7 +20,7 @@ MOST_DEEP = 100
 """Levels of lists and mappings: PyYAML, pydantic and json recurse, and Python allows for 1,000 calls."""
 
 RATHER = "sweep by range, linspace or random"
-"""What a user may do instead of listing values."""
+"""The advice for a user who lists too many values."""
 
 KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 """The types of values; a date is a text, as in YAML 1.2."""
@@ -127,10 +127,10 @@ _Yaml.add_implicit_resolver(
 )
 
 
-def parse_text(text: str, where: str) -> Any:
+def parse_text(text: str, location: str) -> Any:
     """Return the value of a text in YAML or JSON.
 
-    Raises JobError, headed by `where` and the line, where it is not valid or beyond the bounds above.
+    Raises JobError, headed by `location` and the line, where it is not valid or beyond the bounds above.
     """
     try:
         return yaml.load(text, _Yaml)  # noqa: S506  a SafeLoader
@@ -145,7 +145,7 @@ def parse_text(text: str, where: str) -> Any:
         if bracket in ("[", "{"):
             place = f"line {began.line + 1}, column {began.column + 1}"
             problem += f"; {bracket} in {place} may lack its end"
-        raise JobError(f"{where}{at}: not valid YAML or JSON: {problem}") from None
+        raise JobError(f"{location}{at}: not valid YAML or JSON: {problem}") from None
 
 
 def parse_file(path: Path) -> Any:

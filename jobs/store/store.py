@@ -203,7 +203,7 @@ def described(store: Store, kernel: Kernel) -> Description:
     stored: list[str] = []
     with suppress(KeyError, TypeError, ValueError, OSError):  # of damaged metadata
         stored = store.names(0)
-    return Description.of(searched(kernel, store.job.spec.search), stored)
+    return Description.of_kernel(searched(kernel, store.job.spec.search), stored)
 
 
 def title_of(store: Store) -> str:

@@ -17,10 +17,10 @@ from jobs.spec import trust
 @pytest.fixture(scope="module", autouse=True)
 def import_path():
     """What jobs of a file put before it would hide modules of these names from later files of the process."""
-    path, added = [*sys.path], {*trust._added}
+    path, added = [*sys.path], {*trust._added_entries}
     yield
     sys.path[:] = path
-    trust._added.intersection_update(added)
+    trust._added_entries.intersection_update(added)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def test_a_store_keeps_what_readers_need_of_its_kernel(tmp_path, job):
         parse_job(job, "job"), BASE, "job", str(tmp_path / "s.zarr"), SerialExecutor(1)
     )
     kept, kernel = Store.open(store.address).description, store.kernel
-    assert kept == Description.of(kernel)
+    assert kept == Description.of_kernel(kernel)
     assert (kept.dims, kept.outcomes, kept.reduces) == (
         kernel.dims, kernel.outcomes, kernel.reduce is not None,
     )  # fmt: skip
@@ -51,7 +51,7 @@ def test_the_arrays_say_most_of_it(tmp_path):
     assert said.reduces
     assert [finding.key for finding in check(store.address)] == [keys.KERNEL]
     check(store.address, repair=True)
-    assert Store.open(store.address).description == Description.of(kernel)
+    assert Store.open(store.address).description == Description.of_kernel(kernel)
 
 
 @pytest.mark.parametrize(("validation", "metric"), [(0, "replay_nrmse"), (20, "validation_nrmse")])
@@ -63,7 +63,7 @@ def test_a_store_of_ctds_own_kernel_needs_no_copy(tmp_path, validation, metric):
     assert kept.metric == metric
     objects.delete(store.objects, keys.KERNEL)
     assert Store.open(store.address).description == kept
-    assert kept == Description.of(store.kernel, store.names(0))
+    assert kept == Description.of_kernel(store.kernel, store.names(0))
 
 
 @pytest.mark.parametrize(
