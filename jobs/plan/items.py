@@ -57,7 +57,7 @@ class Items:
     n: int
     columns: dict[str, Column]
     groups: list[Group]
-    ways: int = 1
+    n_variants: int = 1
     """Number of neighbouring groups that have the same items, because a search chooses the group of each (`Method.variants`)."""
 
     def values(self, name: str, items: np.ndarray) -> np.ndarray:
@@ -96,18 +96,18 @@ def _check_number(parts: Sequence[Sweep], counts: Sequence[int]) -> None:
     total = sum(counts)
     if total > MAX_ITEMS:
         shapes = " + ".join(" x ".join(map(str, part.shape())) for part in parts)
-        given = f"{count(total, 'item')} ({shapes})"
-        raise JobError(f"sweep: {given} given; a job has at most {MAX_ITEMS:,}")
+        size = f"{count(total, 'item')} ({shapes})"
+        raise JobError(f"sweep: {size} given; a job has at most {MAX_ITEMS:,}")
     if 0 in (total, *counts):
         raise JobError("sweep: 0 items; give every axis at least one value")
 
 
-def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
+def expand(spec: JobSpec, kernel: Kernel, location: str = "job") -> Items:
     """Expand a job into all its items and groups.
 
     Raises:
         JobError: there are no items or too many, or fields are unknown, given twice or not valid. Each fault has a
-            line, which begins with `where` and names the field.
+            line, which begins with `location` and names the field.
 
     >>> from ctd.esn import kernel
     >>> spec = JobSpec(kernel="esn", sweep={"grid": {"n": [50, 100], "g": [0.9, 1.1, 1.3]}})
@@ -118,19 +118,21 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     parts = spec.sweeps()
     counts = [part.count() for part in parts]
     total = sum(counts)
-    faults = Faults(where)
+    faults = Faults(location)
     with faults:
         _check_number(parts, counts)
     faults.raise_all()
     bad = _check_names(spec, kernel, faults)
     base = dict(spec.params)
     # A sweep that lacks a field of another sweep has its value from `params`, or the default.
-    drawn = [
+    columns_by_sweep = [
         (n, {k: c for k, c in columns.items() if k not in bad})
         for n, columns in zip(counts, columns_of(parts, spec.seed), strict=True)
     ]
-    # A required field has no default: `_check_names` has told it, and any value serves until `faults` are told.
-    firsts = {name: column.values[0] for _, part in drawn for name, column in part.items()}
+    # A required field has no default: `_check_names` has noted its fault, and any value serves until `faults` are raised.
+    firsts = {
+        name: column.values[0] for _, part in columns_by_sweep for name, column in part.items()
+    }
     fields = kernel.Params.model_fields
     defaults = {
         k: f.get_default(call_default_factory=True)
@@ -138,39 +140,39 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
         if not f.is_required()
     }
     fill = {**firsts, "seed": 0, **defaults, **base}
-    columns = join(drawn, fill) if len(drawn) > 1 else drawn[0][1]
+    columns = join(columns_by_sweep, fill) if len(columns_by_sweep) > 1 else columns_by_sweep[0][1]
     with faults:
         drawn_starts, base = _starts(spec, base, total, kernel)
         columns = columns | drawn_starts
     reader = Reader(kernel)
     columns = reader.columns(columns, base, faults)
     faults.raise_all()
-    ways = spec.search.variants(kernel) if spec.search else [{}]
+    variants = spec.search.variants(kernel) if spec.search else [{}]
     with faults:
-        groups = _groups(total, columns, base, reader, ways)
+        groups = _groups(total, columns, base, reader, variants)
     faults.raise_all()
-    return Items(total, columns, groups, len(ways))
+    return Items(total, columns, groups, len(variants))
 
 
 def _check_names(spec: JobSpec, kernel: Kernel, faults: Faults) -> set[str]:
     """The swept names that are not fields, or inner fields of a traced field, or also in `params`; each adds a fault."""
     bad, fields, kinds = set(), kernel.Params.model_fields, field_kinds(kernel.Params)
     parts = [{*part.names()} for part in spec.sweeps()]
-    whole = set().union(*parts, spec.ranges)
+    varied = set().union(*parts, spec.ranges)
     for name in sorted(set().union(*parts)):
         fault = ""
-        top, _, rest = name.partition(".")
+        top, _, inner = name.partition(".")
         missing = f"{name!r} is missing in a sweep of the list" * any(name not in p for p in parts)
         if top not in kinds and name != "seed":
             home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
             near = nearest(name, fields, f"ctd kernels {kernel.name}")
             hint = f"; {home} has it, swept as {home}.{name}" if home else near
             fault = f"unknown field {name!r}{hint}"
-        elif rest and kinds[top] is Kind.TRACED:
-            fault = f"{name!r}: {top!r} is a number and has no field {rest!r}"
-        elif rest and top in whole:
+        elif inner and kinds[top] is Kind.TRACED:
+            fault = f"{name!r}: {top!r} is a number and has no field {inner!r}"
+        elif inner and top in varied:
             fault = f"{name!r}: {top!r} is swept or searched as a whole, too; keep one of them"
-        elif rest and missing:
+        elif inner and missing:
             fault = f"{missing}; give it in each"
         elif name in spec.params and top in kinds:  # a `seed` that is no field is told as unknown
             fault = f"{name!r} is given in params and in sweep; keep one of them"
@@ -206,8 +208,8 @@ def _starts(
                 "sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"
             )
     for name, start in search.starts(kernel.Params, spec.seed, n).items():
-        for place, given in (("params", spec.params), ("sweep", spec.swept())):
-            if name in given:
+        for place, fields in (("params", spec.params), ("sweep", spec.swept())):
+            if name in fields:
                 raise JobError(
                     f"{name!r} is given in {place}, but its values begin in search.params; keep one of them"
                 )
@@ -223,11 +225,11 @@ def _groups(
     columns: dict[str, Column],
     base: dict[str, object],
     reader: Reader,
-    ways: list[dict[str, object]],
+    variants: list[dict[str, object]],
 ) -> list[Group]:
     """Group n items by their values of the static and data fields, in order of first item.
 
-    base: the fields that all items share. ways: what a search chooses from; each has a group of its own with the same items.
+    base: the fields that all items share. variants: the values that a search chooses from; each has a group of its own with the same items.
     """
     kinds = field_kinds(reader.kernel.Params)
     kind_of = lambda name: kinds.get(name.partition(".")[0], Kind.TRACED)
@@ -242,20 +244,20 @@ def _groups(
         first = {name: column.values[column.codes[items[0]]] for name, column in columns.items()}
         content = copy.deepcopy(base)
         for name, value in first.items():
-            reader.put(content, name, value)
+            reader.set_value(content, name, value)
         labels = {name: first[name] for name in splitting}
-        for way in ways:
-            params = reader.read({**content, **way}, searched=way.keys())
-            groups.append(Group(len(groups), params, items, {**labels, **way}))
+        for variant in variants:
+            params = reader.read({**content, **variant}, searched=variant.keys())
+            groups.append(Group(len(groups), params, items, {**labels, **variant}))
     return groups
 
 
 # --- all faults of a job at once ------------------------------------------------------------------
 
 
-def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
+def checked_items(spec: JobSpec, kernel: Kernel, location: str) -> Items:
     """All items of a job. Raises JobError, with a line for each fault of `params`, `sweep` and `gather`."""
-    faults = Faults(where)
+    faults = Faults(location)
     with faults:
         options_of(spec, kernel)
     with faults:
@@ -266,7 +268,7 @@ def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
     return items
 
 
-def checked_job(content: Mapping[str, object], kernel: Kernel, where: str) -> JobSpec:
+def checked_job(content: Mapping[str, object], kernel: Kernel, location: str) -> JobSpec:
     """Validate the form of a job. If it is right, `params`, `sweep` and `gather` are left to `checked_items`.
 
     Raises:
@@ -274,21 +276,23 @@ def checked_job(content: Mapping[str, object], kernel: Kernel, where: str) -> Jo
     """
     faults = Faults()
     with faults:
-        return parse_job(content, where)
+        return parse_job(content, location)
     sound = {name: value for name, value in content.items() if _is_sound(name, value)}
     with faults:
         try:
-            checked_items(JobSpec.model_validate({**sound, "kernel": kernel.name}), kernel, where)
+            checked_items(
+                JobSpec.model_validate({**sound, "kernel": kernel.name}), kernel, location
+            )
         except JobError as error:
             # The fields that are left out here may have caused the others.
-            if known := [line for line in str(error).splitlines() if line not in error.secondary]:
-                raise JobError("\n".join(known)) from None
+            if primary := [line for line in str(error).splitlines() if line not in error.secondary]:
+                raise JobError("\n".join(primary)) from None
     faults.raise_all()
     raise AssertionError("parse_job has raised")
 
 
 def _is_sound(name: str, value: object) -> bool:
-    """Whether a field of a job is known and its value has the right form."""
+    """Return whether a field of a job is known and its value has the right form."""
     if name not in JobSpec.model_fields:
         return False
     try:

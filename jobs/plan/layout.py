@@ -77,22 +77,22 @@ class Shard(NamedTuple):
 class Plan:
     """The shards of a job: for each group, its number of rows and its layout.
 
-    With a search that chooses compiled-in fields, `ways` neighbouring groups are searched together: each has a row for every
+    With a search that chooses compiled-in fields, `n_variants` neighbouring groups are searched together: each has a row for every
     item, of which the item takes one.
     """
 
     group_sizes: tuple[int, ...]
     layouts: tuple[GroupLayout, ...]
-    ways: int = 1
+    n_variants: int = 1
 
     @property
     def n_items(self) -> int:
-        return sum(self.group_sizes) // self.ways
+        return sum(self.group_sizes) // self.n_variants
 
     def together(self, group: int) -> range:
         """The groups that are searched together with a group."""
-        first = group - group % self.ways
-        return range(first, first + self.ways)
+        first = group - group % self.n_variants
+        return range(first, first + self.n_variants)
 
     @cached_property
     def counts(self) -> list[int]:
@@ -168,14 +168,14 @@ def lay_out(
     settings: RunSettings,
     machines: Machines,
     search: Method | None = None,
-    ways: int = 1,
+    n_variants: int = 1,
 ) -> Plan:
     """Divide groups into shards.
 
     Args:
         sizes: (number of items, sizes) of each group.
         search: the job's search, whose rounds hold states in memory.
-        ways: how many neighbouring groups are searched together.
+        n_variants: how many neighbouring groups are searched together.
 
     Raises:
         JobError: the memory holds not even one item, or fewer than `settings.slots`; the text names the field or the group.
@@ -187,12 +187,12 @@ def lay_out(
     (3, Shard(number=2, group=0, start=128, stop=130))
     """
     # A worker holds the data of all groups that are searched together.
-    found = [(n, size._replace(shared=size.shared * ways)) for n, size in sizes]
+    worker_sizes = [(n, size._replace(shared=size.shared * n_variants)) for n, size in sizes]
     layouts = [
         _layout(group, n, size, search, kernel.batching.width, settings, machines)
-        for group, (n, size) in enumerate(found)
+        for group, (n, size) in enumerate(worker_sizes)
     ]
-    return Plan(tuple(n for n, _ in sizes), tuple(layouts), ways)
+    return Plan(tuple(n for n, _ in sizes), tuple(layouts), n_variants)
 
 
 def _layout(
@@ -201,51 +201,51 @@ def _layout(
     size: Sizes,
     search: Method | None,
     width: int,
-    asked: RunSettings,
+    settings: RunSettings,
     machines: Machines,
 ) -> GroupLayout:
     """The layout of one group of n items. Raises JobError if the memory does not hold it."""
     # A search also holds an item's state before and after the round.
     per_item = size.state * (3 if search else 1) + size.work
-    machines = machines.sharing(asked.shard_items or -(-n // machines.workers))
+    machines = machines.sharing(settings.shard_items or -(-n // machines.workers))
     # Bytes, per device, for items of a round that wait for a slot in the host's memory, with both states. By default a round has
     # no more items than slots, and nobody waits.
-    waiting = -(-2 * size.state * (asked.shard_items or 0) // machines.devices) if search else 0
+    waiting = -(-2 * size.state * (settings.shard_items or 0) // machines.devices) if search else 0
     room = machines.memory - size.shared - waiting
     if per_item > room:
         raise _too_large(group, per_item, size.shared, waiting, machines)
     fitting = int(room // max(1, per_item))
-    if asked.slots and asked.slots > fitting:
+    if settings.slots and settings.slots > fitting:
         raise JobError(
-            f"run.slots: {count(asked.slots, 'item')} would take "
-            f"{_bytes(asked.slots * per_item + size.shared)}, "
-            f"{_bytes(asked.slots * per_item - room)} more than the "
+            f"run.slots: {count(settings.slots, 'item')} would take "
+            f"{_bytes(settings.slots * per_item + size.shared)}, "
+            f"{_bytes(settings.slots * per_item - room)} more than the "
             f"{_bytes(machines.memory)} of a worker; at most {fitting} fit"
         )
-    slots = asked.slots or min(width, fitting)
-    if asked.shard_items:
-        shard_items = asked.shard_items
+    slots = settings.slots or min(width, fitting)
+    if settings.shard_items:
+        shard_items = settings.shard_items
     elif search:  # the most items of a round, so that all of them have a slot
         shard_items = min(slots * machines.devices, search.in_round(-(-n // machines.workers)))
     else:
         shard_items = _shard_items(n, slots, size.result, machines.workers)
     # Slots beyond the rows of a shard would never be filled.
     slots = max(1, min(slots, shard_items))
-    microbatch = min(asked.microbatch or 0, slots)
+    microbatch = min(settings.microbatch or 0, slots)
     return GroupLayout(slots=slots, microbatch=microbatch, shard_items=shard_items)
 
 
 def _too_large(
     group: int, per_item: int, shared: int, waiting: int, machines: Machines
 ) -> JobError:
-    beside, whose, fewer = f"{_bytes(shared)} of shared data", "a worker", ""
+    other_memory, whose, fewer = f"{_bytes(shared)} of shared data", "a worker", ""
     if waiting:
-        beside += f" and {_bytes(waiting)} of items that wait for a slot"
+        other_memory += f" and {_bytes(waiting)} of items that wait for a slot"
     if machines.devices > 1:
         whose = f"each of a worker's {machines.devices} devices"
         fewer = ", take fewer devices (JAX_NUM_CPU_DEVICES)"
     return JobError(
-        f"group {group}: one item takes {_bytes(per_item)} beside {beside}, "
+        f"group {group}: one item takes {_bytes(per_item)} beside {other_memory}, "
         f"{_bytes(per_item + shared + waiting - machines.memory)} more than the {_bytes(machines.memory)} of {whose}; make the "
         f"item smaller{fewer} or give the worker more (run.memory_gb, or a larger device)"
     )

@@ -64,13 +64,13 @@ def place(shapes: Mapping[str, Any]) -> dict[str, Place]:
     (Place(pack='packed.weights', at=0, shape=(4,)), 4)
     """
     family = lambda name: f"packed.{name.partition('.')[0]}" if "." in name else ""
-    found = _side_by_side(shapes, family)
-    own = {name: shape for name, shape in shapes.items() if name not in found}
+    places = _side_by_side(shapes, family)
+    unpacked = {name: shape for name, shape in shapes.items() if name not in places}
     # A shard has two further objects, its status and its marker.
-    if len(own) + len(by_pack(found)) + len(("status", "marker")) > MOST_OBJECTS:
-        small = {name: s for name, s in own.items() if math.prod(s.shape) <= SMALL}
-        found |= _side_by_side(small, lambda name: f"numbers.{small[name].dtype}")
-    return found
+    if len(unpacked) + len(by_pack(places)) + len(("status", "marker")) > MOST_OBJECTS:
+        small = {name: s for name, s in unpacked.items() if math.prod(s.shape) <= SMALL}
+        places |= _side_by_side(small, lambda name: f"numbers.{small[name].dtype}")
+    return places
 
 
 def _side_by_side(shapes: Mapping[str, Any], pack: Callable[[str], str]) -> dict[str, Place]:
@@ -83,25 +83,25 @@ def _side_by_side(shapes: Mapping[str, Any], pack: Callable[[str], str]) -> dict
     for name in sorted(shapes):
         if pack(name):
             packs.setdefault(pack(name), {}).setdefault(shapes[name].dtype, []).append(name)
-    found = {}
+    places = {}
     for stem, by_dtype in packs.items():
         # A pack of one result would save no object.
         several = [(dtype, names) for dtype, names in by_dtype.items() if len(names) > 1]
         for k, (dtype, names) in enumerate(several):
             at = 0
             for name in names:
-                here = f"{stem}.{dtype}" if k else stem
-                found[name] = Place(here, at, tuple(shapes[name].shape))
-                at += found[name].size
-    return found
+                pack_name = f"{stem}.{dtype}" if k else stem
+                places[name] = Place(pack_name, at, tuple(shapes[name].shape))
+                at += places[name].size
+    return places
 
 
 def by_pack(places: Mapping[str, Place]) -> dict[str, list[str]]:
     """The names of each pack's results, in the order of their entries."""
-    found: dict[str, list[str]] = {}
+    names_by_pack: dict[str, list[str]] = {}
     for name in sorted(places, key=lambda name: (places[name].at, name)):
-        found.setdefault(places[name].pack, []).append(name)
-    return found
+        names_by_pack.setdefault(places[name].pack, []).append(name)
+    return names_by_pack
 
 
 def as_attribute(
@@ -125,9 +125,9 @@ def places_of(attributes: Mapping[str, Any]) -> dict[str, Place]:
     }
 
 
-def entries(pack: np.ndarray, where: Place) -> np.ndarray:
+def entries(pack: np.ndarray, place: Place) -> np.ndarray:
     """(row, ...) the values of one result in rows of its pack."""
-    return pack[:, where.at : where.at + where.size].reshape(len(pack), *where.shape)
+    return pack[:, place.at : place.at + place.size].reshape(len(pack), *place.shape)
 
 
 class Part:
@@ -136,22 +136,22 @@ class Part:
     Reading fetches the result's entries in the chosen rows, then applies the other indices.
     """
 
-    def __init__(self, array: zarr.Array[Any], where: Place) -> None:
-        self._array, self._where = array, where
-        self.shape = (array.shape[0], *where.shape)
+    def __init__(self, array: zarr.Array[Any], place: Place) -> None:
+        self._array, self._place = array, place
+        self.shape = (array.shape[0], *place.shape)
         self.dtype = array.dtype
-        self.chunks = (array.chunks[0], *where.shape)
+        self.chunks = (array.chunks[0], *place.shape)
 
     def __getitem__(self, key: object) -> np.ndarray:
         """The values at `key`: for each axis an index, a slice, or an array of indices along it."""
         rows, *inner = key if isinstance(key, tuple) else (key,)
-        where = self._where
-        entries = slice(where.at, where.at + where.size)
+        place = self._place
+        entries = slice(place.at, place.at + place.size)
         read = self._array.oindex if isinstance(rows, np.ndarray | list) else self._array
         values = np.asarray(read[rows, entries])
-        values = values.reshape((*values.shape[:-1], *where.shape))
-        # A single index removes its axis: the next index is then for the axis that has come to its place.
-        axis = values.ndim - len(where.shape)
+        values = values.reshape((*values.shape[:-1], *place.shape))
+        # A single index removes its axis: the next index is then for the axis that has taken its position.
+        axis = values.ndim - len(place.shape)
         for index in inner:
             values = values[(*[slice(None)] * axis, index)]
             axis += not isinstance(index, int | np.integer)
@@ -163,7 +163,7 @@ class Part:
         return self
 
 
-def beside(parts: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
+def pack_values(parts: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
     """Join the values of a pack's results, each (item, ...), to those of the pack, (item, entry)."""
     flat = [np.asarray(part, dtype).reshape(len(part), -1) for part in parts]
     return np.concatenate(flat, axis=1)
@@ -187,19 +187,19 @@ def keep_bits(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def check_keep_bits(
-    asked: Mapping[str, int], shapes: Sequence[Mapping[str, Any]], where: str
+    bits: Mapping[str, int], shapes: Sequence[Mapping[str, Any]], location: str
 ) -> None:
     """Raise JobError if `keep_bits` names a result that no group has, or one that is not real.
 
     Args:
-        asked: result -> bits.
+        bits: result -> bits of its mantissa.
         shapes: for each group, result -> shape and dtype of one item.
     """
-    known = {name: shape.dtype for found in shapes for name, shape in found.items()}
-    for name in asked:
-        if name not in known:
-            raise JobError(f"{where}: keep_bits: no result {name!r} here{nearest(name, known)}")
-        if known[name].kind != "f":
+    dtypes = {name: shape.dtype for group_shapes in shapes for name, shape in group_shapes.items()}
+    for name in bits:
+        if name not in dtypes:
+            raise JobError(f"{location}: keep_bits: no result {name!r} here{nearest(name, dtypes)}")
+        if dtypes[name].kind != "f":
             raise JobError(
-                f"{where}: keep_bits: {name} holds {known[name]}, but only reals can be rounded; leave it out"
+                f"{location}: keep_bits: {name} holds {dtypes[name]}, but only reals can be rounded; leave it out"
             )

@@ -32,10 +32,10 @@ def join(
         values: list[Any] = []
         codes, generated = [], True
         for n, columns in parts:
-            here = columns.get(name) or Column(np.zeros(n, np.int32), [base[name]])
-            codes.append(here.codes.astype(np.int32) + len(values))
-            values += listed(here.values)
-            generated &= here.generated
+            column = columns.get(name) or Column(np.zeros(n, np.int32), [base[name]])
+            codes.append(column.codes.astype(np.int32) + len(values))
+            values += listed(column.values)
+            generated &= column.generated
         joined[name] = Column(np.concatenate(codes).astype(np.int32), compact(values), generated)
     return joined
 
@@ -50,10 +50,10 @@ class Reader(NamedTuple):
     kernel: Kernel
 
     def is_field(self, name: str) -> bool:
-        """Whether a swept column is a field. `seed` numbers replicates, unless the kernel has a field of that name."""
+        """Return whether a swept column is a field. `seed` numbers replicates, unless the kernel has a field of that name."""
         return name != "seed" or name in self.kernel.Params.model_fields
 
-    def put(self, content: dict[str, Any], name: str, value: Any) -> None:
+    def set_value(self, content: dict[str, Any], name: str, value: Any) -> None:
         """Set a field in `content`, or the inner field `a.b` of a field that is a mapping; a replicate's number is left out."""
         if not self.is_field(name):
             return
@@ -82,7 +82,7 @@ class Reader(NamedTuple):
             "search.params" if field in searched else "sweep" if field in swept else "params"
         )
         try:
-            found = in_32_bits(model.model_validate(content))
+            params = in_32_bits(model.model_validate(content))
         except ValidationError as error:
             inner = {
                 name: f"{home}: {{name: {_name(content[home])}, {name}: {value}}}"
@@ -96,8 +96,8 @@ class Reader(NamedTuple):
             command = f"ctd kernels {self.kernel.name}"
             raise explain(error, section, {(): model.model_fields}, inner, command) from None
         for name, value in content.items():
-            refuse_booleans(value, getattr(found, name), f"{section(name)}: {name}")
-        return found
+            refuse_booleans(value, getattr(params, name), f"{section(name)}: {name}")
+        return params
 
     def columns(
         self, columns: dict[str, Column], base: dict[str, object], faults: Faults
@@ -111,8 +111,8 @@ class Reader(NamedTuple):
         def check(name: str, value: object, item: int) -> Params:
             content = dict(base)
             for other, column in columns.items():
-                self.put(content, other, column.values[column.codes[item]])
-            self.put(content, name, value)
+                self.set_value(content, other, column.values[column.codes[item]])
+            self.set_value(content, name, value)
             return self.read(content, swept)
 
         valid = {}
@@ -130,18 +130,22 @@ class Reader(NamedTuple):
         items = first_rows(column.codes, len(column.values))
         if column.generated:
             return column._replace(values=self._numbers(name, column.values, items, check))
-        given = listed(column.values)
+        originals = listed(column.values)
         read = lambda values, items: [
             _field(check(name, value, item), name)
             for value, item in zip(values, items, strict=True)
         ]
-        checked = read(given[:CHECKED], items[:CHECKED])
-        rest = compact(given[CHECKED:])
-        are_numbers = isinstance(rest, np.ndarray) and rest.ndim == 1 and rest.dtype.kind in "iuf"
-        if len(rest) and are_numbers and not np.isnan(rest).any():
-            further = listed(self._numbers(name, rest, items[CHECKED:], check))
+        checked = read(originals[:CHECKED], items[:CHECKED])
+        remaining = compact(originals[CHECKED:])
+        are_numbers = (
+            isinstance(remaining, np.ndarray)
+            and remaining.ndim == 1
+            and remaining.dtype.kind in "iuf"
+        )
+        if len(remaining) and are_numbers and not np.isnan(remaining).any():
+            further = listed(self._numbers(name, remaining, items[CHECKED:], check))
         else:
-            further = read(given[CHECKED:], items[CHECKED:])
+            further = read(originals[CHECKED:], items[CHECKED:])
         values = compact([*checked, *further])
         if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
             lengths = sorted({len(v) for v in values})
@@ -157,10 +161,10 @@ class Reader(NamedTuple):
         """Many numbers as `Params` reads them; only the smallest and the largest are validated. items: the first item of each."""
         at = lambda k: _field(check(name, values[k].item(), int(items[k])), name)
         ends = [at(np.argmin(values)), at(np.argmax(values))]
-        found = np.asarray(values, np.asarray(ends).dtype)
-        if len(odd := np.flatnonzero(found != values)):
+        converted = np.asarray(values, np.asarray(ends).dtype)
+        if len(odd := np.flatnonzero(converted != values)):
             at(odd[0])  # raises: a fraction between two whole ends
-        return found
+        return converted
 
 
 MOST_REAL = float(np.finfo("float32").max)
@@ -170,13 +174,13 @@ def in_32_bits(params: Params) -> Params:
     """Raise JobError if a traced number does not fit the int32, or the `dtype`, that the devices hold (ctd.batch.traced_columns)."""
     for name, kind in field_kinds(type(params)).items():
         value = getattr(params, name)
-        for one in _numbers_in(value) if kind is Kind.TRACED else ():
-            if isinstance(one, int) and not -(2**31) <= one < 2**31:
+        for number in _numbers_in(value) if kind is Kind.TRACED else ():
+            if isinstance(number, int) and not -(2**31) <= number < 2**31:
                 most = 2**31 - 1
                 raise JobError(
                     f"{name}: {value} given; a traced whole number has 32 bits, at most {most}"
                 )
-            if params.dtype == "float32" and MOST_REAL < abs(one) < math.inf:
+            if params.dtype == "float32" and MOST_REAL < abs(number) < math.inf:
                 raise JobError(
                     f"{name}: {value} given; float32 has numbers up to 3.4e38; dtype: float64 has greater ones"
                 )
@@ -186,8 +190,8 @@ def in_32_bits(params: Params) -> Params:
 def _numbers_in(value: Any) -> Iterator[float]:
     """The numbers in a traced value, which may be a tuple."""
     if isinstance(value, tuple):
-        for one in value:
-            yield from _numbers_in(one)
+        for element in value:
+            yield from _numbers_in(element)
     else:
         yield value
 
@@ -199,5 +203,5 @@ def _field(params: Params, name: str) -> Any:
     return value
 
 
-def _name(given: object) -> Any:
-    return given["name"] if isinstance(given, dict) else given
+def _name(value: object) -> Any:
+    return value["name"] if isinstance(value, dict) else value

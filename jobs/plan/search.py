@@ -34,7 +34,7 @@ def shapes(search: Method | None, kernel: Kernel, n_items: int) -> dict[str, np.
     if search is None:
         return {}
     results = _results(search, kernel, search.n_compared(n_items))
-    return {name: like for name, (_, like) in results.items()}
+    return {name: example for name, (_, example) in results.items()}
 
 
 def _results(search: Method, kernel: Kernel, size: int) -> dict[str, tuple[Var, np.ndarray]]:
@@ -47,16 +47,16 @@ def check_search(
     items: Items,
     shapes: Sequence[Mapping[str, object]],
     started: Sequence[frozenset[str]],
-    where: str,
+    location: str,
 ) -> None:
     """Raise JobError, which names the field, if the search of a job does not fit its items.
 
     shapes: for each group, result -> shape and dtype of one item. started: for each group, the traced fields that act at an item's
     start alone.
     """
-    with within(where):
-        for group, found, at_start in zip(items.groups, shapes, started, strict=True):
-            _check_metric(search, kernel, found)
+    with within(location):
+        for group, group_shapes, at_start in zip(items.groups, shapes, started, strict=True):
+            _check_metric(search, kernel, group_shapes)
             _check_advances(search, kernel, group)
             for name in search.ranges:
                 _check_param(name, search, kernel, group)
@@ -65,7 +65,7 @@ def check_search(
         for group in items.groups:
             _check_size(search, group, items)
     # Last, since it imports Optuna: whoever must install it first should find no further fault afterwards.
-    search.check_installed(where)
+    search.check_installed(location)
 
 
 def _check_metric(search: Method, kernel: Kernel, shapes: Mapping[str, Any]) -> None:
@@ -101,8 +101,8 @@ def _check_advances(search: Method, kernel: Kernel, group: Group) -> None:
 
 def _check_names(search: Method, kernel: Kernel) -> None:
     new = searched(kernel, search).dims.keys() - kernel.dims.keys()
-    own = {name for name in kernel.dims if name.startswith(("search_", "final_"))}
-    if twice := sorted(own | (new & kernel.Params.model_fields.keys())):
+    reserved = {name for name in kernel.dims if name.startswith(("search_", "final_"))}
+    if twice := sorted(reserved | (new & kernel.Params.model_fields.keys())):
         raise JobError(
             f"search: kernel {kernel.name} has its own {twice[0]!r}, but the search uses this name "
             "for its results; rename the kernel's"
@@ -110,13 +110,13 @@ def _check_names(search: Method, kernel: Kernel) -> None:
 
 
 def _check_param(name: str, search: Method, kernel: Kernel, group: Group) -> None:
-    """Raise JobError if a searched field is unknown, or does not take what the search gives it."""
+    """Raise JobError if a searched field is unknown, or does not take the values that the search gives it."""
     kinds, law = field_kinds(kernel.Params), search.ranges[name]
     traced = [field for field, kind in kinds.items() if kind is Kind.TRACED]
     at = f"search.params: {name}"
     if name not in kinds:
-        known = {field: kernel.Params.model_fields[field] for field in traced}
-        raise JobError(f"{at}: unknown field{nearest(name, known)}")
+        fields = {field: kernel.Params.model_fields[field] for field in traced}
+        raise JobError(f"{at}: unknown field{nearest(name, fields)}")
     if name not in traced and isinstance(law, Choice):
         return  # its values have been read: each has a group
     if name not in traced and not search.has_parents:
@@ -130,8 +130,12 @@ def _check_param(name: str, search: Method, kernel: Kernel, group: Group) -> Non
     kind: Any = float if real else (float, int)
     can = [field for field in traced if isinstance(getattr(group.params, field), kind)]
     if name not in can:
-        what = f"no {'real ' * real}number" if name in traced else f"a {kinds[name].value} field"
-        raise JobError(f"{at}: is {what}; {search.takes} traced numbers, here {', '.join(can)}")
+        description = (
+            f"no {'real ' * real}number" if name in traced else f"a {kinds[name].value} field"
+        )
+        raise JobError(
+            f"{at}: is {description}; {search.takes} traced numbers, here {', '.join(can)}"
+        )
     content = group.params.model_dump(mode="json")
     for value in extremes(law):
         params = validated(kernel.Params, {**content, name: value}, "search.params")
@@ -150,17 +154,17 @@ def _check_size(search: Method, group: Group, items: Items) -> None:
     n = len(group.items)
     size = search.n_compared(n)
     labels = ", ".join(f"{k} = {v}" for k, v in group.labels.items())
-    which = f"group {group.number}" + (f" ({labels})" if labels else "")
+    group_name = f"group {group.number}" + (f" ({labels})" if labels else "")
     if size < search.least:
         needs = f"but a comparison needs at least {search.least}"
         if search.block is not None:
             raise JobError(f"search.size: {count(size, 'item')} given, {needs}")
         raise JobError(
-            f"search: {which} has {count(n, 'item')}, {needs}; sweep more (`samples`, `seeds`)"
+            f"search: {group_name} has {count(n, 'item')}, {needs}; sweep more (`samples`, `seeds`)"
         )
     if n % size:
         raise JobError(
-            f"search.size: {which} has {count(n, 'item')}, which is not a multiple of {size}; only items "
+            f"search.size: {group_name} has {count(n, 'item')}, which is not a multiple of {size}; only items "
             "that share all static and data fields are compared"
         )
     codes = (

@@ -28,7 +28,7 @@ def plan_rows(
     plan = look.store.job.plan if look else ready.plan
     done = done_so_far(look) if look else Left()
     # Where a search chooses the group of each item, any may get all of them.
-    items = "items" if plan.ways == 1 else "items_at_most"
+    items = "items" if plan.n_variants == 1 else "items_at_most"
     rows: list[dict[str, Any]] = [
         {
             "group": group.number,

@@ -35,7 +35,9 @@ def ends(store: Store, group: np.ndarray, row: np.ndarray) -> np.ndarray:
         shard = marker.shard
         end_times[first[shard.group] + shard.start : first[shard.group] + shard.stop] = marker.ended
     # A shard is committed once the last of its items has ended.
-    for searched in range(0, len(plan.group_sizes) if store.job.spec.search else 0, plan.ways):
+    for searched in range(
+        0, len(plan.group_sizes) if store.job.spec.search else 0, plan.n_variants
+    ):
         at, latest = first[plan.together(searched)][:, None], 0.0
         for decision in read_decisions(store, searched):
             for _, report, cost in decision.told:

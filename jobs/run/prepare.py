@@ -91,7 +91,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     def laid_out(sizes: list[Sizes], machines: Machines) -> Plan:
         given = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
         with within(where):
-            return lay_out(given, kernel, spec.run, machines, spec.search, items.ways)
+            return lay_out(given, kernel, spec.run, machines, spec.search, items.n_variants)
 
     # The first plan assumes unlimited memory. Measuring an item compiles this plan's program, and the workers then run the
     # same one, unless memory forces a smaller layout.

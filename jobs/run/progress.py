@@ -40,8 +40,8 @@ class Progress:
     """Shards given up -> the last error."""
     items_given_up: float = 0
     """Items of those shards; of groups that are searched together, on average."""
-    ways: int = 1
-    """Groups that have a row for each item: `Plan.ways`."""
+    n_variants: int = 1
+    """Groups that have a row for each item: `Plan.n_variants`."""
     failed_items: dict[int, str] = field(default_factory=dict)
     """Items that fail by themselves -> the error. A failure that is an outcome of the kernel does not count here."""
     n_failed: int = 0
@@ -88,7 +88,7 @@ class Progress:
     def add(self, marker: Marker) -> None:
         """Count a committed shard, which another worker or driver may have finished after it was given up."""
         if self.failed.pop(marker.shard.number, None):
-            self.items_given_up -= marker.shard.n_items / self.ways
+            self.items_given_up -= marker.shard.n_items / self.n_variants
         self.shards_done += 1
         self.items_done += marker.n_items
         self.n_failed += marker.n_failed
@@ -97,7 +97,7 @@ class Progress:
     def give_up(self, shards: Iterable[Shard], text: str) -> None:
         for shard in shards:
             if shard.number not in self.failed:
-                self.items_given_up += shard.n_items / self.ways
+                self.items_given_up += shard.n_items / self.n_variants
             self.failed[shard.number] = text
 
     def wait_for(self, what: str) -> None:
@@ -259,7 +259,7 @@ Listener = Callable[[Progress], None]
 def progress_of(look: Look) -> Progress:
     """Return the progress of a store before a run."""
     plan = look.store.job.plan
-    progress = Progress(plan.n_items, plan.n_shards, ways=plan.ways)
+    progress = Progress(plan.n_items, plan.n_shards, n_variants=plan.n_variants)
     for marker in look.markers:
         progress.add(marker)
     for items in look.failed.values():

@@ -187,7 +187,7 @@ def _beside(
 def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
     """Return the shards of a part (None: of the store) that are not among the committed ones, `done`."""
     searched, plan = store.job.spec.search is not None, store.job.plan
-    turn = lambda shard: shard.group // plan.ways if searched else shard.number
+    turn = lambda shard: shard.group // plan.n_variants if searched else shard.number
     mine = (shard for shard in plan.shards() if part is None or turn(shard) in part)
     return {shard.number for shard in mine} - done
 

@@ -64,7 +64,7 @@ class Job(Sealed):
     @cached_property
     def plan(self) -> Plan:
         """The shards of the job."""
-        # `ways` is not stored: groups that are searched together each have a row for every item (Plan.ways).
+        # The number of variants is not stored: groups that are searched together each have a row for every item (Plan.n_variants).
         ways = sum(self.group_sizes) // max(1, self.n_items)
         ways = max(1, ways) if self.spec.search and self.spec.search.proposes else 1
         return Plan(self.group_sizes, self.layouts, ways)
@@ -94,7 +94,12 @@ class Job(Sealed):
         spec = parse_job(spec, place) if isinstance(spec, dict) else spec
         job = cls.model_validate({**content, "spec": spec})
         # The checksum holds for a text that a stranger wrote, too: check what later code relies on.
-        sizes, n, ways, n_groups = job.group_sizes, job.n_items, job.plan.ways, len(job.layouts)
+        sizes, n, ways, n_groups = (
+            job.group_sizes,
+            job.n_items,
+            job.plan.n_variants,
+            len(job.layouts),
+        )
         alike = all(len(set(sizes[k : k + ways])) == 1 for k in range(0, len(sizes), ways))
         if n * ways != sum(sizes) or n_groups != len(sizes) or len(sizes) % ways or not alike:
             raise JobError(

@@ -135,7 +135,7 @@ class Store:
     @cached_property
     def swept(self) -> list[str]:
         """The fields that differ between items: swept ones, and compiled-in ones that the search chooses."""
-        chosen = attributes(self.results(0))["swept"] if self.job.plan.ways > 1 else ()
+        chosen = attributes(self.results(0))["swept"] if self.job.plan.n_variants > 1 else ()
         return list(dict.fromkeys([*self.job.spec.swept(), *chosen]))
 
     @property

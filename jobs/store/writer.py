@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jobs.late import zarr
-from jobs.plan.packing import beside, by_pack, keep_bits, places_of
+from jobs.plan.packing import by_pack, keep_bits, pack_values, places_of
 from jobs.storage import objects
 from jobs.storage.checksums import digest
 from jobs.store.arrays import FAILED, attributes, fill_value
@@ -54,7 +54,7 @@ def _stored(
             yield store.stored(group, name), whole(name)
     for pack, names in by_pack(packed).items():
         array = store.stored(group, pack)
-        yield array, beside([whole(name) for name in names], array.dtype)
+        yield array, pack_values([whole(name) for name in names], array.dtype)
 
 
 def _whole(

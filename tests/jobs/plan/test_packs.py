@@ -23,8 +23,8 @@ from jobs.plan.packing import (
     Part,
     Place,
     as_attribute,
-    beside,
     by_pack,
+    pack_values,
     place,
     places_of,
 )
@@ -121,7 +121,7 @@ def test_part_reads_a_number_and_nothing(rows):
 def test_part_reads_what_numpy_reads(rows, inner):
     whole = np.random.default_rng(0).normal(size=(7, 2, 4)).astype(np.float32)
     others = np.zeros((7, 3)), np.ones((7, 5))
-    packed = beside([others[0], whole, others[1]], np.dtype(np.float32))
+    packed = pack_values([others[0], whole, others[1]], np.dtype(np.float32))
     array = zarr.create_array({}, shape=packed.shape, chunks=(3, 6), dtype="float32")
     array[...] = packed
     part = Part(array, Place("packed.w", 3, (2, 4)))
