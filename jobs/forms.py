@@ -76,7 +76,7 @@ def kind_by(key: str, kinds: Iterable[str]) -> Discriminator:
 
 
 def _discriminator(tag: Callable[[Any], str | None], message: str, **about: Any) -> Discriminator:
-    """about: what `jobs.errors.explain` reads of the error."""
+    """Return a discriminator whose error says `message`. about: the context of the error, which `jobs.errors.explain` reads."""
     return Discriminator(
         tag, custom_error_type="form", custom_error_message=message, custom_error_context=about
     )
@@ -93,8 +93,8 @@ class Range(_Form):
         # Here, since an error of the union would list the faults under each of its forms.
         ends: list[Any] = [*value] if isinstance(value, list | tuple) else [value, value]
         number = lambda v: isinstance(v, int | float | np.number)
-        whole = all(number(v) and abs(v) < LARGEST and v == int(v) for v in ends)
-        if not whole or len(ends) not in (2, 3) or 0 in ends[2:]:
+        are_whole = all(number(v) and abs(v) < LARGEST and v == int(v) for v in ends)
+        if not are_whole or len(ends) not in (2, 3) or 0 in ends[2:]:
             raise ValueError(
                 "expected whole numbers: n, [start, stop] or [start, stop, step], no step of 0"
             )
@@ -169,13 +169,13 @@ class Loguniform(_Form):
         return np.exp(low + (high - low) * rng.random(n))
 
 
-Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+WholeNumber = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 
 
 class Integers(_Form):
     """`integers: [low, high]`, high excluded."""
 
-    integers: Annotated[tuple[Whole, Whole], AfterValidator(_rising)]
+    integers: Annotated[tuple[WholeNumber, WholeNumber], AfterValidator(_rising)]
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
         return rng.integers(*self.integers, size=n)
@@ -217,7 +217,10 @@ def extremes(law: Distribution) -> list[Any]:
 
 
 def position(law: Uniform | Loguniform, values: Any) -> Any:
-    """Where a value, or each of an array, lies in its range: 0 at the low end, 1 at the high end, by its logarithm for loguniform."""
+    """Return the position of a value, or of each in an array, in its range: 0 at the low end, 1 at the high end.
+
+    A loguniform's position is that of the logarithm.
+    """
     low, high = extremes(law)
     if isinstance(law, Loguniform):
         return (np.log(values) - math.log(low)) / (math.log(high) - math.log(low))
@@ -225,7 +228,7 @@ def position(law: Uniform | Loguniform, values: Any) -> Any:
 
 
 def end_of(law: Distribution | Axis, value: float) -> str:
-    """Whether a value lies at the "lower" or "upper" end of a range, or of a grid of three numbers or more; else "".
+    """Return "lower" or "upper" if a value lies at that end of a range, or of a grid of three numbers or more; else "".
 
     A grid's 0 is no lower end, since few parameters may be negative.
 

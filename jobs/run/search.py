@@ -156,7 +156,7 @@ class GroupSearch:
         searcher, rows = self.searcher, self.shards.rows(shard)
         records = searcher.records() | {"search_advances": searcher.ages.astype(np.int32)}
         records["search_dropped"] = searcher.dropped
-        rounds = np.where(searcher.failed[rows], -1, searcher.kept[rows])
+        rounds = np.where(searcher.failed[rows], -1, searcher.state_rounds[rows])
         last = Round(rows, rounds, rows, 0, searcher.values(rows))
         of_shard = {name: values[shard.start : shard.stop] for name, values in records.items()}
         task = self._failures.task(shard, 1, "fresh")
@@ -194,7 +194,7 @@ class GroupSearch:
             for shard in self.shards.all:
                 mine = self.shards.rows(shard)
                 rows[mine] |= searcher.failed[mine].any()
-        return {*searcher.kept[rows].tolist()} - {-1}
+        return {*searcher.state_rounds[rows].tolist()} - {-1}
 
     def seal(self) -> None:
         """Once all shards are committed: seal the decisions; delete the states that nobody needs and what killed workers left."""

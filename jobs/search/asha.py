@@ -6,7 +6,7 @@ import numpy as np
 
 from jobs.search.comparison import in_words
 from jobs.search.method import OnRungs
-from jobs.search.searcher import RoundReport, SearchedItems, Searcher, Truth
+from jobs.search.searcher import BoolArray, RoundReport, SearchedItems, Searcher
 
 
 class Asha(OnRungs):
@@ -124,7 +124,7 @@ class AshaSearcher(Searcher):
         self.ended[:] = True
 
     @property
-    def over(self) -> Truth:
+    def over(self) -> BoolArray:
         over = self.ended.copy()
         for k, rung in enumerate(self._rungs):
             to_come = ~over & (self.lap <= k)

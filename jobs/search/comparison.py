@@ -43,7 +43,7 @@ class Comparison(BaseModel):
     lap_name: ClassVar[str] = "rung"
     """The word for a lap: the advances between two comparisons."""
     in_step: ClassVar[bool] = False
-    """Whether the compared items make their laps together, so that an item's result can change what the others do."""
+    """True if the compared items make their laps together, so that an item's result can change the course of the others."""
 
     metric: str
     """the scalar result that items are compared by"""

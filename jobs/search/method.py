@@ -22,13 +22,13 @@ Laps = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 class Method(Comparison):
-    """What every method of search has. The defaults are those of a method that only leaves items out."""
+    """The base of every method of search. The defaults are those of a method that only leaves items out."""
 
     has_parents: ClassVar[bool] = False
-    """Whether an item may go on from the state of another one, its parent, with other values of the searched fields. The values
+    """True if an item may go on from the state of another one, its parent, with other values of the searched fields. The values
     of its results are then its last ones."""
     proposes: ClassVar[bool] = False
-    """Whether it proposes the searched fields of items before they begin. Each point of the sweep then has as many items as are
+    """True if it proposes the searched fields of items before they begin. Each point of the sweep then has as many items as are
     compared (`block`), and their seeds number them."""
     takes: ClassVar[str] = "the search takes"
     """Begins the sentence that says which fields can be searched."""
@@ -66,8 +66,8 @@ class Method(Comparison):
         each with (blocks, size) codes; equal ones mean equal values.
         """
 
-    def check_installed(self, where: str) -> None:
-        """Raise JobError, which begins with `where`, if a package is missing."""
+    def check_installed(self, location: str) -> None:
+        """Raise JobError, which begins with `location`, if a package is missing."""
 
     # --- results ----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ max(1, floor(m / eta)) of the m items that have reached the rung so far; otherwi
 stopping variant of asynchronous halving, the rule of `optuna.pruners.SuccessiveHalvingPruner(min_advances, eta)`. Items of
 one round reach their rung at the same time.
 
-What Optuna is told of an item:
+Optuna gets one of these reports on an item:
 
     complete    it finished; its metric
     pruned      it left at a rung, or its metric is NaN or its outcome a failure of the kernel; the metrics at its rungs.
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     import optuna
 
 NEEDED = {"optuna": "Optuna", "cmaes": "the package cmaes", "torch": "PyTorch"}
-"""Package -> what a user is told to lack."""
+"""Package -> its name in the error that says that it is missing."""
 
 
 class Optuna(Method):
@@ -137,15 +137,15 @@ class Optuna(Method):
             name: extremes(law)[0] if needs(name) else None for name, law in self.params.items()
         }
 
-    def check_installed(self, where: str) -> None:
-        """Raise JobError, which begins with `where`, if a package that the sampler needs cannot be imported."""
+    def check_installed(self, location: str) -> None:
+        """Raise JobError, which begins with `location`, if a package that the sampler needs cannot be imported."""
         further = {"gp": ["torch"], "cmaes": ["cmaes"]}.get(self.sampler, [])
         for package in ["optuna", *further]:
-            if (why := why_not(package)) is not None:
-                torch = f"{install('torch', again=bool(why))}, or take another sampler"
-                do = torch if package == "torch" else how_to_install("optuna", again=bool(why))
-                needs = f"{self.sampler} needs {NEEDED[package]}{why}; {do}"
-                raise JobError(f"{where}: search.sampler: {needs}")
+            if (reason := why_not(package)) is not None:
+                torch = f"{install('torch', again=bool(reason))}, or take another sampler"
+                do = torch if package == "torch" else how_to_install("optuna", again=bool(reason))
+                needs = f"{self.sampler} needs {NEEDED[package]}{reason}; {do}"
+                raise JobError(f"{location}: search.sampler: {needs}")
 
     def searcher(self, items: SearchedItems) -> OptunaSearcher:
         """Return the search of these items at its start."""
@@ -170,11 +170,11 @@ class OptunaSearcher(Searcher):
         self._trials: dict[int, optuna.Trial] = {}
         """Row -> its trial, until Optuna has been told its end."""
         self._variants, self.group = items.variants, np.full(self.n, -1)
-        self._asked: dict[int, dict[str, object]] = {}
-        """Row -> what was proposed for it, in Optuna's own types: an array of numbers and texts holds texts."""
+        self._proposals: dict[int, dict[str, object]] = {}
+        """Row -> its proposed values, in Optuna's own types: NumPy would turn numbers beside texts into texts."""
         laws = {name: law for name, law in search.params.items() if name not in items.variants[0]}
         self._values = {name: np.zeros(self.n, dtype_of(law)) for name, law in laws.items()}
-        """What was proposed for the other fields: (n,) each, in the order of the job."""
+        """Other searched field -> its proposed values, (n,), in the order of the job."""
 
     def choose(self, most: int) -> np.ndarray:
         """Return items that have their values, of the highest rung at which there are any, else new ones.
@@ -195,7 +195,7 @@ class OptunaSearcher(Searcher):
 
     def ask(self, most: int) -> Round | None:
         """Have Optuna propose the values of new items, and return the next round; see Searcher."""
-        # Here and not in `choose`, which is also called to see whether there is a task: asking changes the study.
+        # Not in `choose`, which is also called to see whether there is a task: asking changes the study.
         for row in self.choose(most).tolist():
             if self.group[row] < 0:
                 self._ask(row)
@@ -206,12 +206,12 @@ class OptunaSearcher(Searcher):
         super().retry(rows)
         for row in rows.tolist():
             # The study's next `ask` returns the trial that is queued.
-            self._studies[row // self.search.trials].enqueue_trial(self._asked[row])
+            self._studies[row // self.search.trials].enqueue_trial(self._proposals[row])
             self._ask(row)
 
     def _ask(self, row: int) -> None:
         trial = self._trials[row] = self._studies[row // self.search.trials].ask(self._laws)
-        self._asked[row] = trial.params
+        self._proposals[row] = trial.params
         for name, values in self._values.items():
             values[row] = trial.params[name]
         fits = lambda fields: all(trial.params[name] == value for name, value in fields.items())

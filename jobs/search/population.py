@@ -215,7 +215,7 @@ class PopulationSearcher(InStep):
         places = tournament(*table) if is_tournament else truncation(*table)
         parents = rows[places]
         self._lineage[rows, lap + 1] = self.ids[parents]
-        self.kept[rows], self._parent[rows] = self.kept[parents], parents
+        self.state_rounds[rows], self._parent[rows] = self.state_rounds[parents], parents
         self.done[rows] = self.done[parents]
         copies = parents != rows
         for k, (name, values) in enumerate(self._params.items()):

@@ -26,9 +26,13 @@ TO_THE_END = 2**31 - 1
 
 
 TO_LIST = PlainSerializer(lambda array: array.tolist())
-Whole = Annotated[np.ndarray, PlainValidator(lambda values: np.array(values, np.int64)), TO_LIST]
-Real = Annotated[np.ndarray, PlainValidator(lambda values: np.array(values, np.float64)), TO_LIST]
-Truth = Annotated[np.ndarray, PlainValidator(lambda values: np.array(values, np.bool_)), TO_LIST]
+IntArray = Annotated[np.ndarray, PlainValidator(lambda values: np.array(values, np.int64)), TO_LIST]
+RealArray = Annotated[
+    np.ndarray, PlainValidator(lambda values: np.array(values, np.float64)), TO_LIST
+]
+BoolArray = Annotated[
+    np.ndarray, PlainValidator(lambda values: np.array(values, np.bool_)), TO_LIST
+]
 Values = Annotated[np.ndarray, PlainValidator(np.array), TO_LIST]
 """Arrays of rounds and reports, which are lists where jobs.store.rounds writes them."""
 
@@ -55,11 +59,11 @@ class SearchedItems:
 class Round:
     """Items of a group that make their next advances together."""
 
-    rows: Whole
+    rows: IntArray
     """(n,) int64, rising: the items' rows in the group."""
-    rounds: Whole
+    rounds: IntArray
     """(n,) int64: the round that kept the state from which each goes on; -1: it starts."""
-    parents: Whole
+    parents: IntArray
     """(n,) int64: the row whose state that was."""
     length: int
     """Advances that each makes, or fewer if it finishes."""
@@ -73,15 +77,15 @@ class Round:
 class RoundReport:
     """The report of a round: arrays over its rows, without those that failed with an error."""
 
-    rows: Whole
+    rows: IntArray
     """(n,) int64, rising."""
-    metric: Real
+    metric: RealArray
     """(n,) float64: the metric at the end of the round."""
-    advances: Whole
+    advances: IntArray
     """(n,) int64: the advances that each item made in the round."""
-    done: Truth
+    done: BoolArray
     """(n,) bool: whether it has finished."""
-    broken: Truth
+    broken: BoolArray
     """(n,) bool: whether its outcome is a failure of the kernel."""
     failed: tuple[int, ...] = ()
     """Rows of the round that failed with an error: they have no state and leave the search."""
@@ -98,7 +102,7 @@ class Searcher(ABC):
         self._lengths = [after - before for before, after in pairwise(ends)] + [TO_THE_END]
         """The advances of each lap."""
         self.most_laps = n_laps = len(self._lengths)
-        """Fewer where an item ends before, if that is known: for `stage`."""
+        """The number of laps that `stage` counts; the driver lowers it if it knows that all items end before."""
         self._sign = 1 if search.mode == "min" else -1
         self.group = np.zeros(n, np.int64)
         """(n,) the group of each item, among those that are searched together; -1: not chosen yet."""
@@ -122,7 +126,7 @@ class Searcher(ABC):
         """(n, laps) the metric at the end of each lap; NaN where an item did not come to it."""
         self.loss = np.full(n, np.nan)
         """(n,) the metric at the end of the last lap, signed so that less is better; NaN: broken."""
-        self.kept = np.full(n, -1, np.int64)
+        self.state_rounds = np.full(n, -1, np.int64)
         """(n,) the round that kept the state from which each goes on, or, once it has ended, that of its results; -1: none."""
         # The row whose state that is.
         self._parent = np.arange(n)
@@ -161,7 +165,9 @@ class Searcher(ABC):
             return None
         self.take(rows)
         length, group = self._lengths[self.lap[rows[0]]], int(self.group[rows[0]])
-        return Round(rows, self.kept[rows], self._parent[rows], length, self.values(rows), group)
+        return Round(
+            rows, self.state_rounds[rows], self._parent[rows], length, self.values(rows), group
+        )
 
     def tell(self, number: int, report: RoundReport) -> None:
         """Note the report of the round with this number: the first that was asked for has number 0."""
@@ -170,7 +176,7 @@ class Searcher(ABC):
         self.ages[rows] += report.advances
         self.done[rows] = report.done
         # An item goes on from its own state, unless a population has it copy another one (`select`).
-        self.kept[rows], self._parent[rows] = number, rows
+        self.state_rounds[rows], self._parent[rows] = number, rows
         self.metric[rows, self.lap[rows]] = report.metric
         loss = self._sign * report.metric
         self.loss[rows] = np.where(np.isfinite(loss) & ~report.broken, loss, np.nan)
@@ -195,7 +201,7 @@ class Searcher(ABC):
         self.ready[rows] = True
 
     @property
-    def over(self) -> Truth:
+    def over(self) -> BoolArray:
         """(n,) which have ended, or surely will without a further advance; for progress."""
         return self.ended
 
