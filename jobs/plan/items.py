@@ -174,7 +174,9 @@ def _check_names(spec: JobSpec, kernel: Kernel, faults: Faults) -> set[str]:
             fault = f"{name!r}: {top!r} is swept or searched as a whole, too; keep one of them"
         elif inner and missing:
             fault = f"{missing}; give it in each"
-        elif name in spec.params and top in kinds:  # a `seed` that is no field is told as unknown
+        elif (
+            name in spec.params and top in kinds
+        ):  # a `seed` that is no field is reported as unknown
             fault = f"{name!r} is given in params and in sweep; keep one of them"
         if fault:
             bad.add(name)

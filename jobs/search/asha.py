@@ -129,7 +129,7 @@ class AshaSearcher(Searcher):
         for k, rung in enumerate(self._rungs):
             to_come = ~over & (self.lap <= k)
             to_come[rung.rows] = False
-            # Whoever comes later can only push an item back.
+            # Items that come later can only push an item back.
             most = (len(rung.rows) + int(to_come.sum())) // self.search.eta
             stays = rung.rows[(np.arange(len(rung.rows)) >= most) | np.isnan(rung.loss)]
             over[stays[self.lap[stays] == k]] = True

@@ -1,4 +1,4 @@
-"""Optuna proposes the searched fields of items, and is told their results.
+"""Optuna proposes the searched fields of items, and learns their results.
 
 Without `prune` an item makes one lap, to its end. With `prune` it goes on from a rung if it is among the best
 max(1, floor(m / eta)) of the m items that have reached the rung so far; otherwise it is dropped at once. This is the
@@ -168,7 +168,7 @@ class OptunaSearcher(Searcher):
         self._studies = [study_of(search, items.seed) for _ in range(self.n // search.trials)]
         self._rungs = [[Rung() for _ in self._lengths[1:]] for _ in self._studies]
         self._trials: dict[int, optuna.Trial] = {}
-        """Row -> its trial, until Optuna has been told its end."""
+        """Row -> its trial, until Optuna has the report of its end."""
         self._variants, self.group = items.variants, np.full(self.n, -1)
         self._proposals: dict[int, dict[str, object]] = {}
         """Row -> its proposed values, in Optuna's own types: NumPy would turn numbers beside texts into texts."""
@@ -179,7 +179,7 @@ class OptunaSearcher(Searcher):
     def choose(self, most: int) -> np.ndarray:
         """Return items that have their values, of the highest rung at which there are any, else new ones.
 
-        Of each study at most `together` are new; studies of which fewer have begun come first.
+        At most `together` items of a study are new; studies with fewer items that have begun come first.
         """
         rows = np.flatnonzero(self.ready)
         if len(begun := rows[self.group[rows] >= 0]):
@@ -276,7 +276,7 @@ class OptunaSearcher(Searcher):
             reached, loss = self._rungs[study][rung], self.loss[rows[in_study]]
             reached.add(rows[in_study], loss)
             quota = max(1, len(reached.rows) // self.search.prune.eta)
-            # Of equal losses all pass; NaN never does. The limit is NaN where fewer losses than the quota are numbers: they pass.
+            # Items with equal losses all pass; NaN never does. If fewer losses than the quota are numbers, the limit is NaN: they pass.
             best[in_study] = ~(loss > reached.loss[quota - 1]) & ~np.isnan(loss)
         return best
 

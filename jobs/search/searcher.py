@@ -109,17 +109,17 @@ class Searcher(ABC):
         self.lap = np.zeros(n, np.int64)
         """(n,) the lap that each item is in."""
         self.ready = np.ones(n, bool)
-        """(n,) which wait for their next round."""
+        """(n,) True for items that wait for their next round."""
         self.running = np.zeros(n, bool)
-        """(n,) which are in a round that has not been told."""
+        """(n,) True for items in a round without a report."""
         self.ended = np.zeros(n, bool)
-        """(n,) which make no further advance: their last state holds their results."""
+        """(n,) True for items that make no further advance: their last state holds their results."""
         self.failed = np.zeros(n, bool)
-        """(n,) which failed with an error."""
+        """(n,) True for items that failed with an error."""
         self.dropped = np.zeros(n, bool)
-        """(n,) which left before they had finished, because others were better."""
+        """(n,) True for items that left before they had finished, because others were better."""
         self.done = np.zeros(n, bool)
-        """(n,) which have finished: the kernel has no further advance for them."""
+        """(n,) True for items that have finished: the kernel has no further advance for them."""
         self.ages = np.zeros(n, np.int64)
         """(n,) advances that each has made."""
         self.metric = np.full((n, n_laps), np.nan)
@@ -128,7 +128,7 @@ class Searcher(ABC):
         """(n,) the metric at the end of the last lap, signed so that less is better; NaN: broken."""
         self.state_rounds = np.full(n, -1, np.int64)
         """(n,) the round that kept the state from which each goes on, or, once it has ended, that of its results; -1: none."""
-        # The row whose state that is.
+        # The row that had this state.
         self._parent = np.arange(n)
 
     # --- what each kind of search decides -------------------------------------------------------------
@@ -186,9 +186,9 @@ class Searcher(ABC):
         self.loss[failed] = np.nan
 
     def skip(self, rows: np.ndarray) -> np.ndarray:
-        """Leave out rows whose results are there before the search begins; return those that are left out.
+        """Leave out rows whose results exist before the search begins; return those that are left out.
 
-        An item stays if the results of one that it is compared with are not there: that one needs it.
+        An item stays if another item of its block has no results yet: that item must be compared with it.
         """
         blocks, n = np.unique(rows // self._size, return_counts=True)
         out = rows[np.isin(rows // self._size, blocks[n == self._size])]
@@ -202,7 +202,7 @@ class Searcher(ABC):
 
     @property
     def over(self) -> BoolArray:
-        """(n,) which have ended, or surely will without a further advance; for progress."""
+        """(n,) True for items that have ended, or surely will without a further advance; for progress."""
         return self.ended
 
     @property

@@ -139,7 +139,7 @@ def parse_text(text: str, location: str) -> Any:
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "a character that is not text"
         problem += next((f"; {hint}" for part, hint in HINTS.items() if part in problem), "")
-        # Of a bracket that is left open, the fault shows lines later.
+        # The fault of an open bracket shows only lines later.
         began: Any = getattr(error, "context_mark", None)
         bracket = began.buffer[began.pointer] if began else ""
         if bracket in ("[", "{"):
