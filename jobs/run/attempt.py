@@ -28,7 +28,7 @@ from jobs.store.rounds import Damaged, read_round, round_digest
 from jobs.store.store import Store, names_of_columns
 
 COMPILING = "compiling for the first advance"
-"""What an attempt waits for longest before its first advance has ended."""
+"""The step that an attempt waits for longest before its first advance has ended."""
 MANY = 100
 """Advances assumed of an item whose kernel does not say how many it makes."""
 
@@ -54,7 +54,7 @@ class GroupData:
 
 
 @dataclass(frozen=True)
-class Computed:
+class AttemptResults:
     """The results of an attempt and how they were computed; see `jobs.store.marker.Marker`."""
 
     layout: Layout
@@ -65,7 +65,7 @@ class Computed:
     checkpoints: int | None = None
     resumed_at: int | None = None
     before_s: float = 0.0
-    """What the attempts before it took up to the checkpoint that it went on from (s)."""
+    """Seconds that the attempts before it took up to the checkpoint that it went on from."""
     run: RoundRun | None = None
     """The round, if the attempt was one."""
 
@@ -86,21 +86,21 @@ class Attempt:
     pulse: Pulse
     """Told of the beginning and end of every advance."""
     computing: bool = False
-    """Whether the kernel's functions run: an exception is then the fault of the items."""
+    """True while the kernel's functions run: an exception is then the fault of the items."""
 
     def __post_init__(self) -> None:
         # Without the results that a search adds, so that it compiles the same program.
         self.job, self.kernel = self.store.job, self.store.science
         self.rows = rows_of(self.task)
 
-    def compute(self) -> Computed:
+    def compute(self) -> AttemptResults:
         """Return the results of the rows.
 
         Raises Stopped if a stop was asked for, Damaged if the state of an item is lost, and whatever the kernel raises.
         """
         group, seed, step = self.group, self.job.spec.seed, self.task.step
         ids, columns = self._read()
-        kept = self._states(step.round) if step else None
+        states = self._states(step.round) if step else None
         traced = traced_columns(type(group.params), columns, group.static.dtype)
         self.computing = True
         self.on_progress(ShardProgress(waiting=COMPILING))
@@ -111,14 +111,14 @@ class Attempt:
             if step is None:
                 run = Run(prog, group.shared, seed, ids, traced)
             else:
-                run = RoundRun(prog, group.shared, seed, ids, traced, step.round.length, kept)
-        found = self._advance(run, ids, layout)
+                run = RoundRun(prog, group.shared, seed, ids, traced, step.round.length, states)
+        results = self._advance(run, ids, layout)
         if isinstance(run, RoundRun):
-            found = replace(found, run=run, values=self._last_results(run))
+            results = replace(results, run=run, values=self._last_results(run))
         else:
-            found = replace(found, values=dict(run.results))
+            results = replace(results, values=dict(run.results))
         self.computing = False
-        return found
+        return results
 
     def _read(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (ids of the items, traced field -> its value for each item); swept values come from the store."""
@@ -137,15 +137,15 @@ class Attempt:
         return self._column("item"), columns
 
     def _column(self, name: str) -> np.ndarray:
-        shard, held = self.task.shard, self.group.columns
+        shard, cached = self.task.shard, self.group.columns
         first, last = int(self.rows[0]), int(self.rows[-1]) + 1
-        start, values = held.get(name, (0, np.zeros(0)))
+        start, values = cached.get(name, (0, np.zeros(0)))
         if not start <= first < last <= start + len(values):
             # Whole chunks, megabytes each, which neighbouring shards share: each is decoded once.
             chunk = self.store.array(shard.group, name).chunks[0]
             start, stop = first // chunk * chunk, math.ceil(last / chunk) * chunk
             values = self.store.rows(shard.group, name, start, stop)
-            held[name] = start, values
+            cached[name] = start, values
         return values[self.rows - start]
 
     def _states(self, round_: Round) -> SavedStates | None:
@@ -153,44 +153,47 @@ class Attempt:
         at = np.searchsorted(round_.rows, self.rows)
         numbers, parents = round_.rounds[at], round_.parents[at]
         group = self.job.plan.together(self.task.shard.group)[0]
-        found: list[tuple[np.ndarray, np.ndarray, list[np.ndarray]]] = []
+        pieces: list[tuple[np.ndarray, np.ndarray, list[np.ndarray]]] = []
         for number in np.unique(numbers[numbers >= 0]).tolist():
-            here = np.flatnonzero(numbers == number)
+            members = np.flatnonzero(numbers == number)
             # A member may be copied many times: each state is read once.
-            once, again = np.unique(parents[here], return_inverse=True)
-            there = read_round(self.store, group, number)
-            if there is None:
+            unique_parents, again = np.unique(parents[members], return_inverse=True)
+            stored = read_round(self.store, group, number)
+            if stored is None:
                 raise Damaged(number)
-            leaves = [leaf[again] for leaf in there.states(self.store, once)]
-            done = there.report.done[np.searchsorted(there.report.rows, once)]
-            found.append((here, done[again], leaves))
-        if not found:
+            leaves = [leaf[again] for leaf in stored.states(self.store, unique_parents)]
+            done = stored.report.done[np.searchsorted(stored.report.rows, unique_parents)]
+            pieces.append((members, done[again], leaves))
+        if not pieces:
             return None
-        rows, dones, states = zip(*found, strict=True)
+        rows, dones, states = zip(*pieces, strict=True)
         leaves = [np.concatenate(parts) for parts in zip(*states, strict=True)]
         return SavedStates(np.concatenate(rows), leaves, np.concatenate(dones))
 
     def _last_results(self, run: RoundRun) -> dict[str, np.ndarray]:
         """Return the results of items that have ended, with what the search adds to them; none if they go on."""
         step, shard = self.task.step, self.task.shard
-        if step is None or step.added is None:
+        if step is None or step.search_results is None:
             return {}
-        added = {name: values[self.rows - shard.start] for name, values in step.added.items()}
+        search_results = {
+            name: values[self.rows - shard.start] for name, values in step.search_results.items()
+        }
         with self.pulse.advance():
-            found = run.results
+            results = run.results
         if self.kernel.outcomes:
-            left = added["search_dropped"] | ~run.done  # at a rung, or with their population
-            found["outcome"][left] = len(self.kernel.outcomes)  # see jobs.plan.search
-        return {**found, **added}
+            # At a rung, or with their population.
+            is_dropped = search_results["search_dropped"] | ~run.done
+            results["outcome"][is_dropped] = len(self.kernel.outcomes)  # see jobs.plan.search
+        return {**results, **search_results}
 
-    def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> Computed:
+    def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> AttemptResults:
         """Advance to the end, from where an earlier attempt stood; return how, without the results."""
         saved, resumed, before_s = self._resume(run, ids, layout)
         curves = self.store.kernel.display.curves
         live = LiveCurves(self.store, self.task.shard, self.rows, curves) if saved else None
         # Of the devices, rounded up: the last items fill their slots only in part. 0 if the kernel does not say.
         turns = math.ceil(len(ids) / (layout.slots * layout.devices))
-        whole = most = self._of_item()
+        item_advances = most = self._of_item()
         if step := self.task.step:  # a round is a part of an item's work
             most = min(most or step.round.length, step.round.length)
 
@@ -202,7 +205,7 @@ class Attempt:
         def now(waiting: str = "") -> ShardProgress:
             # The items of a round go on later.
             finished = 0 if self.task.step else run.n_finished
-            done = len(ids) * run.rounds / (whole * turns) if whole else 0.0
+            done = len(ids) * run.rounds / (item_advances * turns) if item_advances else 0.0
             work = min(len(ids), max(finished, done))
             value = live.value if live else None
             failed = live.failed if live and not self.task.step else {}
@@ -212,7 +215,7 @@ class Attempt:
 
         # Where it stands at first, from a checkpoint or not: compiling its first advance takes long.
         self.on_progress(now(COMPILING))
-        longest, kept = 0.0, 0
+        longest, n_checkpoints = 0.0, 0
         while not run.finished:
             # Between advances alone, where the state of every item is whole.
             if self.stop.is_set():
@@ -226,10 +229,10 @@ class Attempt:
             # Not after the last advance, when the results themselves are written.
             if saved and saved.is_due and not run.finished:
                 keep()
-                kept += 1
+                n_checkpoints += 1
             if live and not run.finished:
                 live.show(run)
-        return Computed(layout, {}, run.rounds, longest, kept, resumed, before_s)
+        return AttemptResults(layout, {}, run.rounds, longest, n_checkpoints, resumed, before_s)
 
     def _resume(
         self, run: Run | RoundRun, ids: np.ndarray, layout: Layout
@@ -241,8 +244,9 @@ class Attempt:
         task = self.task
         if task.probe:
             return None, None, 0.0
-        said = round_digest(task.step.round) if task.step else ""
-        saved, resumed = Checkpoints(self.store, task.shard, ids, layout.microbatch, said), None
+        round_sha256 = round_digest(task.step.round) if task.step else ""
+        saved = Checkpoints(self.store, task.shard, ids, layout.microbatch, round_sha256)
+        resumed = None
         if task.begin != "fresh":
             self.on_progress(ShardProgress(waiting="reading the checkpoint"))
             if before := saved.latest():
@@ -295,6 +299,6 @@ class Attempt:
         items = plan.group_sizes[number] / min(self.workers, plan.counts[number])
         advances = (self._of_item() or MANY) * items
         with self.pulse.advance():
-            found = fastest_microbatch(self.kernel, start, len(ids), slots, devices, advances)
+            measured = fastest_microbatch(self.kernel, start, len(ids), slots, devices, advances)
         self.on_progress(ShardProgress(waiting=COMPILING))
-        return found
+        return measured

@@ -22,7 +22,7 @@ IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told. Workers that all import JAX at once take 30 s to start."""
 
 STARTING = "starting a worker"
-"""What a run waits for until a worker reports."""
+"""The step that a run waits for until a worker reports."""
 
 
 class Attempts:
@@ -59,7 +59,7 @@ class Attempts:
         return max(task.attempt, self._seconds.get(task.shard.number, 0))
 
     def counts(self, attempt: Key) -> bool:
-        """Whether the progress counts an attempt: of two at a shard, only the first."""
+        """Return whether the progress counts an attempt: of two at a shard, only the first."""
         task = self._running.get(attempt)
         return task is not None and not (task.begin == "beside" and self.other(task))
 
@@ -92,7 +92,7 @@ class Driver:
         Raises ExecutorLost as the executor does.
         """
         ledger, executor, stop = self.ledger, self.executor, self.stop
-        with self._noted():
+        with self._log_run():
             ledger.progress.wait_for(STARTING)
             self.listener(ledger.progress)
             # From here on the loop reads `stop.reason`; an exception from a signal would leave shards without checkpoints.
@@ -125,15 +125,16 @@ class Driver:
                 break
             for report in reports:
                 self._take(report)
-        kept = None
+        in_checkpoints = None
         if stop.reason is not None:
-            # No heartbeat told of the last advances; and workers that died, or had no time, left less than they told.
+            # The last heartbeats came before the last advances. A worker that died, or ran out of time, has reported more than its
+            # checkpoint holds.
             with objects.may_fail():
-                kept = left(ledger.store, ledger.done)
-        self._show({}, kept)
+                in_checkpoints = left(ledger.store, ledger.done)
+        self._show({}, in_checkpoints)
 
     @contextmanager
-    def _noted(self) -> Iterator[None]:
+    def _log_run(self) -> Iterator[None]:
         """Log the beginning and the end of the run as events."""
         events, progress = self.ledger.events, self.ledger.progress
         process = this_process().model_dump(include={"host", "pid"})
@@ -142,17 +143,17 @@ class Driver:
         name, workers = self.executor.name, self.executor.machines().workers
         events.note(Begin(executor=name, workers=workers, pending=pending, **process))
         events.flush()  # now: a driver that is killed writes nothing later
-        lost = None
+        executor_error = None
         try:
             yield
         except ExecutorLost as error:
-            lost = str(error)
+            executor_error = str(error)
             raise
         finally:
-            unfinished = progress.left if self.stop.reason is not None else {}
+            unfinished = progress.unfinished if self.stop.reason is not None else {}
             events.note(End(
                 done=progress.shards_done - before, failed=len(progress.failed),
-                n_failed=progress.n_failed - failed_before, stopped=self.stop.reason or lost,
+                n_failed=progress.n_failed - failed_before, stopped=self.stop.reason or executor_error,
                 lost=self.attempts.shards(), **process, **unfinished,
             ))  # fmt: skip
             events.close()
@@ -176,8 +177,8 @@ class Driver:
             limit = self.ledger.durations.limit(group, advancing)
             if silent_s > limit:
                 # The worker may still commit until it is dead: harmless, as its successor writes the same objects again.
-                what = "no advance has ended" if advancing else "loading or writing has not ended"
-                self.executor.end(attempt, f"{what} for {silent_s:.0f} s (limit {limit:.0f} s)")
+                fault = "no advance has ended" if advancing else "loading or writing has not ended"
+                self.executor.end(attempt, f"{fault} for {silent_s:.0f} s (limit {limit:.0f} s)")
 
     def _try_elsewhere(self) -> None:
         """Begin a second attempt, on another node, at each shard that takes far longer than its peers."""
@@ -201,11 +202,13 @@ class Driver:
         self.ledger.events.note(Remark(kind=kind, shard=number, attempt=attempt, text=text))
         self.ledger.events.flush()
 
-    def _show(self, heartbeats: Mapping[Key, Heartbeat], kept: Left | None = None) -> None:
+    def _show(
+        self, heartbeats: Mapping[Key, Heartbeat], in_checkpoints: Left | None = None
+    ) -> None:
         progress, counts = self.ledger.progress, self.attempts.counts
         running = [now for key, (now, _) in heartbeats.items() if now is not None and counts(key)]
         progress.stopping = self.stop.reason is not None
-        progress.update(running, self.ledger.searches.progress, kept)
+        progress.update(running, self.ledger.searches.progress, in_checkpoints)
         progress.trouble = self.ledger.storage.reason or self._idle()
         progress.wait_for(self._waiting(running))
         self.listener(progress)
@@ -239,13 +242,13 @@ class Driver:
         other = self.attempts.other(task)
         # The next attempt is numbered after both, also if the second was the first to end.
         latest = task._replace(attempt=self.attempts.last(task))
-        if report.lost is not None:
+        if report.lost_round is not None:
             # The other attempt needs the same states: its report will ask for them, or it has read them before they were lost.
             if not other:
-                self.ledger.searches.lose_states(latest, report.lost)
-        elif report.told or report.marker:
-            if report.told:
-                self.ledger.tell(task, *report.told)
+                self.ledger.searches.lose_states(latest, report.lost_round)
+        elif report.round_end or report.marker:
+            if report.round_end:
+                self.ledger.end_round(task, *report.round_end)
             elif report.marker:
                 self.ledger.commit(report.marker)
             if other:

@@ -21,7 +21,7 @@ from jobs.store.writer import write_shard
 
 
 def fork(
-    spec: JobSpec, base: str, where: str, address: str, old: Store, executor: Executor
+    spec: JobSpec, base: str, location: str, address: str, old: Store, executor: Executor
 ) -> Store:
     """Return the store of `spec` at `address`, with every shard that it shares with `old` copied from there.
 
@@ -47,9 +47,9 @@ def fork(
         )
     refuse_changed(old)
     if Store.exists(address):
-        store = reopen(spec, address, kernel, where)
+        store = reopen(spec, address, kernel, location)
     else:
-        ready = prepare(spec, base, where, executor.machines)
+        ready = prepare(spec, base, location, executor.machines)
         # The old groups keep their layouts: others could change their bits.
         before, planned = old.job.plan.layouts, ready.plan.layouts
         plan = replace(ready.plan, layouts=(*before, *planned[len(before) :]))
@@ -92,9 +92,9 @@ def _copy(old: Store, new: Store, lease: Lease) -> None:
 
 def _check_items(old: Store, new: Store, shard: Shard) -> None:
     # Of an older ctd, the draws of a second random sweep were those of the first once more.
-    drawn = {name for part in old.job.spec.sweeps() for name in part.random}
-    for name in ["item", *sorted(drawn & {*old.results(shard.group)})]:
+    random_fields = {name for part in old.job.spec.sweeps() for name in part.random}
+    for name in ["item", *sorted(random_fields & {*old.results(shard.group)})]:
         before, after = (s.rows(shard.group, name, shard.start, shard.stop) for s in (old, new))
         if not np.array_equal(before, after):
-            what = f"shard {shard.number} has other items there ({name} differs)"
-            raise JobError(f"--fork {old.address}: {what}; it cannot be kept")
+            mismatch = f"shard {shard.number} has other items there ({name} differs)"
+            raise JobError(f"--fork {old.address}: {mismatch}; it cannot be kept")

@@ -78,12 +78,12 @@ class Ledger:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is anything to hand out or to decide."""
+        """True while there is anything to hand out or to decide."""
         return bool(self.queue or self.searches)
 
     @property
     def has_task(self) -> bool:
-        """Whether something could be handed out now, or when its time has come."""
+        """True if something could be handed out now, or when its time has come."""
         return bool(self.queue or self.searches.has_task)
 
     def next_task(self) -> Task | None:
@@ -120,11 +120,11 @@ class Ledger:
         self._loose += 1
         self.compact(COMPACT_EVERY)
 
-    def tell(self, task: Task, report: RoundReport, cost: Cost) -> None:
+    def end_round(self, task: Task, report: RoundReport, cost: Cost) -> None:
         self.storage.end()
         self.failures.note_fine(task.shard.group, len(report.rows))
         self.durations.note(peers(task), cost.seconds, cost.longest_s)
-        self.searches.tell(task, report, cost)
+        self.searches.end_round(task, report, cost)
 
     def fail(self, task: Task, report: Report) -> None:
         """Record a failed attempt: its error and event. Pause if the storage has failed."""

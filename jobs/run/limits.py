@@ -13,8 +13,8 @@ LIMIT_FACTOR = 20.0
 """An advance hangs if it takes this many times the longest one of a committed shard of its group."""
 
 REST_LIMIT_S = 3600.0
-"""Seconds that an attempt may do anything else than advance, without a sign of life: load data, which may come from far away, or
-write, which waits for a busy storage. Nothing tells how long that should take; only what waits for ever is to be ended."""
+"""Seconds that an attempt may load or write without a sign of life. Data may come from far away, and the storage may be busy, so
+nobody knows how long this should take: the limit ends only attempts that would wait for ever."""
 
 LEAST_PATIENCE_S = 30.0
 """Seconds before any second attempt: the other worker may have to load data and to compile first."""
@@ -30,7 +30,7 @@ Peers = tuple[int, int | None]
 
 
 class Durations:
-    """How long shards and rounds took; from that, which advance hangs, and which shard gets a second attempt.
+    """The durations of shards and rounds, which decide which advance hangs, and which shard gets a second attempt.
 
     time_limit_s: the job's own limit of an advance. Without it, there is none until a shard of the group is committed: the first
     advance includes compilation, whose duration nobody knows. straggler_factor: 0: no second attempts.
@@ -98,5 +98,5 @@ def storage_trouble(address: str, error: str) -> str:
         return text
     try:
         return f"{text} ({shutil.disk_usage(path).free / 1e6:,.1f} MB free)"
-    except OSError as gone:
-        return f"{text} ({gone.strerror})"
+    except OSError as failure:
+        return f"{text} ({failure.strerror})"

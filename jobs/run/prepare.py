@@ -56,49 +56,49 @@ class Prepared:
     """Warnings of the kernel's `load`, of given parameters that no result depends on, and of inputs that failed."""
 
 
-def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
+def prepare(spec: JobSpec, base: str, location: str, machines: Callable[[], Machines]) -> Prepared:
     """Validate and plan a job; reads the groups' data and writes nothing. Raises JobError if the job is not valid.
 
-    where: names the job in errors. machines: called once the job is known to be valid, since a cluster may take seconds to
+    location: names the job in errors. machines: called once the job is known to be valid, since a cluster may take seconds to
     answer; `run.workers` may be more than it tells.
     """
     allow_and_remember(base, spec.modules())
     kernel = find_kernel(spec.kernel, base)
-    items = checked_items(spec, kernel, where)
+    items = checked_items(spec, kernel, location)
     shared = [group.params.model_dump(mode="json") for group in items.groups]
     # Validation has filled in the defaults, which may name further modules.
     allow_and_remember(base, modules_of(spec.kernel, *shared))
     evaluated, faults = [], Faults()
     for group in items.groups:
-        with within(where):
+        with within(location):
             evaluated.append(evaluate_group(kernel, group.params, base))
     outputs = [group.outputs for group in evaluated]
-    shapes = [one.shapes for one in outputs]
+    shapes = [output.shapes for output in outputs]
     # Collected, so that a user reads all faults at once.
     with faults:
-        check_keep_bits(spec.keep_bits, shapes, where)
+        check_keep_bits(spec.keep_bits, shapes, location)
     with faults:
         if spec.search:
-            started = [one.started for one in evaluated]
-            check_search(spec.search, kernel, items, shapes, started, where)
+            started = [group.started for group in evaluated]
+            check_search(spec.search, kernel, items, shapes, started, location)
     with faults:
-        _check_reductions(spec, kernel, items, shapes, where)
+        _check_reductions(spec, kernel, items, shapes, location)
     faults.raise_all()
-    found = machines()
+    available = machines()
     # This executor may have fewer workers than each allocation of an array will have.
-    found = replace(found, workers=max(found.workers, spec.run.workers or 1))
+    available = replace(available, workers=max(available.workers, spec.run.workers or 1))
 
     def laid_out(sizes: list[Sizes], machines: Machines) -> Plan:
-        given = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
-        with within(where):
-            return lay_out(given, kernel, spec.run, machines, spec.search, items.n_variants)
+        groups = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
+        with within(location):
+            return lay_out(groups, kernel, spec.run, machines, spec.search, items.n_variants)
 
     # The first plan assumes unlimited memory. Measuring an item compiles this plan's program, and the workers then run the
     # same one, unless memory forces a smaller layout.
-    first = laid_out([group.sizes for group in evaluated], replace(found, memory=sys.maxsize))
+    first = laid_out([group.sizes for group in evaluated], replace(available, memory=sys.maxsize))
     pairs = zip(evaluated, first.layouts, strict=True)
-    sizes = [group.measured(layout, found.devices) for group, layout in pairs]
-    plan, data = laid_out(sizes, found), data_told([group.shared for group in evaluated])
+    sizes = [group.measured(layout, available.devices) for group, layout in pairs]
+    plan, data = laid_out(sizes, available), data_told([group.shared for group in evaluated])
     warnings = list(dict.fromkeys(text for group in evaluated for text in group.warnings))
     warnings += _without_effect(spec, kernel, items, evaluated)
     warnings += failed_inputs(_files(items), base)
@@ -112,9 +112,10 @@ def _files(items: Items) -> list[str]:
 def _without_effect(
     spec: JobSpec, kernel: Kernel, items: Items, groups: Sequence[Evaluated]
 ) -> list[str]:
-    """Say of each traced parameter that is swept, searched or not the default that no result of any group depends on it.
+    """Return a warning for each traced parameter that is swept, searched or not its default, and that no result depends on.
 
-    Zeros in place of no numbers only say how many there are, as docs/weights.md has it of `x`.
+    A field that is empty by default counts as set only if one of its numbers is not zero: a kernel may read zeros as the number
+    of entries alone, as it does for `x` (docs/weights.md).
     """
     fields, first = kernel.Params.model_fields, items.groups[0].params
 
@@ -122,57 +123,57 @@ def _without_effect(
         value, default = getattr(first, name), fields[name].get_default()
         return bool(value != default and (default != () or any(value)))
 
-    found = {*spec.swept(), *spec.ranges}
-    found |= {name for name in spec.params if is_set(name)}
-    found &= {name for name, kind in field_kinds(kernel.Params).items() if kind is Kind.TRACED}
+    unread = {*spec.swept(), *spec.ranges}
+    unread |= {name for name in spec.params if is_set(name)}
+    unread &= {name for name, kind in field_kinds(kernel.Params).items() if kind is Kind.TRACED}
     for group in groups:
-        found &= group.unread
-    about = {name: fields[name].description for name in sorted(found)}
-    said = {name: f" ({text})" if text else "" for name, text in about.items()}
-    return [f"{name} has no effect here{text}" for name, text in said.items()]
+        unread &= group.unread
+    about = {name: fields[name].description for name in sorted(unread)}
+    descriptions = {name: f" ({text})" if text else "" for name, text in about.items()}
+    return [f"{name} has no effect here{text}" for name, text in descriptions.items()]
 
 
 def _check_reductions(
-    spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, Any]], where: str
+    spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, Any]], location: str
 ) -> None:
     """Raise JobError if a reduction asks for numbers that the items will not have. shapes: as those of `check_search`."""
-    one = items.groups[0].items[:1]
+    first_item = items.groups[0].items[:1]
     # As the item table will hold them: results of one value, and columns of what was swept.
-    columns = {name: items.values(name, one) for name in items.columns}
+    columns = {name: items.values(name, first_item) for name in items.columns}
     numbers = {name: v.dtype.kind in "iufb" and v.ndim == 1 for name, v in columns.items()}
-    for found in shapes:
-        for name, shape in found.items():
+    for group_shapes in shapes:
+        for name, shape in group_shapes.items():
             if kernel.dims[name].axes == ():
                 numbers[name] = numbers.get(name, True) and shape.dtype.kind in "iufb"
-    with within(where):
+    with within(location):
         check_reductions(reductions_of(spec, kernel), numbers)
 
 
-def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:
+def prepare_here(spec: JobSpec, base: str, location: str, workers: int) -> Prepared:
     """Plan the job for `run.workers` or else this many workers, with the memory of this machine; see `prepare`."""
     workers = spec.run.workers or workers
     devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
     memory = usable_memory(spec.run.memory_gb) // devices
-    return prepare(spec, base, where, partial(Machines, workers, memory, devices))
+    return prepare(spec, base, location, partial(Machines, workers, memory, devices))
 
 
 def open_or_create(
     spec: JobSpec,
     base: str,
-    where: str,
+    location: str,
     address: str,
     executor: Executor,
-    tell: Callable[[Sequence[str]], None] | None = None,
+    on_planned: Callable[[Sequence[str]], None] | None = None,
 ) -> Store:
-    """Return the job's store; plan and create it if there is none. tell: called with `Prepared.data` of a job that is planned.
+    """Return the job's store; plan and create it if there is none. on_planned: called with `Prepared.data` of a job that is planned.
 
     Raises JobError if `address` holds another job, the job is not valid, or another process is creating or running the store.
     """
     if Store.exists(address):
-        return reopen(spec, address, find_kernel(spec.kernel, base), where)
-    ready = prepare(spec, base, where, executor.machines)
-    if tell is not None:
-        tell(ready.data)
+        return reopen(spec, address, find_kernel(spec.kernel, base), location)
+    ready = prepare(spec, base, location, executor.machines)
+    if on_planned is not None:
+        on_planned(ready.data)
     return create(ready, address)
 
 
@@ -191,7 +192,8 @@ def create(ready: Prepared, address: str, about: dict[str, Any] | None = None) -
     with Lease.acquire(connect.open_objects(address, create=True), address).renewing() as lease:
         if Store.exists(address):
             return reopen(ready.spec, address, ready.kernel)
-        # Before the store is there: what was silent for long may have been taken for dead.
+        # `create_store` checks the lease before it completes the store: if this process was silent for long, another one may
+        # have taken the lease over.
         store = create_store(address, job, ready.items, ready.outputs, lease.check)
         if ready.warnings:
             with closing(Events(store)) as events:
@@ -200,18 +202,20 @@ def create(ready: Prepared, address: str, about: dict[str, Any] | None = None) -
         return store
 
 
-def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str = "job") -> Store:
+def reopen(
+    spec: JobSpec, address: str, kernel: Kernel | None = None, location: str = "job"
+) -> Store:
     """Return the store at `address`.
 
-    kernel: the kernel that `spec` names; by default the store's. where: names the job in errors. Raises JobError, with the
+    kernel: the kernel that `spec` names; by default the store's. location: names the job in errors. Raises JobError, with the
     differences, if the store holds another job, or before that if the fields of `spec` are not valid.
     """
     store = Store.open(address)
     kernel = kernel or store.kernel
-    if said := another_job(store, spec, kernel):
-        checked_items(spec, kernel, where)  # a typo is no other job
-        raise JobError(said)
-    with within(where):
+    if mismatch := another_job(store, spec, kernel):
+        checked_items(spec, kernel, location)  # a typo is no other job
+        raise JobError(mismatch)
+    with within(location):
         options_of(spec, kernel)
         reductions_of(spec, kernel)
     return store
@@ -221,7 +225,7 @@ def another_job(store: Store, spec: JobSpec, kernel: Kernel) -> str:
     """Return that a store holds another job than `spec`, what to do, and the differences, as text; "" if it holds this one."""
     old, address = store.job.spec, store.address
     # The digest says which axes are not in alphabetical order, but not which sweep has them.
-    orders = [[names for _, names in _axes(one)] for one in (old, spec)]
+    orders = [[names for _, names in _axes(job_spec)] for job_spec in (old, spec)]
     if old.digest() == spec.digest() and orders[0] == orders[1]:
         return ""
     is_alike = _alike(old, spec, kernel)
@@ -254,7 +258,7 @@ def _axes(spec: JobSpec) -> list[tuple[Sweep, list[str]]]:
 
 def _normal(params: Mapping[str, object], kernel: Kernel) -> dict[str, Any]:
     """Return the validated fields, without those that have their defaults."""
-    fields, found = kernel.Params.model_fields, {}
+    fields, normalized = kernel.Params.model_fields, {}
     for name, value in params.items():
         if name in fields:
             info = fields[name]
@@ -263,8 +267,8 @@ def _normal(params: Mapping[str, object], kernel: Kernel) -> dict[str, Any]:
                 value = TypeAdapter(kind).validate_python(value)
             if value == info.get_default(call_default_factory=True):
                 continue
-        found[name] = value
-    return found
+        normalized[name] = value
+    return normalized
 
 
 def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
@@ -280,7 +284,7 @@ def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
 
 
 def _alike(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
-    """Whether two jobs differ in their sweeps alone.
+    """Return whether two jobs differ in their sweeps alone.
 
     `task: decision` equals `task: {name: decision}`, and a field that is given its default equals one left out.
     """
@@ -313,24 +317,24 @@ class Difference(NamedTuple):
 
 def differing(old: JobSpec, new: JobSpec, without: set[str]) -> list[Difference]:
     """Return the innermost fields that differ, by path. without: fields of a spec that are left out."""
-    given, whole = [], []
+    set_fields, all_fields = [], []
     several = isinstance(old.sweep, list) or isinstance(new.sweep, list)
 
-    def content(spec: JobSpec, **how: Any) -> dict[str, Any]:
-        found = spec.model_dump(mode="json", **how)
-        if several and "sweep" in found:  # a sweep alone is the first of a list of one
-            found["sweep"] = {str(k): part for k, part in enumerate(listed(found["sweep"]))}
-        return leaves(found)
+    def content(spec: JobSpec, **options: Any) -> dict[str, Any]:
+        dumped = spec.model_dump(mode="json", **options)
+        if several and "sweep" in dumped:  # a sweep alone is the first of a list of one
+            dumped["sweep"] = {str(k): part for k, part in enumerate(listed(dumped["sweep"]))}
+        return leaves(dumped)
 
     listed = lambda sweep: sweep if isinstance(sweep, list) else [sweep]
     for spec in (old, new):
-        given.append(content(spec, exclude=without, exclude_defaults=True))
+        set_fields.append(content(spec, exclude=without, exclude_defaults=True))
         # What only the other one gives has its default here.
         defaults = content(spec)
-        whole.append({k: v for k, v in defaults.items() if v is not None} | given[-1])
-    a, b = whole
+        all_fields.append({k: v for k, v in defaults.items() if v is not None} | set_fields[-1])
+    a, b = all_fields
     return [
         Difference(path, a.get(path, NOT_GIVEN), b.get(path, NOT_GIVEN))
-        for path in sorted(given[0].keys() | given[1].keys())
+        for path in sorted(set_fields[0].keys() | set_fields[1].keys())
         if a.get(path, NOT_GIVEN) != b.get(path, NOT_GIVEN)
     ]

@@ -64,7 +64,7 @@ class Progress:
     most_advances: int = 0
     """The most advances that one of them may make; 0 if unknown."""
     stage: str = ""
-    """How far the search in one of them has come, as text."""
+    """The stage of the search in one of them, as text."""
     best: str = ""
     """The best metric of that search, as text."""
     waiting: str = ""
@@ -74,12 +74,12 @@ class Progress:
     """When the run began (time.monotonic): no correction of the clock changes the duration shown."""
     _before: tuple[int, float] = (0, 0.0)
     """(Items that have ended, work in items) over all shards, as the last run left them."""
-    _shown: tuple[int, float] = (0, 0.0)
+    _last_shown: tuple[int, float] = (0, 0.0)
     """The same, as last shown."""
     _best: float | None = None
     """The best value that any item was seen to have."""
     stopping: bool = False
-    """Whether a stop was asked for."""
+    """True once a stop was asked for."""
     stopped: str | None = None
     """Why the run was stopped before its end."""
     trouble: str | None = None
@@ -100,50 +100,51 @@ class Progress:
                 self.items_given_up += shard.n_items / self.n_variants
             self.failed[shard.number] = text
 
-    def wait_for(self, what: str) -> None:
+    def wait_for(self, step: str) -> None:
         """Note what the run waits for; "" for nothing."""
-        if what != self.waiting:
-            self.waiting, self.waiting_since = what, time.monotonic()
+        if step != self.waiting:
+            self.waiting, self.waiting_since = step, time.monotonic()
 
     def begin(self, work: float = 0.0) -> None:
         """Note that a run begins. work: what the last one left in checkpoints, in items."""
         self.items_before, self.work = self.items_done, work
-        self._before = self._shown = (0, self.items_done + work)
+        self._before = self._last_shown = (0, self.items_done + work)
 
     def update(
         self,
         running: Sequence[ShardProgress],
         rounds: tuple[int, float] = (0, 0.0),
-        kept: Left | None = None,
+        in_checkpoints: Left | None = None,
     ) -> None:
         """Note how far the running shards have come. rounds: items that have ended, and work, in past rounds of searches.
 
         kept: what a stopped run leaves in checkpoints.
         """
-        if kept:
+        if in_checkpoints:
             done = self.items_done
-            self._shown = done + kept.ended + rounds[0], done + kept.work + rounds[1]
+            ended, work = in_checkpoints.ended + rounds[0], in_checkpoints.work + rounds[1]
+            self._last_shown = done + ended, done + work
         # A shard reports nothing until it has read its checkpoint, nor after a stop, once it has left one.
-        items, work = self._shown if self.stopping else self._before
+        items, work = self._last_shown if self.stopping else self._before
         ended = sum(now.finished for now in running) + rounds[0]
         self.running_items = max(ended, items - self.items_done)
         self.work = max(sum(now.work for now in running) + rounds[1], work - self.items_done)
-        shown = self.items_done + self.running_items, self.items_done + self.work
-        if shown[1] != self._shown[1]:
+        current = self.items_done + self.running_items, self.items_done + self.work
+        if current[1] != self._last_shown[1]:
             self.moved_at = time.monotonic()
-        self._shown = shown
+        self._last_shown = current
         has_advanced = any(now.advances and not now.waiting for now in running)
         if self.moving_since is None and (has_advanced or self.items_done > self.items_before):
-            self.work_before, self.moving_since = shown[1], time.monotonic()
+            self.work_before, self.moving_since = current[1], time.monotonic()
         self.advances = tuple(now.advances for now in running)
         self.most_advances = max((now.most for now in running), default=0)
         self.failing = sum((Counter(now.failed) for now in running), Counter[str]())
         self._look([now.value for now in running if now.value])
 
     @property
-    def left(self) -> dict[str, Any]:
-        """What shards without results had done when last shown, as their checkpoints have it: items that had ended, work."""
-        items, work = (max(0, one - self.items_done) for one in self._shown)
+    def unfinished(self) -> dict[str, Any]:
+        """The items that had ended and the work of shards without results, when last shown, as their checkpoints hold them."""
+        items, work = (max(0, amount - self.items_done) for amount in self._last_shown)
         return {"ended": items, "work": round(float(work), 3)}
 
     def _look(self, values: Sequence[Value]) -> None:
@@ -176,9 +177,10 @@ class Progress:
         """Seconds left at this rate; None without a rate, at a stop, once they are over, beyond a year, and if nothing is left."""
         if self.stopping:
             return None
-        left, rate = self.n_items - self.items_done - self.items_given_up - self.work, self.rate
+        remaining = self.n_items - self.items_done - self.items_given_up - self.work
+        rate = self.rate
         since = time.monotonic() - self.moved_at if self.moved_at else 0.0
-        left_s = left / rate - since if rate else 0.0
+        left_s = remaining / rate - since if rate else 0.0
         return left_s if 0 < left_s < LONGEST_LEFT_S else None
 
     def text(self) -> str:
@@ -188,7 +190,8 @@ class Progress:
         """Return outcomes, advances, metric, rate and time left in one line, and each trouble in a further one."""
         # Threads that draw and that renew the lease call this while the driver writes: each field is read once.
         outcomes, rate, left_s = Counter(dict(self.outcomes)), self.rate, self.left_s
-        stage, best, value, made = self.stage, self.best, self.value, self._made(self.advances)
+        stage, best, value = self.stage, self.best, self.value
+        advances = self._advances_text(self.advances)
         if ended := self.shards_done >= self.n_shards:
             # The last look came before the last advances: of a whole store it would say too little.
             stage, best, value = "", "", None
@@ -196,13 +199,13 @@ class Progress:
             outcomes += self.failing
         parts = [f"{n:,} {name}" for name, n in outcomes.items() if n]
         # The advances of a round are those of its lap.
-        parts += [f"{stage} ({made})" if stage and made else stage or made, best]
+        parts += [f"{stage} ({advances})" if stage and advances else stage or advances, best]
         if value and not best:
             median = "median " * (self.n_items > 1)
             # Looks are rare. Shards that run together have advances of their own.
             old = value.advances and len(self.advances) == 1 and value.advances not in self.advances
-            seen = f" at advance {value.advances}" if old else ""
-            parts.append(f"{median}{value.name} {value.now:.4g}{seen}")
+            at_advance = f" at advance {value.advances}" if old else ""
+            parts.append(f"{median}{value.name} {value.now:.4g}{at_advance}")
             parts += [] if math.isnan(value.best) else [f"best {value.best:.4g}"]
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")
@@ -228,7 +231,7 @@ class Progress:
             lines.append(f"{count(len(self.failed), 'shard')} failed")
         return lines
 
-    def _made(self, advances: Sequence[int]) -> str:
+    def _advances_text(self, advances: Sequence[int]) -> str:
         """Return the advances of the running shards as text; items of a single advance are counted already."""
         if not advances or max(advances) <= (self.most_advances <= 1):
             return ""
@@ -236,10 +239,10 @@ class Progress:
             # An item may end long before the most advances.
             return "writing results"
         few, many = min(advances), max(advances)
-        of = f"/{self.most_advances}" if self.most_advances >= many else ""
+        total = f"/{self.most_advances}" if self.most_advances >= many else ""
         # Of a round of a search it is not the items' last one.
         last = ", then results" * (few + 1 == self.most_advances and not self.stage)
-        return (f"advance {many}" if few == many else f"advances {few}-{many}") + of + last
+        return (f"advance {many}" if few == many else f"advances {few}-{many}") + total + last
 
     def to_json(self) -> dict[str, Any]:
         """Return what the lease tells other processes: items of committed shards, work in others, rate and the line of text."""

@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
 
 
 class Bisection:
-    """Binary search for the rows of a shard that fail by themselves; every row found has failed alone.
+    """Binary search for the rows of a shard that fail by themselves; every row in `failing` has failed alone.
 
     A range that fails is cut in two. If the first half passes, the second is taken to fail and is cut without a
     probe, so one failing row among n takes about log2(n) probes. A single row must fail `confirm` times in a
@@ -71,19 +71,19 @@ class Bisection:
 
     def __init__(self, rows: Sequence[int], confirm: int) -> None:
         self._confirm = confirm
-        self.found: list[int] = []
+        self.failing: list[int] = []
         self._search = self._probes(rows, is_known=True)
         self.probe: tuple[int, int] | None = next(self._search)
         """(first row, row after the last) of the next probe; None once the search is over."""
 
-    def tell(self, failed: bool) -> bool:
-        """Note whether the probe failed; return whether that added a row to `found`."""
-        before = len(self.found)
+    def note_probe(self, failed: bool) -> bool:
+        """Note whether the probe failed; return whether that added a row to `failing`."""
+        before = len(self.failing)
         try:
             self.probe = self._search.send(failed)
         except StopIteration:
             self.probe = None
-        return len(self.found) > before
+        return len(self.failing) > before
 
     def _probes(
         self, rows: Sequence[int], is_known: bool
@@ -97,7 +97,7 @@ class Bisection:
             for _ in range(self._confirm):
                 if not (yield probe):
                     return False
-            self.found.append(rows[0])
+            self.failing.append(rows[0])
             return True
         if not is_known and not (yield probe):
             return False
@@ -117,7 +117,7 @@ class ShardHistory:
     """Failed attempts that count against `run.retries`."""
     lost_nodes: int = 0
     died: bool = False
-    """Whether the last charged attempt at all of it ended with the death of its worker."""
+    """True if the last charged attempt at all of it ended with the death of its worker."""
     error: str = ""
     """Last error of an attempt at all of it, or of a probe that failed outside of its items."""
     search: Bisection | None = None
@@ -129,7 +129,7 @@ class ShardHistory:
 
 
 class Failures:
-    """What has failed in this run, and what follows from it: see the module's docstring."""
+    """The failures of this run, and the decisions that follow from them: see the module's docstring."""
 
     def __init__(self, look: Look) -> None:
         self._store = store = look.store
@@ -164,7 +164,7 @@ class Failures:
             self._fine.add(group)
 
     def is_hopeless(self, group: int) -> bool:
-        """Whether nothing of a group can be computed: the kernel or the data is at fault, not an item.
+        """Return whether nothing of a group can be computed: the kernel or the data is at fault, not an item.
 
         Otherwise every shard of a large sweep would be searched for the same mistake in a kernel.
         """
@@ -183,7 +183,7 @@ class Failures:
         if search:
             self._look_up(history)
             if report.error is None:
-                search.tell(failed=False)
+                search.note_probe(failed=False)
                 return self._probe(again, history, search)
         if not task.probe or outside:
             history.error = report.error or ""
@@ -198,8 +198,8 @@ class Failures:
         if report.fault == "memory" and (narrower := self._narrowed(again)):
             return narrower
         if search and not outside:
-            if search.tell(failed=True):
-                self._blame(report, history, search.found[-1])
+            if search.note_probe(failed=True):
+                self._blame(report, history, search.failing[-1])
             return self._probe(again, history, search)
         return self._charge(again, report, history)
 
@@ -270,9 +270,9 @@ class Failures:
         return Verdict(again._replace(slots=fewer), note=note)
 
     def _probe(self, again: Task, history: ShardHistory, search: Bisection) -> Verdict:
-        """Return the next probe; after the last one, the whole shard without the rows found. again: has the attempt's number."""
+        """Return the next probe; after the last one, the whole shard without the failing rows. again: has the attempt's number."""
         shard = history.shard
-        if search.probe is not None and len(search.found) < MAX_FOUND:
+        if search.probe is not None and len(search.failing) < MAX_FOUND:
             part = shard._replace(start=search.probe[0], stop=search.probe[1])
             probe = self.task(part, again.attempt, "fresh", again.step)
             return Verdict(probe._replace(probe=True))
@@ -280,14 +280,14 @@ class Failures:
         if search.probe is not None:
             note = f"{MAX_FOUND} of its items fail; the shard is at fault as a whole"
             return self._give_up(history, note)
-        whole = self.task(shard, again.attempt, "resume", again.step)
-        if search.found:
+        shard_task = self.task(shard, again.attempt, "resume", again.step)
+        if search.failing:
             # Without these rows the shard has all its retries again.
             history.charged = 0
-            failed = count(len(whole.without), "item")
-            return Verdict(whole, note=f"going on without {failed} that failed")
+            failed = count(len(shard_task.without), "item")
+            return Verdict(shard_task, note=f"going on without {failed} that failed")
         # No part fails alone: the whole may take too much memory, which kills a worker without a message.
-        if history.died and (narrower := self._narrowed(whole, history.widest)):
+        if history.died and (narrower := self._narrowed(shard_task, history.widest)):
             history.charged = self._settings.retries  # the next failure is searched at once
             return narrower
         return self._give_up(history)

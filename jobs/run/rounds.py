@@ -59,14 +59,14 @@ class Rounds:
 
     def __init__(self, store: Store, group: int, failures: Failures, n: int) -> None:
         self._store, self._group, self._failures = store, group, failures
-        self.asked: list[Round] = []
+        self.proposed: list[Round] = []
         """The rounds that were asked for, by number."""
         self.reports: dict[int, RoundReport] = {}
         """Round -> its report."""
         self.running: set[int] = set()
         """Rounds that were asked for and have not been told."""
         stored = objects.list_keys(store.objects, f"{keys.ROUNDS}/{group}")
-        self.kept = {keys.number_of(key) for key in stored}
+        self.stored = {keys.number_of(key) for key in stored}
         """Rounds whose states are in the store."""
         self.waiting: list[Task] = []
         """Tasks that were not handed out yet."""
@@ -78,22 +78,22 @@ class Rounds:
         self._missed: Counter[int] = Counter()
         """Round -> how often its states were found missing."""
 
-    def add(self, asked: Round) -> int:
+    def add(self, round_: Round) -> int:
         """Add a round that was asked for; return its number."""
-        self.running.add(number := len(self.asked))
-        self.asked.append(asked)
+        self.running.add(number := len(self.proposed))
+        self.proposed.append(round_)
         return number
 
     def resume(self, number: int) -> tuple[RoundReport, Cost] | None:
         """Return the report that a round left for an earlier driver; without one, add its task again."""
         # A worker may have written the round after the driver that asked for it was killed: its report is as good as told.
-        stored = read_round(self._store, self._group, number, self.asked[number])
+        stored = read_round(self._store, self._group, number, self.proposed[number])
         if stored is None:
-            self.kept.discard(number)
+            self.stored.discard(number)
             self.push(number, "resume")
         return stored and (stored.report, stored.cost)
 
-    def tell(self, number: int, report: RoundReport, cost: Cost) -> None:
+    def add_report(self, number: int, report: RoundReport, cost: Cost) -> None:
         self.reports[number] = report
         self.running.discard(number)
         self._costs[report.rows] += np.array([cost.seconds, cost.rounds]) / max(1, len(report.rows))
@@ -107,19 +107,19 @@ class Rounds:
 
     def push(self, number: int, begin: Begin, without: tuple[int, ...] | None = None) -> None:
         """Add the task of a round. without: the rows to leave out, if not those that are known to fail."""
-        plan, asked = self._store.job.plan, self.asked[number]
+        plan, round_ = self._store.job.plan, self.proposed[number]
         # Checkpoints, attempts and events go by the number of a shard.
-        group = plan.together(self._group)[asked.group]
-        rows = int(asked.rows[0]), int(asked.rows[-1]) + 1
+        group = plan.together(self._group)[round_.group]
+        rows = int(round_.rows[0]), int(round_.rows[-1]) + 1
         shard = Shard(plan.round_number(number, group), group, *rows)
-        task = self._failures.task(shard, 1, begin, Step(number, asked))
+        task = self._failures.task(shard, 1, begin, Step(number, round_))
         self.waiting.append(task if without is None else task._replace(without=without))
 
     def next_task(self) -> Task | None:
         """Return a task whose states are there, or that of a round whose states such a task lacks."""
         for k, task in enumerate(self.waiting):
             assert task.step is not None
-            missing = {*task.step.round.rounds.tolist()} - self.kept - {-1}
+            missing = {*task.step.round.rounds.tolist()} - self.stored - {-1}
             if not missing:
                 return self.waiting.pop(k)
             if new := missing - self.repeated - {t.step.number for t in self.waiting if t.step}:
@@ -138,21 +138,21 @@ class Rounds:
         Raises JobError if they were lost too often.
         """
         if self._missed[number] >= LOSSES:
-            what = f"the states of round {number} are damaged again and again"
-            raise JobError(f"{what}; check the storage")
-        self.kept.discard(number)
+            text = f"the states of round {number} are damaged again and again"
+            raise JobError(f"{text}; check the storage")
+        self.stored.discard(number)
         self.waiting.append(task._replace(attempt=task.attempt + 1, begin="resume"))
 
     def forget(self, needed: set[int]) -> None:
         """Delete the states of rounds that have been told, unless they are needed, or a task goes on from them."""
         # A running round may fail and start again; a repeated one reads its sources again.
-        going = [self.asked[number] for number in self.running | self.repeated]
+        going = [self.proposed[number] for number in self.running | self.repeated]
         going += [task.step.round for task in self.waiting if task.step]
-        sources = [{*asked.rounds.tolist()} for asked in going]
-        for number in (self.kept & self.reports.keys()) - needed.union(self.repeated, *sources):
+        sources = [{*round_.rounds.tolist()} for round_ in going]
+        for number in (self.stored & self.reports.keys()) - needed.union(self.repeated, *sources):
             with objects.may_fail():  # `ctd check` finds what stays
                 objects.delete(self._store.objects, keys.place(keys.ROUNDS, self._group, number))
-                self.kept.discard(number)
+                self.stored.discard(number)
 
 
 def forget_search(store: Store, group: int) -> None:

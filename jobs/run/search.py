@@ -81,7 +81,7 @@ class GroupSearch:
             self._decide(None, skipped, again)
         for number in sorted(self.rounds.running):
             if report := self.rounds.resume(number):
-                self.tell(number, *report)
+                self.end_round(number, *report)
 
     def _taken_back(self) -> list[int]:
         """Return the rows that failed and are no longer recorded as failing: `resume --failed` has taken them back."""
@@ -89,8 +89,8 @@ class GroupSearch:
             return []
         groups = [Shard(-1, group, 0, self._n) for group in self.shards.groups]
         recorded = [entry.row for group in groups for entry in self._failures.failing(group)]
-        lost = np.flatnonzero(self.searcher.failed & self.shards.open_items())
-        return np.setdiff1d(lost, recorded).tolist()
+        failed_rows = np.flatnonzero(self.searcher.failed & self.shards.open_items())
+        return np.setdiff1d(failed_rows, recorded).tolist()
 
     def _repeat(self, decision: Decision) -> None:
         self._n_decisions += 1
@@ -100,19 +100,19 @@ class GroupSearch:
             self._note(number, report, cost)
         if decision.asked is None:
             return
-        asked = self.searcher.ask(self._most)
-        if asked is None or round_digest(asked) != round_digest(decision.asked):
+        round_ = self.searcher.ask(self._most)
+        if round_ is None or round_digest(round_) != round_digest(decision.asked):
             raise JobError(
                 f"{self._store.address}: group {self._group}: the search decided differently when round "
-                f"{len(self.rounds.asked)} was written (another version of Optuna?); go on with that version, or begin a new store"
+                f"{len(self.rounds.proposed)} was written (another version of Optuna?); go on with that version, or begin a new store"
             )
-        self.rounds.add(asked)
+        self.rounds.add(round_)
 
     # --- reports --------------------------------------------------------------------------------------
 
-    def tell(self, number: int, report: RoundReport, cost: Cost) -> None:
+    def end_round(self, number: int, report: RoundReport, cost: Cost) -> None:
         """Note the end of a round, and decide what follows. Raises JobError if the search cannot go on."""
-        self.rounds.kept.add(number)
+        self.rounds.stored.add(number)
         self.rounds.repeated.discard(number)
         if number not in self.rounds.reports:  # otherwise its states were needed again
             self._news.append((number, report, cost))
@@ -120,7 +120,7 @@ class GroupSearch:
 
     def _note(self, number: int, report: RoundReport, cost: Cost) -> None:
         self.searcher.tell(number, report)
-        self.rounds.tell(number, report, cost)
+        self.rounds.add_report(number, report, cost)
         self._is_changed = True
         self.searcher.decide()  # after each report, so that a repetition decides the same
 
@@ -138,8 +138,8 @@ class GroupSearch:
                 self._decide(None)
             self._writing.add(shard.number)
             self.rounds.waiting.append(self._last_step(shard))
-        elif asked := self.searcher.ask(self._most):
-            self._decide(asked)
+        elif round_ := self.searcher.ask(self._most):
+            self._decide(round_)
         return self.rounds.next_task()
 
     def _complete(self) -> Shard | None:
@@ -165,11 +165,11 @@ class GroupSearch:
         return task._replace(step=step, without=tuple(sorted(failed)))
 
     def _decide(
-        self, asked: Round | None, skipped: Sequence[int] = (), again: Sequence[int] = ()
+        self, next_round: Round | None, skipped: Sequence[int] = (), again: Sequence[int] = ()
     ) -> None:
         """Write down what was told since the last decision, and the round that follows."""
-        told, self._news = tuple(self._news), []
-        self._unwritten = Decision(told=told, asked=asked, skipped=skipped, again=again)
+        reports, self._news = tuple(self._news), []
+        self._unwritten = Decision(told=reports, asked=next_round, skipped=skipped, again=again)
         self._write()
 
     def _write(self) -> None:
@@ -179,10 +179,10 @@ class GroupSearch:
         # Killed before this write, the driver leaves the reports in run/rounds: the next one decides anew, and nobody has computed
         # what would have followed. Killed after it, the next one repeats the decision (`open`).
         write_decision(self._store, self._group, self._n_decisions, self._unwritten)
-        asked, self._unwritten = self._unwritten.asked, None
+        next_round, self._unwritten = self._unwritten.asked, None
         self._n_decisions += 1
-        if asked is not None:
-            self.rounds.push(self.rounds.add(asked), "fresh")
+        if next_round is not None:
+            self.rounds.push(self.rounds.add(next_round), "fresh")
             self.rounds.forget(self._needed())
 
     def _needed(self) -> set[int]:
@@ -212,7 +212,7 @@ class GroupSearch:
 
     @property
     def has_task(self) -> bool:
-        """Whether a task could be handed out now."""
+        """True if a task could be handed out now."""
         waiting = self.rounds.waiting or self._unwritten or self._is_changed
         return bool(waiting) or len(self.searcher.choose(1)) > 0
 
@@ -258,62 +258,62 @@ class Searches:
     _done: Set[int]
     _progress: Progress
     _events: Events
-    _found: dict[int, GroupSearch] = field(default_factory=dict)
+    _by_group: dict[int, GroupSearch] = field(default_factory=dict)
     """The first of the groups that are searched together -> their search."""
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._by_group)
 
     def __contains__(self, group: int) -> bool:
-        return self._of(group) is not None
+        return self._search_of(group) is not None
 
-    def _of(self, group: int) -> GroupSearch | None:
-        return self._found.get(self._store.job.plan.together(group)[0])
+    def _search_of(self, group: int) -> GroupSearch | None:
+        return self._by_group.get(self._store.job.plan.together(group)[0])
 
     @property
     def has_task(self) -> bool:
-        """Whether a task could be handed out now."""
-        return any(search.has_task for search in self._found.values())
+        """True if a task could be handed out now."""
+        return any(search.has_task for search in self._by_group.values())
 
     @property
     def n_open(self) -> int:
         """The number of their shards that are not committed."""
-        return sum(len(search.shards.open) for search in self._found.values())
+        return sum(len(search.shards.open) for search in self._by_group.values())
 
     @property
     def progress(self) -> tuple[int, float]:
         """The items that have ended and the work of past rounds, as `GroupSearch.progress`, over all searches."""
-        found = [search.progress for search in self._found.values()]
-        return sum(n for n, _ in found), sum(work for _, work in found)
+        per_search = [search.progress for search in self._by_group.values()]
+        return sum(n for n, _ in per_search), sum(work for _, work in per_search)
 
     def begin(self, group: int) -> list[Shard]:
         """Begin the search of a group, or go on with it; return committed shards that must be taken back first."""
-        search = self._found[group] = GroupSearch(self._store, group, self._failures, self._done)
+        search = self._by_group[group] = GroupSearch(self._store, group, self._failures, self._done)
         with self._may_end(group, search):
             search.open()
         # Of a search that cannot go on, the decisions behind the one that differs were not repeated: they say nothing.
-        return orphaned(search) if group in self._found else []
+        return orphaned(search) if group in self._by_group else []
 
     def next_task(self) -> Task | None:
         """Return the next task of any search; None if there is none now. Raises the errors of the storage."""
         # A generator: a search that is asked writes a decision, so the next one is asked only if this one has no task.
-        tasks = (search.next_task() for search in self._found.values())
+        tasks = (search.next_task() for search in self._by_group.values())
         return next((task for task in tasks if task is not None), None)
 
-    def tell(self, task: Task, report: RoundReport, cost: Cost) -> None:
+    def end_round(self, task: Task, report: RoundReport, cost: Cost) -> None:
         """Note the end of a round; warn of the first comparison in which all items were equal."""
         group = task.shard.group
-        if (search := self._of(group)) and task.step:
+        if (search := self._search_of(group)) and task.step:
             before = search.searcher.tied
             with self._may_end(group, search):
-                search.tell(task.step.number, report, cost)
+                search.end_round(task.step.number, report, cost)
             if (text := search.searcher.tied) and not before:
                 self._events.note(Remark(kind=WARNING, group=group, text=text))
 
     def lose_states(self, task: Task, number: int) -> None:
         """Note that a task needs the states of a round that are missing or damaged."""
         group = task.shard.group
-        if search := self._of(group):
+        if search := self._search_of(group):
             text = f"the states of round {number} of group {group} are damaged; they are computed again"
             self._events.note(Remark(shard=task.shard.number, text=text))
             with self._may_end(group, search):
@@ -321,13 +321,13 @@ class Searches:
 
     def committed(self, shard: Shard) -> None:
         """Note a committed shard: the search of its group is over once it was the last one."""
-        if (search := self._of(shard.group)) and not search.shards.open:
-            del self._found[self._store.job.plan.together(shard.group)[0]]
+        if (search := self._search_of(shard.group)) and not search.shards.open:
+            del self._by_group[self._store.job.plan.together(shard.group)[0]]
             search.seal()
 
     def end(self, group: int, text: str) -> None:
         """Give up the shards of a group whose search cannot go on. text: why."""
-        if search := self._found.pop(self._store.job.plan.together(group)[0], None):
+        if search := self._by_group.pop(self._store.job.plan.together(group)[0], None):
             self._progress.give_up(search.shards.open, text)
             self._events.note(Remark(group=group, text=f"its search ends: {text}"))
 

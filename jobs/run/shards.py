@@ -52,13 +52,13 @@ YIELD_S = 5.0
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number` of `of`."""
+    """Part `number` of `n_parts`."""
 
     number: int
-    of: int
+    n_parts: int
 
     def __contains__(self, turn: int) -> bool:
-        return turn % self.of == self.number
+        return turn % self.n_parts == self.number
 
 
 def run_shards(
@@ -111,7 +111,7 @@ def run_parts(
             done.append(run_shards(store, executor, listener, stop, part))
             if done[-1].stopped:
                 break
-    failed = {number: text for one in done for number, text in one.failed.items()}
+    failed = {number: text for progress in done for number, text in progress.failed.items()}
     # A stop may have come because of a storage that fails: nothing more is asked of it.
     if done and done[-1].stopped:
         return replace(done[-1], failed=failed)
@@ -132,11 +132,11 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
         store.committed.forget(orphaned)
         return open_ledger(store, part) if orphaned else ledger
     # One listing, instead of a request for each shard, tells which shards left a state to go on from.
-    kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
-    if kept and part is None:
+    resumable = {int(k.split("/")[-2]) for k in objects.list_keys(store.objects, keys.CHECKPOINTS)}
+    if resumable and part is None:
         ledger.progress.begin(left(store, ledger.done).work)
     for number in mine:
-        begin: Begin = "resume" if number in kept else "fresh"
+        begin: Begin = "resume" if number in resumable else "fresh"
         ledger.queue.push(ledger.failures.task(ledger.shards[number], 1, begin))
     return ledger
 
@@ -150,8 +150,8 @@ def claim(store: Store, part: Part | None = None) -> Lease:
     If a driver of the whole and drivers of parts start at the same moment, that of the whole wins.
     """
     # Leases that are here already and that nobody renews are dead drivers': they keep nobody out.
-    dead = _beside(store, part, last_seen)
-    if others := _beside(store, part, running):
+    dead = _rivals(store, part, last_seen)
+    if others := _rivals(store, part, running):
         raise held_by(store.address, others[0])
     place = store.objects if part is None else part_place(store.address, f"{part.number:04d}")
     before = holder(place)
@@ -161,9 +161,10 @@ def claim(store: Store, part: Part | None = None) -> Lease:
         with closing(Events(store)) as events:
             events.note(Kill(time=before.renewed, host=before.host, pid=before.pid))
     try:
-        # Again: both may have looked before either had its lease. That of the whole waits for the other to give way.
+        # Two drivers may both have looked before either had its lease, so each looks again. The driver of the whole store waits for
+        # the driver of a part to give way.
         end = time.monotonic() + (YIELD_S if part is None else 0.0)
-        while others := [held for held in _beside(store, part, last_seen) if held not in dead]:
+        while others := [rival for rival in _rivals(store, part, last_seen) if rival not in dead]:
             if time.monotonic() >= end:
                 raise held_by(store.address, others[0])
             time.sleep(POLL_S)
@@ -173,7 +174,7 @@ def claim(store: Store, part: Part | None = None) -> Lease:
     return lease
 
 
-def _beside(
+def _rivals(
     store: Store, part: Part | None, look: Callable[[ObjectStore], LeaseRecord | None]
 ) -> list[LeaseRecord]:
     """Return the drivers that `look` finds: of the whole, if we run a part, else of the parts."""
@@ -181,7 +182,7 @@ def _beside(
     places = [store.objects] if part is not None else part_places(store.objects, store.address)
     # In parallel, because it takes seconds to tell the lease of a dead driver on another machine from a living one's.
     with ThreadPoolExecutor(16) as threads:
-        return [held for held in threads.map(look, places) if held]
+        return [record for record in threads.map(look, places) if record]
 
 
 def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
@@ -198,21 +199,23 @@ def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
 def progress_digest(store: Store) -> str:
     """Return a digest that changes with every committed shard, failing item and checkpoint; "" while there is none."""
     records = (store.committed.latest(), store.failed.latest())
-    known = [[(number, one.version) for number, one in found.items()] for found in records]
-    left = objects.stamp(store.objects, (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS))
-    return digest(repr((known, left)).encode()) if left or any(known) else ""
+    versions = [
+        [(number, entry.version) for number, entry in entries.items()] for entries in records
+    ]
+    unfinished = objects.stamp(store.objects, (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS))
+    return digest(repr((versions, unfinished)).encode()) if unfinished or any(versions) else ""
 
 
-def take_settings(store: Store, given: RunSettings) -> list[str]:
+def take_settings(store: Store, settings: RunSettings) -> list[str]:
     """Take the settings of a run that a job gives for its store; return, as texts, which of those of the layout differ: these stay."""
     old = store.job.spec.run
-    run = given.model_copy(update={name: getattr(old, name) for name in LAYOUT})
+    run = settings.model_copy(update={name: getattr(old, name) for name in LAYOUT})
     if run != old:  # workers, on other machines too, read the settings in the store
         spec = lambda job: job.spec.model_copy(update={"run": run})
         change_job(store, lambda job: job.model_copy(update={"spec": spec(job)}))
-    differ = [name for name in LAYOUT if getattr(given, name) not in (None, getattr(old, name))]
+    differ = [name for name in LAYOUT if getattr(settings, name) not in (None, getattr(old, name))]
     return [
-        f"run.{name}: {getattr(given, name)} given; {store.address} keeps the layout that it was made with"
+        f"run.{name}: {getattr(settings, name)} given; {store.address} keeps the layout that it was made with"
         for name in differ
     ]
 

@@ -53,20 +53,20 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
     with suppress(OSError):  # "." of a Ray job whose folder Ray has replaced
         folders.add(Path(base).resolve())
     waiting = [root, "ctd.batch", *spec.modules()]
-    own = cache(lambda top: top in packages or bool(folders & _import_folder(top)))
-    found: dict[str, str] = {}
-    seen: set[str] = set()
+    is_source = cache(lambda top: top in packages or bool(folders & _import_folder(top)))
+    checksums: dict[str, str] = {}
+    visited: set[str] = set()
     while waiting:
         module = waiting.pop()
-        if module in seen:  # modules may import each other in a ring
+        if module in visited:  # modules may import each other in a ring
             continue
-        seen.add(module)
-        if own(module.partition(".")[0]) and (path := _file(module)):
+        visited.add(module)
+        if is_source(module.partition(".")[0]) and (path := _file(module)):
             text = path.read_bytes()
-            found[module] = hashlib.sha256(text).hexdigest()
-            _refuse_stale(module, path, found[module])
+            checksums[module] = hashlib.sha256(text).hexdigest()
+            _refuse_stale(module, path, checksums[module])
             waiting += imports_of(text, module, path.name == "__init__.py")
-    return dict(sorted(found.items()))
+    return dict(sorted(checksums.items()))
 
 
 def combined(sources: Mapping[str, str]) -> str:
@@ -93,36 +93,36 @@ def refuse_changed(store: Store, failed: bool = False) -> None:
     """
     job, more = store.job, ""
     if different := edited(store):
-        what, new = f"the source of kernel {job.spec.kernel}", "source"
+        subject, new = f"the source of kernel {job.spec.kernel}", "source"
         if len(store.committed.numbers()) == job.plan.n_shards:
             more = f"; if only `reduce` or a picture has changed, {gather_command(store)} makes them anew"
             more += ", and no item is left to run" * (not store.failed.items())
     elif different := [*changed_files(job.inputs, job.base)]:
-        what, new = "an input file", "files"
+        subject, new = "an input file", "files"
     else:
         return
     # Else the command would compute nothing where items have failed, which the new source may mend.
     failed = failed or bool(store.failed.items())
-    kept = "the shards without failed items" if failed else "what is done"
+    kept_shards = "the shards without failed items" if failed else "what is done"
     again = resume_command(store, *["--failed"] * failed, "--accept-changes")
     these = "these options" if failed else "this option"
     raise JobError(
-        f"{store.address}: {what} has changed since the store was made: {shortened(different)}. For results of the new {new} give "
+        f"{store.address}: {subject} has changed since the store was made: {shortened(different)}. For results of the new {new} give "
         f"another path as --store (store= in Python); {again} (or run or submit with {these}) "
-        f"keeps {kept} and goes on with the new {new}{more}"
+        f"keeps {kept_shards} and goes on with the new {new}{more}"
     )
 
 
 def source_here(store: Store, host: str) -> str:
     """Return the digest of the source with which a worker on `host` computes; raise SourceDiffers if it is not the store's."""
     job = store.job
-    here = sources_of(job.spec, job.base, store.science)
-    if other := changed(job.sources, here):
+    sources = sources_of(job.spec, job.base, store.science)
+    if other := changed(job.sources, sources):
         raise SourceDiffers(
             f"{host} has other source code than the driver for {shortened(other)}: it was edited since the run began, "
             "or another version is installed there"
         )
-    return combined(job.sources or here)
+    return combined(job.sources or sources)
 
 
 def accept_changes(store: Store) -> list[str]:
@@ -152,12 +152,12 @@ def _refuse_stale(module: str, path: Path, sha256: str) -> None:
     spec = getattr(sys.modules.get(module), "__spec__", None)
     if spec is None:  # not imported here yet
         return
-    known, before = _imported.get(module, (None, ""))
-    if known is not spec:  # a reload makes a new one
+    imported, before = _imported.get(module, (None, ""))
+    if imported is not spec:  # a reload makes a new one
         _imported[module] = spec, sha256
     elif before != sha256:
-        what = "was edited after this process imported it"
-        raise JobError(f"{path}: {what}; start the process again")
+        problem = "was edited after this process imported it"
+        raise JobError(f"{path}: {problem}; start the process again")
 
 
 def _import_folder(module: str) -> set[Path]:

@@ -31,16 +31,16 @@ def block_signals() -> int:
     # Blocking holds for this thread alone. Another thread may still receive a signal, and `exec` would come before Python
     # calls its handler. The pipe, to which Python writes the number at once, survives the `exec`. A signal is still lost if
     # `exec` ends the thread that has just received it, before it writes: some microseconds, in which only a test sends one.
-    come, go = os.pipe()
-    os.set_blocking(go, False)
-    signal.set_wakeup_fd(go, warn_on_full_buffer=False)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
-    return come
+    return read_end
 
 
-def blocked_signal(come: int) -> str | None:
+def blocked_signal(read_end: int) -> str | None:
     """Return the first signal between `block_signals` and `exec`, in the words of `Stop.reason`; None if there was none."""
-    with open(come, "rb") as pipe:
+    with open(read_end, "rb") as pipe:
         numbers = [number for number in pipe.read() if number in CAUGHT]
     return _reason(numbers[0]) if numbers else None
 
@@ -55,7 +55,7 @@ class Stop:
     def __init__(self) -> None:
         self.reason: str | None = None
         self.is_deferred = False
-        """Whether a loop looks at `reason`, so that a signal need not raise."""
+        """True while a loop looks at `reason`, so that a signal need not raise."""
         self._deadline = self._grace_s = float("inf")
         self._callbacks: list[Callable[[], None]] = []
 
@@ -111,23 +111,23 @@ def signals(stop: Stop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    sent: set[int] = set()
+    received: set[int] = set()
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
         if number == signal.SIGHUP:
             _let_go_of_the_terminal()  # before anything is printed about the stop
-        if number in AT_ONCE and not sent.isdisjoint(AT_ONCE):
+        if number in AT_ONCE and not received.isdisjoint(AT_ONCE):
             raise KeyboardInterrupt
-        sent.add(number)
+        received.add(number)
         if stop.reason is None:
             stop.ask(_reason(number))
             if not stop.is_deferred:
                 stop.check()
 
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    heard = [number for number in CAUGHT if number != signal.SIGHUP or not ignored]
-    before = {number: signal.signal(number, handle) for number in heard}
+    handled = [number for number in CAUGHT if number != signal.SIGHUP or not ignored]
+    before = {number: signal.signal(number, handle) for number in handled}
     try:
         with stop.deferred():
             # Signals that have waited arrive here: Python calls their handlers before it returns.

@@ -44,7 +44,7 @@ Key = tuple[int, int]
 
 
 class Step(NamedTuple):
-    """What an attempt does in a search: a round, or the last step of a planned shard.
+    """The part of a search that an attempt computes: a round, or the last step of a planned shard.
 
     A round advances its items and stores their states. Once all items of a planned shard have ended, the last step writes
     their results; its round has no advances.
@@ -53,7 +53,7 @@ class Step(NamedTuple):
     number: int
     """Number of the round in its search; -1: the last step."""
     round: Round
-    added: Mapping[str, Any] | None = None
+    search_results: Mapping[str, Any] | None = None
     """In the last step: the results that the search adds, name -> (rows of the shard, ...)."""
     before: Cost = Cost()
     """In the last step: what the rounds of its items cost."""
@@ -119,9 +119,9 @@ class Report(NamedTuple):
     """Kind of error; meaningless if there is none."""
     about: Mapping[str, Any] = {}
     """For the events: host, devices, cause of the worker's death."""
-    told: tuple[RoundReport, Cost] | None = None
+    round_end: tuple[RoundReport, Cost] | None = None
     """The report of a round of a search, and its cost."""
-    lost: int | None = None
+    lost_round: int | None = None
     """The round whose states are missing or damaged, if the attempt needed them."""
 
     @property
@@ -174,7 +174,7 @@ class ShardProgress(NamedTuple):
     most: int = 0
     """`advances` if every item makes all that it may; 0 if unknown."""
     waiting: str = ""
-    """What the shard waits for before its first advance ends here, as text: reading, compiling, tuning; "" afterwards."""
+    """The step that the shard waits for before its first advance ends here, as text: reading, compiling, tuning; "" afterwards."""
     work: float = 0.0
     """Work done, in items: half of an item's advances are half an item."""
     value: Value | None = None
@@ -182,7 +182,7 @@ class ShardProgress(NamedTuple):
     failed: Mapping[str, int] = {}
     """Failing outcome -> items that have ended with it, if the kernel has curves."""
     advancing: bool = False
-    """Whether an advance runs, its compilation included; otherwise the shard loads, reads or writes."""
+    """True while an advance runs, its compilation included; otherwise the shard loads, reads or writes."""
 
 
 class Heartbeat(NamedTuple):
@@ -257,10 +257,10 @@ class Executor(Protocol):
     def try_elsewhere(self, task: Task) -> bool:
         """Begin a second attempt at a running shard, if another node has an idle worker of the same kind; return whether it began."""
 
-    def end(self, attempt: Key, why: str | None = None) -> None:
+    def end(self, attempt: Key, cause: str | None = None) -> None:
         """End an attempt that hangs or has a second one, and the worker that runs it.
 
-        why: the error that `wait` reports, as a death of the worker; None: the attempt is superseded and not reported.
+        cause: the error that `wait` reports, as a death of the worker; None: the attempt is superseded and not reported.
         """
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.plan.layout import Machines
 from jobs.reduce import given_params, reduce_group
-from jobs.run.attempt import Attempt, Computed, GroupData, Stopped
+from jobs.run.attempt import Attempt, AttemptResults, GroupData, Stopped
 from jobs.run.sources import source_here
 from jobs.run.stop import Stop
 from jobs.run.task import (
@@ -102,18 +102,18 @@ class Worker:
                 attempt = Attempt(
                     self.store, group, work, self._workers, self._stop, on_progress, self.pulse
                 )
-                found = attempt.compute()
+                results = attempt.compute()
             else:  # every item fails by itself
                 planned = self.job.plan.layouts[work.shard.group]
                 _, devices = planned.of_devices(jax.local_device_count())
-                found = Computed(Layout(planned.slots, planned.microbatch, devices))
+                results = AttemptResults(Layout(planned.slots, planned.microbatch, devices))
             if work.probe:
                 return Report(*work.key)
-            if work.step and work.step.added is None:
-                return Report(*work.key, told=self._keep(work, began, found))
-            return Report(*work.key, self._commit(work, began, found))
-        except Damaged as gone:
-            return Report(*work.key, lost=gone.number)
+            if work.step and work.step.search_results is None:
+                return Report(*work.key, round_end=self._keep(work, began, results))
+            return Report(*work.key, self._commit(work, began, results))
+        except Damaged as damage:
+            return Report(*work.key, lost_round=damage.number)
         except Stopped as stop:
             return Report(*work.key, None, str(stop), fault="stopped", about=host())
         except Exception as error:
@@ -138,20 +138,20 @@ class Worker:
             self._groups[index] = GroupData(params, load_group(self.kernel, params, self.job.base))
         return self._groups[index]
 
-    def _keep(self, task: Task, began: float, found: Computed) -> tuple[RoundReport, Cost]:
+    def _keep(self, task: Task, began: float, results: AttemptResults) -> tuple[RoundReport, Cost]:
         """Write the end of a round; return its report and its cost."""
-        step, search, cost = task.step, self.job.spec.search, _cost(began, found)
+        step, search, cost = task.step, self.job.spec.search, _cost(began, results)
         assert step is not None
         assert search is not None
-        if found.run is None:
+        if results.run is None:
             # No item has a state to write. If the driver dies before it notes the report, the next one hands the round out again.
             none, nobody, failed = np.zeros(0, int), np.zeros(0, bool), step.round.rows.tolist()
             return RoundReport(none, np.zeros(0), none, nobody, nobody, tuple(failed)), cost
-        report = round_report(found.run, self.store.science, search, rows_of(task), step)
+        report = round_report(results.run, self.store.science, search, rows_of(task), step)
         # The states first, then the checkpoint goes: a kill in between leaves a checkpoint too many, never neither.
-        group, states = self.job.plan.together(task.shard.group)[0], found.run.states()
+        group, states = self.job.plan.together(task.shard.group)[0], results.run.states()
         write_round(self.store, group, step.number, step.round, (report, cost), states)
-        self._tidy(task, found.checkpoints or 0, cost.seconds)
+        self._tidy(task, results.checkpoints or 0, cost.seconds)
         return report, cost
 
     def _tidy(self, task: Task, checkpoints: int, seconds: float) -> None:
@@ -163,22 +163,22 @@ class Worker:
         if self.kernel.display.curves and (again or seconds >= EVERY_S / 2):
             clear_live(self.store, task.shard)
 
-    def _commit(self, task: Task, began: float, found: Computed) -> Marker:
+    def _commit(self, task: Task, began: float, results: AttemptResults) -> Marker:
         """Write the results, then the marker; return it without its checksums."""
-        rows, cost = rows_of(task), _cost(began, found)
+        rows, cost = rows_of(task), _cost(began, results)
         before, unused = Cost(), np.zeros(0, int)
         if task.step:
             every = np.arange(task.shard.start, task.shard.stop)
             before, unused = task.step.before, np.setdiff1d(every, task.step.round.rows)
-        ages = found.values.get("search_advances")
-        values = {**found.values, "status": self._status(found.values, len(rows))}
+        ages = results.values.get("search_advances")
+        values = {**results.values, "status": self._status(results.values, len(rows))}
         marker = Marker(
             shard=task.shard, attempt=task.attempt, without=task.without, unused=tuple(unused.tolist()),
             outcomes=outcome_counts(self.kernel, values), nan=nan_counts(values) or None,
             n_failed=int((values["status"] == FAILED).sum()) + len(task.without),
-            layout=found.layout, rounds=cost.rounds + before.rounds, narrowed_to=task.slots,
+            layout=results.layout, rounds=cost.rounds + before.rounds, narrowed_to=task.slots,
             longest_s=max(cost.longest_s, before.longest_s) or None,
-            checkpoints=found.checkpoints, resumed_at=found.resumed_at,
+            checkpoints=results.checkpoints, resumed_at=results.resumed_at,
             advances=None if ages is None else int(ages.sum()), source=self._source,
             started=min(cost.started, before.started), end=time.time(),
             seconds=cost.seconds + before.seconds, idle_gpus=idle_gpus() or None, **host(),
@@ -197,11 +197,13 @@ class Worker:
         return status
 
 
-def _cost(began: float, found: Computed) -> Cost:
+def _cost(began: float, results: AttemptResults) -> Cost:
     """Return what an attempt that began at this time.monotonic has cost so far, with those before it up to its checkpoint."""
     # The clock tells when, for display; no correction of it may change a duration.
     seconds = time.monotonic() - began
-    return Cost(found.before_s + seconds, time.time() - seconds, found.longest_s, found.rounds)
+    return Cost(
+        results.before_s + seconds, time.time() - seconds, results.longest_s, results.rounds
+    )
 
 
 def round_report(
@@ -209,12 +211,12 @@ def round_report(
 ) -> RoundReport:
     """Return the report of a round that is over. rows: those that were computed."""
     names = [search.metric, *["outcome"] * bool(kernel.outcomes)]
-    found = run.values(np.arange(run.n), names)
+    values = run.values(np.arange(run.n), names)
     broken = np.zeros(run.n, bool)
     if kernel.outcomes:
-        broken = run.done & np.isin(found["outcome"], kernel.failing)
+        broken = run.done & np.isin(values["outcome"], kernel.failing)
     failed = tuple(np.setdiff1d(step.round.rows, rows).tolist())
-    metric = np.asarray(found[search.metric], np.float64)
+    metric = np.asarray(values[search.metric], np.float64)
     return RoundReport(rows, metric, run.advances, run.done, broken, failed)
 
 
@@ -227,9 +229,9 @@ def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str
     names = dict(enumerate(outcome.name for outcome in kernel.outcomes))
     outcomes = np.asarray(values["outcome"])
     # An item that failed with an error has none, -1.
-    found = Counter(outcomes[(outcomes >= 0) | (values["status"] == DONE)].tolist())
+    counts = Counter(outcomes[(outcomes >= 0) | (values["status"] == DONE)].tolist())
     # An index beyond them is counted by its number, and warned of.
-    return {names.get(code, f"outcome {code}"): found[code] for code in names | found}
+    return {names.get(code, f"outcome {code}"): counts[code] for code in names | counts}
 
 
 def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -237,14 +239,14 @@ def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
 
     The marker keeps the counts, so that readers need not read the results.
     """
-    done, found = values["status"] == DONE, {}
+    done, counts = values["status"] == DONE, {}
     for name, of_result in values.items():
         # Those that a search adds are NaN where it did not come to.
         if of_result.dtype.kind in "fc" and of_result[0:1].size and not name.startswith("search_"):
-            known = np.isfinite(of_result[done]).any(axis=tuple(range(1, of_result.ndim)))
-            if not known.all():
-                found[name] = int((~known).sum())
-    return found
+            is_finite = np.isfinite(of_result[done]).any(axis=tuple(range(1, of_result.ndim)))
+            if not is_finite.all():
+                counts[name] = int((~is_finite).sum())
+    return counts
 
 
 def fault_of(error: Exception) -> Fault:
@@ -305,7 +307,7 @@ class SerialExecutor:
     def try_elsewhere(self, task: Task) -> bool:
         return False
 
-    def end(self, attempt: Key, why: str | None = None) -> None:
+    def end(self, attempt: Key, cause: str | None = None) -> None:
         """Do nothing: no attempt here hangs, by its heartbeats, or has a second one."""
 
     def wait(self, timeout: float) -> list[Report]:

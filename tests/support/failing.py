@@ -70,7 +70,7 @@ def in_lap(lap, row):
     rounds = []
 
     def fault(task):
-        if not holds(task, {row}) or task.step.added is not None:
+        if not holds(task, {row}) or task.step.search_results is not None:
             return None
         if task.step.number not in rounds:
             rounds.append(task.step.number)

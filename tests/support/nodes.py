@@ -40,8 +40,8 @@ class Nodes(SerialExecutor):
                 return True
         return False
 
-    def end(self, attempt, why=None):
-        assert why is None
+    def end(self, attempt, cause=None):
+        assert cause is None
         (gone,) = (r for r in self.running if r[2].key == attempt)
         self.running.remove(gone)
         heapq.heapify(self.running)
@@ -58,9 +58,9 @@ class Nodes(SerialExecutor):
         if fault:
             return [Report(*task.key, None, f"{fault} of {task.shard.number}", "trace", fault)]
         report = self._worker.do(task)
-        if report.told:
-            told, cost = report.told
-            return [report._replace(told=(told, replace(cost, seconds=took)))]
+        if report.round_end:
+            told, cost = report.round_end
+            return [report._replace(round_end=(told, replace(cost, seconds=took)))]
         if report.marker is None:
             return [report]
         slower = report.marker.model_copy(update={"seconds": took})

@@ -48,9 +48,9 @@ class Hanging(SerialExecutor):
     def try_elsewhere(self, task):
         return False
 
-    def end(self, attempt, why=None):
+    def end(self, attempt, cause=None):
         self.hanging.pop(attempt)
-        self.ended.append(Report(*attempt, None, why, "", "death", {"died": "killed"}))
+        self.ended.append(Report(*attempt, None, cause, "", "death", {"died": "killed"}))
 
 
 @pytest.mark.parametrize(

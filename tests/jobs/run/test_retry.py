@@ -25,8 +25,8 @@ def searched(n, failing, flaky=0, confirm=2):
     while search.probe is not None:
         probes += 1
         start, stop = search.probe
-        search.tell(probes <= flaky or any(start <= row < stop for row in failing))
-    return search.found, probes
+        search.note_probe(probes <= flaky or any(start <= row < stop for row in failing))
+    return search.failing, probes
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 64, 100])
@@ -44,14 +44,14 @@ def test_search_finds_exactly_the_failing_rows(n):
 def test_search_skips_rows_that_are_known():
     search = Bisection([0, 3, 4, 9], 1)
     assert search.probe == (0, 4)
-    search.tell(failed=True)
+    search.note_probe(failed=True)
     assert search.probe == (0, 1)
-    search.tell(failed=False)
+    search.note_probe(failed=False)
     assert search.probe == (3, 4)
-    search.tell(failed=True)
+    search.note_probe(failed=True)
     assert search.probe == (4, 10)
-    search.tell(failed=False)
-    assert (search.probe, search.found) == (None, [3])
+    search.note_probe(failed=False)
+    assert (search.probe, search.failing) == (None, [3])
 
 
 def test_search_blames_nothing_where_only_the_whole_fails():

@@ -80,7 +80,7 @@ def test_only_the_items_that_failed_are_tried_again(tmp_path, far, with_a_failur
     again = Failing(lambda task: None)
     progress = run_shards(store, again)
     assert (progress.failed_items, progress.failed) == ({}, {})
-    made = [task.step for task in again.seen if task.step.added is None]
+    made = [task.step for task in again.seen if task.step.search_results is None]
     assert {tuple(step.round.rows) for step in made} == {(row,)}
     assert (
         made[0].round.length

@@ -169,7 +169,9 @@ def test_items_that_failed_are_tried_again_in_their_group(tmp_path, whole):
     reconsider(store, failed=True)
     again = Failing(lambda task: None)
     run_shards(store, again)
-    assert {tuple(t.step.round.rows) for t in again.seen if t.step.added is None} == {(row,)}
+    assert {tuple(t.step.round.rows) for t in again.seen if t.step.search_results is None} == {
+        (row,)
+    }
     after = by_item(store)
     assert after[row]["group"] == before[row]["group"]
     np.testing.assert_equal({**after, row: None}, {**before, row: None})

@@ -47,7 +47,7 @@ class Watched(Nodes):
     def submit(self, task, place=0):
         decisions = list(read_decisions(self.store, task.shard.group))
         told = {number for decision in decisions for number, _, _ in decision.told}
-        if task.step.added is None:
+        if task.step.search_results is None:
             asked = [decision.asked for decision in decisions if decision.asked is not None]
             assert round_digest(asked[task.step.number]) == round_digest(task.step.round)
         # Whatever it goes on from, or tells of, is in the log as well.
