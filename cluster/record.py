@@ -15,7 +15,7 @@ from jobs import keys
 from jobs.errors import EXIT_STOPPED, advised
 from jobs.spec.trust import is_remembered, remember
 from jobs.storage import addresses, connect
-from jobs.store.advice import sent, submit_command
+from jobs.store.advice import submission_records, submit_command
 
 NUMBER = re.compile(r"\d+(_\d+)?")
 """The id of a Slurm allocation, or of a task of an array."""
@@ -182,7 +182,7 @@ def submissions(address: str) -> list[Submission]:
     if path is not None and not path.is_dir():
         return []
     submitted = []
-    for record in sent(connect.open_objects(address)):
+    for record in submission_records(connect.open_objects(address)):
         with suppress(ValidationError):
             submission = RECORD.validate_python(record)
             if submission.kind == "ray" or all(map(NUMBER.fullmatch, submission.numbers)):

@@ -103,7 +103,7 @@ def _refuse(store: Store, path: Path, about: About) -> None:
         raise JobError(
             f"{store.address}: is being run by {describe(running[0])}; archive it when the run has ended"
         )
-    for link in links_of(store, whole=True):  # what it leads to would be published
+    for link in links_of(store, everything=True):  # what it leads to would be published
         raise JobError(
             f"{store.address}: {link} is a link to {os.path.realpath(link)}, which is no part of the store; delete it"
         )

@@ -8,7 +8,7 @@ from jobs.report.warnings import nan_results, unreturned
 from jobs.run.prepare import Prepared, another_job
 from jobs.search.method import Method
 from jobs.spec.description import Description
-from jobs.store.checkpoint import Left, left
+from jobs.store.checkpoint import CheckpointProgress, progress_in_checkpoints
 from jobs.store.look import Look
 from jobs.store.store import Store
 from jobs.store.tally import Tally
@@ -26,7 +26,7 @@ def plan_rows(
     other = another_job(store, ready.spec, ready.kernel) if store else ""
     look = Look(store) if store and not other else None
     plan = look.store.job.plan if look else ready.plan
-    done = done_so_far(look) if look else Left()
+    done = done_so_far(look) if look else CheckpointProgress()
     # Where a search chooses the group of each item, any may get all of them.
     items = "items" if plan.n_variants == 1 else "items_at_most"
     rows: list[dict[str, Any]] = [
@@ -61,12 +61,16 @@ def plan_rows(
     return columns, total
 
 
-def done_so_far(look: Look) -> Left:
+def done_so_far(look: Look) -> CheckpointProgress:
     """Return the items of committed shards; with the work in checkpoints, unless a search decides what goes on; its seconds."""
     store, n = look.store, look.tally.ended
-    in_checkpoints = Left() if store.job.spec.search else left(store, look.committed)
+    in_checkpoints = (
+        CheckpointProgress()
+        if store.job.spec.search
+        else progress_in_checkpoints(store, look.committed)
+    )
     seconds = sum(marker.seconds for marker in look.markers)
-    return Left(n, n + in_checkpoints.work, seconds + in_checkpoints.seconds)
+    return CheckpointProgress(n, n + in_checkpoints.work, seconds + in_checkpoints.seconds)
 
 
 def _warnings(ready: Prepared, tally: Tally) -> list[str]:

@@ -149,7 +149,7 @@ def _unfinished(look: Look) -> dict[str, Any]:
     if store.job.spec.search:
         ended, work = (end.ended or 0, end.work or 0.0) if end else (0, 0.0)
     else:
-        ended, work, _ = checkpoint.left(store, look.committed)
+        ended, work, _ = checkpoint.progress_in_checkpoints(store, look.committed)
     of_shard = lambda key: key.rpartition("/")[0]
     places = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
     places |= set(objects.list_keys(store.objects, keys.ROUNDS))

@@ -81,7 +81,7 @@ def failing_outcomes(tally: Tally, outcomes: Sequence[Outcome]) -> list[str]:
     """Warn of each failing outcome in which many items ended, and of each outcome that the kernel does not declare.
 
     >>> from jobs.plan.layout import Shard
-    >>> failing_outcomes(Tally.of([Marker(shard=Shard(0, 0, 0, 9), outcomes={"diverged": 3})]), [Outcome("diverged", "not finite", True)])
+    >>> failing_outcomes(Tally.from_markers([Marker(shard=Shard(0, 0, 0, 9), outcomes={"diverged": 3})]), [Outcome("diverged", "not finite", True)])
     ['3 of 9 items ended as diverged: not finite']
     """
     n, ended_as = tally.ended, tally.outcomes

@@ -15,7 +15,7 @@ from jobs.run.stop import Stop
 from jobs.run.task import Executor, ExecutorLost, Heartbeat, Key, Report, ShardProgress, Task
 from jobs.storage import objects
 from jobs.storage.process import this_process
-from jobs.store.checkpoint import Left, clear, left
+from jobs.store.checkpoint import CheckpointProgress, clear, progress_in_checkpoints
 from jobs.store.events import Begin, End, Remark
 
 IDLE_S = 60.0
@@ -130,7 +130,7 @@ class Driver:
             # The last heartbeats came before the last advances. A worker that died, or ran out of time, has reported more than its
             # checkpoint holds.
             with objects.may_fail():
-                in_checkpoints = left(ledger.store, ledger.done)
+                in_checkpoints = progress_in_checkpoints(ledger.store, ledger.done)
         self._show({}, in_checkpoints)
 
     @contextmanager
@@ -203,7 +203,7 @@ class Driver:
         self.ledger.events.flush()
 
     def _show(
-        self, heartbeats: Mapping[Key, Heartbeat], in_checkpoints: Left | None = None
+        self, heartbeats: Mapping[Key, Heartbeat], in_checkpoints: CheckpointProgress | None = None
     ) -> None:
         progress, counts = self.ledger.progress, self.attempts.counts
         running = [now for key, (now, _) in heartbeats.items() if now is not None and counts(key)]

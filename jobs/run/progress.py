@@ -12,7 +12,7 @@ import numpy as np
 from jobs.errors import count, duration
 from jobs.plan.layout import Shard
 from jobs.run.task import ShardProgress
-from jobs.store.checkpoint import Left
+from jobs.store.checkpoint import CheckpointProgress
 from jobs.store.live import Value
 from jobs.store.look import Look
 from jobs.store.marker import FailedItem, Marker
@@ -114,7 +114,7 @@ class Progress:
         self,
         running: Sequence[ShardProgress],
         rounds: tuple[int, float] = (0, 0.0),
-        in_checkpoints: Left | None = None,
+        in_checkpoints: CheckpointProgress | None = None,
     ) -> None:
         """Note how far the running shards have come. rounds: items that have ended, and work, in past rounds of searches.
 

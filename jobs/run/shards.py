@@ -41,7 +41,7 @@ from jobs.storage.lease import (
     part_places,
     running,
 )
-from jobs.store.checkpoint import left
+from jobs.store.checkpoint import progress_in_checkpoints
 from jobs.store.events import Events, Kill, Remark
 from jobs.store.look import Look
 from jobs.store.store import Store, change_job
@@ -134,7 +134,7 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     # One listing, instead of a request for each shard, tells which shards left a state to go on from.
     resumable = {int(k.split("/")[-2]) for k in objects.list_keys(store.objects, keys.CHECKPOINTS)}
     if resumable and part is None:
-        ledger.progress.begin(left(store, ledger.done).work)
+        ledger.progress.begin(progress_in_checkpoints(store, ledger.done).work)
     for number in mine:
         begin: Begin = "resume" if number in resumable else "fresh"
         ledger.queue.push(ledger.failures.task(ledger.shards[number], 1, begin))

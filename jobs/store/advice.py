@@ -30,7 +30,7 @@ def submit_command(words: Sequence[str], *options: str) -> str:
     return advised("ctd", "submit", *words, *more)
 
 
-def sent(store: ObjectStore) -> list[dict[str, Any]]:
+def submission_records(store: ObjectStore) -> list[dict[str, Any]]:
     """The records of a store's submissions, the latest last; those that are no JSON are left out."""
     listed = sorted(k for k in objects.list_keys(store, keys.SUBMIT) if k.endswith("/record.json"))
     read = (parsed(data) for _, data in objects.read_all(store, listed))
@@ -39,7 +39,7 @@ def sent(store: ObjectStore) -> list[dict[str, Any]]:
 
 def words_sent(store: Store) -> list[str] | None:
     """The words after `ctd submit` of the newest submission that a store records; none from Python. None without a submission."""
-    records = sent(store.objects)
+    records = submission_records(store.objects)
     words = records[-1].get("words", []) if records else None
     return [str(word) for word in words] if isinstance(words, list) else None
 
@@ -65,5 +65,5 @@ def going_on(store: Store, hint: str = "") -> str:
 
 def gather_command(store: Store) -> str:
     """Return the command, for messages, that gathers a store once its code was edited, which has not been run as it is then."""
-    own = trust.own_code(store.job.base, store.job.spec.modules())
-    return advised("ctd", "gather", store.address, *["--trust"] * bool(own))
+    modules = trust.own_code(store.job.base, store.job.spec.modules())
+    return advised("ctd", "gather", store.address, *["--trust"] * bool(modules))

@@ -187,5 +187,5 @@ class Rows(NDArrayOperatorsMixin):
         return np.asarray(self[:], dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        whole = [one[:] if isinstance(one, Rows) else one for one in inputs]
-        return getattr(ufunc, method)(*whole, **options)
+        arrays = [value[:] if isinstance(value, Rows) else value for value in inputs]
+        return getattr(ufunc, method)(*arrays, **options)

@@ -165,7 +165,7 @@ def _best(store: Store) -> tuple[float | None, int | None]:
 
 
 def _is_measured_twice(store: Store, table: Any) -> bool:
-    """Whether items differ in a field that changes what the metric is measured on, so that there is no best of all."""
+    """Return whether items differ in a field that changes what the metric is measured on, so that there is no best of all."""
     values = (table[name][...] for name in store.roles.swept_bases if name in table)
     return any(len(np.unique(column, axis=0)) > 1 for column in values)
 

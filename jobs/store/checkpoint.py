@@ -39,33 +39,36 @@ HEAD = re.compile(rb'\{"done": \[(\d+), ([\d.e+-]+)\], "seconds": ([\d.e+-]+), '
 HEAD_BYTES = 200
 
 
-class Left(NamedTuple):
-    """What checkpoints have of shards without results."""
+class CheckpointProgress(NamedTuple):
+    """The progress of shards without results, as their checkpoints hold it."""
 
     ended: int = 0
     """Items that have ended."""
     work: float = 0.0
     """In items: half of an item's advances are half an item."""
     seconds: float = 0.0
-    """What it took (s)."""
+    """Seconds that it took."""
 
     def s_left(self, n_items: int) -> float:
         """Return the seconds that a worker needs for the rest of so many items, at this pace; `work` is not 0."""
         return self.seconds / self.work * (n_items - self.work)
 
 
-def left(store: Store, done: Container[int]) -> Left:
-    """Return what the checkpoints in a store have. done: the committed shards. One of an older ctd does not tell."""
-    found = dict[str, Left]()
+def progress_in_checkpoints(store: Store, done: Container[int]) -> CheckpointProgress:
+    """Return the progress that the checkpoints in a store hold. done: the committed shards.
+
+    A checkpoint of an older ctd does not say how far it is, and is left out.
+    """
+    by_shard = dict[str, CheckpointProgress]()
     read = lambda key: (key, objects.read_range(store.objects, key, 0, HEAD_BYTES))
     for key, data in objects.each(
         store.objects, read, list(objects.list_keys(store.objects, keys.CHECKPOINTS))
     ):
-        shard, told = key.rpartition("/")[0], HEAD.search(data or b"")
-        if told and int(shard.rpartition("/")[2]) not in done:
-            now = Left(int(told[1]), float(told[2]), float(told[3]))
-            found[shard] = max(found.get(shard, now), now, key=lambda one: one.work)
-    return Left(*map(sum, zip(*found.values(), strict=True)))
+        shard, head = key.rpartition("/")[0], HEAD.search(data or b"")
+        if head and int(shard.rpartition("/")[2]) not in done:
+            now = CheckpointProgress(int(head[1]), float(head[2]), float(head[3]))
+            by_shard[shard] = max(by_shard.get(shard, now), now, key=lambda progress: progress.work)
+    return CheckpointProgress(*map(sum, zip(*by_shard.values(), strict=True)))
 
 
 class Checkpoints:
@@ -83,14 +86,14 @@ class Checkpoints:
         self._objects = store.objects
         self._folder = keys.place(keys.CHECKPOINTS, shard.group, shard.number)
         self._every_s = store.job.spec.run.checkpoint_s
-        here = host()
+        machine = host()
         # Everything that may change the bits: a checkpoint with another identity is not continued.
         self._identity = {
             "job": store.job.spec.digest(),
             "shard": list(shard),
             "items": digest(np.asarray(ids, np.uint32).tobytes()),
             "microbatch": microbatch,
-            "device": [here["platform"], here["device_kind"]],
+            "device": [machine["platform"], machine["device_kind"]],
             "jax": jax.__version__,
             **({"round": round_sha256} if round_sha256 else {}),
         }
@@ -99,15 +102,15 @@ class Checkpoints:
         self._began = time.monotonic()
         self._due = self._began + self._every_s
         self.before_s = 0.0
-        """What earlier attempts took up to the checkpoint that `latest` has found (s)."""
+        """Seconds that earlier attempts took up to the checkpoint that `latest` has found."""
 
     @property
     def is_due(self) -> bool:
-        """Whether the next checkpoint is due."""
+        """True if the next checkpoint is due."""
         return time.monotonic() >= self._due
 
     def keep(self, run: Run | RoundRun, done: tuple[int, float] = (0, 0.0)) -> None:
-        """Write a checkpoint of the run over the older generation; call it between two advances. done: see `Left`.
+        """Write a checkpoint of the run over the older generation; call it between two advances. done: see `CheckpointProgress`.
 
         A storage failure is ignored: the shard goes on without this checkpoint.
         """
@@ -128,12 +131,12 @@ class Checkpoints:
         # With two generations, damage to the newer one costs the advances since the older, and not all of them.
         for generation in (0, 1):
             data = objects.read(self._objects, f"{self._folder}/{generation}")
-            found = data and decode(data)
-            if not found or found[0] != self._identity:
+            decoded = data and decode(data)
+            if not decoded or decoded[0] != self._identity:
                 continue
             # By advances, not by time: the clocks of two workers may differ.
-            if best is None or found[1].rounds > best.rounds:
-                best, self._next = found[1], 1 - generation
+            if best is None or decoded[1].rounds > best.rounds:
+                best, self._next = decoded[1], 1 - generation
                 self.before_s = best.seconds
         return best
 
@@ -168,13 +171,13 @@ def decode(data: bytes) -> tuple[dict[str, Any], Snapshot] | None:
     checksum, newline, body = data.partition(b"\n")
     if not newline or digest(body).encode() != checksum:
         return None
-    line, _, rest = body.partition(b"\n")
+    line, _, payload = body.partition(b"\n")
     arrays, at = {}, 0
     try:
         head = json.loads(line)
         for name, kind, shape in head["named"]:
             dtype, n = np.dtype(kind), math.prod(shape)
-            arrays[name] = np.frombuffer(rest, dtype, n, at).reshape(shape)  # no copy
+            arrays[name] = np.frombuffer(payload, dtype, n, at).reshape(shape)  # no copy
             at += n * dtype.itemsize
         seconds = float(head.get("seconds", 0))  # of an older ctd: unknown
         return dict(head["identity"]), Snapshot(int(head["rounds"]), arrays, seconds)

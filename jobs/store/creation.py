@@ -55,7 +55,7 @@ def create_store(
     raised LeaseHeld.
     """
     path = addresses.local_path(address)
-    made = path is not None and not Store.exists(address)
+    is_new = path is not None and not Store.exists(address)
     store = Store(address, connect.open_objects(address, create=True), job)
     # The order survives a kill at any write: run/creating.json comes first and run/job.json last, so that a half-made
     # store is no store, and the next creation clears it.
@@ -70,7 +70,7 @@ def create_store(
         objects.delete(store.objects, keys.CREATING)
     except BaseException as error:
         # Nothing is deleted if a store lay there before, or if another process has begun one there.
-        if made and path and not isinstance(error, LeaseHeld):
+        if is_new and path and not isinstance(error, LeaseHeld):
             _remove(path)
         with objects.writing(address):
             raise
@@ -103,9 +103,9 @@ def _lay_out(store: Store, items: Items, outputs: Sequence[Outputs]) -> None:
         "provenance": dict(store.job.provenance),
     }
     root = zarr.create_group(zarr_store(store.objects), attributes=about)
-    for group, own in zip(items.groups, outputs, strict=True):
-        shapes = {**own.shapes, **search_shapes(spec.search, store.science, len(group.items))}
-        _create_group(store, root, items, group, replace(own, shapes=shapes))
+    for group, output in zip(items.groups, outputs, strict=True):
+        shapes = {**output.shapes, **search_shapes(spec.search, store.science, len(group.items))}
+        _create_group(store, root, items, group, replace(output, shapes=shapes))
     _consolidate(store.objects)
 
 
@@ -170,21 +170,21 @@ def _create_group(
     }
     out = root.create_group(f"results/{group.number}", attributes=of_group)
     _put_columns(out, kernel, items, group, columns)
-    for axis, one in outputs.coords.items():
-        put_array(out, axis, one.values, Var((axis,), one.units, one.long_name))
+    for axis, coord in outputs.coords.items():
+        put_array(out, axis, coord.values, Var((axis,), coord.units, coord.long_name))
     arrays = {n: (kernel.dims[n], shape) for n, shape in shapes.items() if n not in packed}
     for pack, names in by_pack(packed).items():
-        like = np.empty(sum(packed[n].size for n in names), shapes[names[0]].dtype)
-        arrays[pack] = Var((f"{pack}.entry",), "1", "results side by side, see `packed`"), like
+        pack_item = np.empty(sum(packed[n].size for n in names), shapes[names[0]].dtype)
+        arrays[pack] = Var((f"{pack}.entry",), "1", "results side by side, see `packed`"), pack_item
     status = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
     arrays["status"] = status, np.zeros((), np.int8)
-    for name, (var, one) in arrays.items():
+    for name, (var, item) in arrays.items():
         # One object for each shard; a large one has inner chunks, so that one item can be read alone.
-        whole = (layout.shard_items, *(max(1, k) for k in one.shape))
-        chunk = chunk_shape(whole, one.dtype.itemsize)
-        shape, axes = (len(group.items), *one.shape), ("item", *var.axes)
-        shards = None if chunk == whole else whole
-        create_array(out, name, shape, one.dtype, axes, chunk, about(name, var), shards)
+        shard_shape = (layout.shard_items, *(max(1, k) for k in item.shape))
+        chunk = chunk_shape(shard_shape, item.dtype.itemsize)
+        shape, axes = (len(group.items), *item.shape), ("item", *var.axes)
+        shards = None if chunk == shard_shape else shard_shape
+        create_array(out, name, shape, item.dtype, axes, chunk, about(name, var), shards)
 
 
 def _put_columns(

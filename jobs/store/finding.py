@@ -21,7 +21,7 @@ from jobs.storage.addresses import is_zip
 from jobs.storage.checksums import parsed, verified
 from jobs.storage.connect import read_member
 
-Tell = Callable[[str], object]
+Notify = Callable[[str], object]
 """Called with an address, or with a line."""
 
 Read = Callable[[str], bytes | None]
@@ -35,55 +35,63 @@ MOST_TOLD = 5
 """Most stores that a message names."""
 
 
-def find_stores(given: Iterable[str], tell: Tell = warnings.warn) -> list[str]:
+def find_stores(locations: Iterable[str], notify: Notify = warnings.warn) -> list[str]:
     """Return the addresses of stores, each once, in the order in which they are named.
 
     A store in a folder is left out if another one there has its items, so that no item counts twice: archives beside their
     store, copies, and the store that a forked one grew from. So is a damaged store, unless all are.
 
-    given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are patterns.
+    locations: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are patterns.
     So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr. An address where nothing is, is returned as it is.
-    tell: called with a line if stores are left out, and with one for each set of stores whose items count twice all the same,
+    notify: called with a line if stores are left out, and with one for each set of stores whose items count twice all the same,
     because they were named.
 
     Raises JobError if a pattern matches no store, or a folder has none.
     """
-    found: dict[str, Found] = {}
-    named: set[str] = set()
-    for address in given:
+    candidates: dict[str, Candidate] = {}
+    named_addresses: set[str] = set()
+    for location in locations:
         links: list[str] = []
-        below = dict(walk(address, _look, links.append))
+        below = dict(walk(location, _look, links.append))
         if links:
-            tell(f"left out, {unfollowed(links)}")
-        is_pattern = _is_pattern(address)
-        if not below and (is_pattern or _is_folder(address)):
-            what = "no store matches" if is_pattern else "no store lies in this folder"
-            raise JobError(f"{address}: {what}; `ctd ls` lists stores")
-        found |= below or {address: Found(None)}
+            notify(f"left out, {unfollowed(links)}")
+        is_pattern = _is_pattern(location)
+        if not below and (is_pattern or _is_folder(location)):
+            problem = "no store matches" if is_pattern else "no store lies in this folder"
+            raise JobError(f"{location}: {problem}; `ctd ls` lists stores")
+        candidates |= below or {location: Candidate(None)}
         # The address of a store stands for that store alone: `walk` looks for none inside of it.
-        if is_pattern or (len(below) == 1 and _matching(address) == [*below]):
-            named |= below.keys()
-    if len(found) == 1:
-        return [*found]
-    broken = {at: one.lacks for at, one in found.items() if one.lacks and at not in named}
-    if broken and len(broken) < len(found):
-        some = shortened([f"{where} ({key})" for where, key in broken.items()])
-        tell(
+        if is_pattern or (len(below) == 1 and _matching(location) == [*below]):
+            named_addresses |= below.keys()
+    if len(candidates) == 1:
+        return [*candidates]
+    broken = {
+        address: candidate.lacks
+        for address, candidate in candidates.items()
+        if candidate.lacks and address not in named_addresses
+    }
+    if broken and len(broken) < len(candidates):
+        some = shortened([f"{address} ({key})" for address, key in broken.items()])
+        notify(
             f"left out, since an object there is damaged, missing or closed to you: {some}; `ctd check` says more"
         )
-        found = {where: one for where, one in found.items() if where not in broken}
-    copies = _copies(found, named)
+        candidates = {
+            address: candidate for address, candidate in candidates.items() if address not in broken
+        }
+    copies = _copies(candidates, named_addresses)
     if copies:
-        some = shortened([f"{where} ({copies[where]})" for where in found if where in copies])
+        some = shortened(
+            [f"{address} ({copies[address]})" for address in candidates if address in copies]
+        )
         text = f"left out, since another store here has their items: {some}"
-        tell(f"{text}; name a store to take it too")
-    kept = [where for where in found if where not in copies]
-    for line in _twice(kept, found):
-        tell(line)
-    return kept
+        notify(f"{text}; name a store to take it too")
+    selected = [address for address in candidates if address not in copies]
+    for line in _twice(selected, candidates):
+        notify(line)
+    return selected
 
 
-class Found(NamedTuple):
+class Candidate(NamedTuple):
     """A store in a folder, and whose items it has."""
 
     id: str | None
@@ -93,10 +101,10 @@ class Found(NamedTuple):
     lacks: str = ""
     """The key of a damaged or missing object without which nobody can ask the store; "" if there is none."""
     is_original: bool = False
-    """Whether the store has the name of its job, or one that the command which made it names: most copies have another."""
+    """True if the store has the name of its job, or one in the command that made it: most copies have another."""
 
 
-def _look(address: str, read: Read) -> Found | None:
+def _look(address: str, read: Read) -> Candidate | None:
     data = _job(read)
     if data is None:
         return None
@@ -105,15 +113,15 @@ def _look(address: str, read: Read) -> Found | None:
         # A job of a newer ctd may have another checksum: it is not damaged.
         job = verified(copy) or parsed(data) or parsed(copy)
     if not job:
-        return Found(None, lacks=keys.JOB)
+        return Candidate(None, lacks=keys.JOB)
     ancestors = _ancestors(job.get("provenance"))
     parts = {_identity(part, "spec_sha256"): str(part.get("store")) for part in ancestors}
     lacks = next((key for key in METADATA if parsed(read(key)) is None), "")
-    return Found(_identity(job, "digest"), parts, lacks, _is_named(job, address))
+    return Candidate(_identity(job, "digest"), parts, lacks, _is_named(job, address))
 
 
 def _is_named(job: Mapping[str, Any], address: str) -> bool:
-    """Whether a store's name is that of its job, or in the command which made it."""
+    """Return whether a store's name is that of its job, or is in the command that made it."""
     name = PurePosixPath(address).name
     try:
         words = [job["spec"].get("name"), *job["provenance"].get("command", ())]
@@ -138,49 +146,51 @@ def _ancestors(provenance: object) -> list[dict[str, Any]]:
     return [parent, *_ancestors(parent.get("provenance"))] if isinstance(parent, dict) else []
 
 
-def _copies(found: Mapping[str, Found], named: Collection[str]) -> dict[str, str]:
-    """Address -> why its items are those of another store, for stores that are not named."""
-    n_of = Counter[str | None](one.id for one in found.values() if one.id)
-    is_begun = lambda where: (
-        n_of[found[where].id] > 1 and _read(_bucket(where), where, keys.CARD) is None
+def _copies(
+    candidates: Mapping[str, Candidate], named_addresses: Collection[str]
+) -> dict[str, str]:
+    """Return address -> why its items are those of another store, for stores that are not named."""
+    n_of = Counter[str | None](candidate.id for candidate in candidates.values() if candidate.id)
+    is_begun = lambda address: (
+        n_of[candidates[address].id] > 1 and _read(_bucket(address), address, keys.CARD) is None
     )
     # A forked store before the one that it grew from. Of several copies one that is named, then a store before its archives, then a finished one,
     # then the original.
-    rank = lambda where: (
-        -len(found[where].parts), where not in named, _is_archive(where), is_begun(where),
-        not found[where].is_original,
+    rank = lambda address: (
+        -len(candidates[address].parts), address not in named_addresses, _is_archive(address), is_begun(address),
+        not candidates[address].is_original,
     )  # fmt: skip
     holder: dict[str | None, str] = {}
     copies = {}
-    for where in sorted(found, key=rank):
-        one, other = found[where], holder.get(found[where].id)
-        if where in named or one.id is None or other is None:
-            holder = dict.fromkeys([one.id, *one.parts], where) | holder
-        elif found[other].id != one.id:
-            copies[where] = f"part of {other}"
+    for address in sorted(candidates, key=rank):
+        candidate, other = candidates[address], holder.get(candidates[address].id)
+        if address in named_addresses or candidate.id is None or other is None:
+            holder = dict.fromkeys([candidate.id, *candidate.parts], address) | holder
+        elif candidates[other].id != candidate.id:
+            copies[address] = f"part of {other}"
         else:
-            what = "an archive" if _is_archive(where) else "a copy"
-            copies[where] = f"{what} of {'the store in ' * _is_archive(other)}{other}"
+            kind = "an archive" if _is_archive(address) else "a copy"
+            copies[address] = f"{kind} of {'the store in ' * _is_archive(other)}{other}"
     return copies
 
 
-def _twice(kept: Collection[str], found: Mapping[str, Found]) -> Iterator[str]:
-    """Yield a line for each set of stores, of those kept, that hold the same items."""
-    here = {found[where].id: where for where in reversed([*found])}
+def _twice(selected: Collection[str], candidates: Mapping[str, Candidate]) -> Iterator[str]:
+    """Yield a line for each set of the selected stores that hold the same items."""
+    address_of = {candidates[address].id: address for address in reversed([*candidates])}
     holders: dict[str | None, list[str]] = {}
-    for where in kept:
-        for one in {found[where].id: "", **found[where].parts}:
-            holders.setdefault(one, []).append(where)
+    for address in selected:
+        for identity in {candidates[address].id: "", **candidates[address].parts}:
+            holders.setdefault(identity, []).append(address)
     names: dict[tuple[str, ...], list[str]] = {}
-    for one, those in holders.items():
-        if one is not None and len(those) > 1:
-            name = here.get(one) or found[those[0]].parts[one]
-            names.setdefault(tuple(those), []).append(name)
-    for stores, held in names.items():
+    for identity, holding in holders.items():
+        if identity is not None and len(holding) > 1:
+            name = address_of.get(identity) or candidates[holding[0]].parts[identity]
+            names.setdefault(tuple(holding), []).append(name)
+    for stores, origins in names.items():
         *most, last = stores
         often = "twice" if len(stores) == 2 else f"{len(stores)} times"
         both = f"{', '.join(most)} and {last} hold the same items, which count {often}"
-        yield f"{both}: those of {', '.join(held)}"
+        yield f"{both}: those of {', '.join(origins)}"
 
 
 def shortened(names: Sequence[str]) -> str:
@@ -199,7 +209,7 @@ def unfollowed(links: Sequence[str]) -> str:
 
 
 def walk[T](
-    address: str, look: Callable[[str, Read], T | None], tell_link: Tell = lambda at: None
+    address: str, look: Callable[[str, Read], T | None], tell_link: Notify = lambda at: None
 ) -> Iterator[tuple[str, T]]:
     """Yield (address, look(address, read)) of the stores that an address stands for, see `find_stores`.
 
@@ -213,11 +223,14 @@ def walk[T](
     call = lambda at: look(at, partial(_read, bucket, at))
     for _ in range(DEEP + 1):
         looked = map(call, level) if bucket is None else objects.each(bucket, call, level)
-        seen = list(zip(level, looked, strict=True))
-        yield from ((where, found) for where, found in seen if found is not None)
+        level_info = list(zip(level, looked, strict=True))
+        yield from ((place, info) for place, info in level_info if info is not None)
         # A store is not entered: its thousands of folders hold no other store.
         level = [
-            inner for where, found in seen if found is None for inner in _folders(where, tell_link)
+            inner
+            for place, info in level_info
+            if info is None
+            for inner in _folders(place, tell_link)
         ]
 
 
@@ -225,23 +238,23 @@ def stores_in(folder: str) -> list[str]:
     """Return the addresses of the first stores directly in a folder of this machine, sorted; none for a bucket."""
     if addresses.local_path(folder) is None:
         return []
-    found = (at for at in _folders(folder) if is_store(partial(_read, None, at)))
-    return list(islice(found, MOST_TOLD))
+    stores = (at for at in _folders(folder) if is_store(partial(_read, None, at)))
+    return list(islice(stores, MOST_TOLD))
 
 
 def is_store(read: Read) -> bool:
-    """Whether there is a store where `read` reads; a damaged one is one, too."""
+    """Return whether there is a store where `read` reads; a damaged one is one, too."""
     return _job(read) is not None
 
 
 def _job(read: Read) -> bytes | None:
     """Return the run/job.json where `read` reads, else its copy, empty if a store has lost both; None if there is no store."""
-    found = read(keys.JOB)
-    found = read(keys.JOB_COPY) if found is None else found
+    data = read(keys.JOB)
+    data = read(keys.JOB_COPY) if data is None else data
     # A store that is being created has neither of them yet.
-    if found is None and b'"ctd_format"' in (read(METADATA[0]) or b""):
+    if data is None and b'"ctd_format"' in (read(METADATA[0]) or b""):
         return b"" if read(keys.CREATING) is None else None
-    return found
+    return data
 
 
 def _bucket(address: str) -> ObjectStore | None:
@@ -273,12 +286,12 @@ def _is_pattern(address: str) -> bool:
 
 
 def _is_folder(address: str) -> bool:
-    """Whether an address is that of a folder that cannot be a store: it has no metadata of Zarr."""
+    """Return whether an address is that of a folder that cannot be a store: it has no metadata of Zarr."""
     path = addresses.local_path(address)
     return path is not None and path.is_dir() and not (path / "zarr.json").exists()
 
 
-def _matching(address: str, tell_link: Tell = lambda at: None) -> list[str]:
+def _matching(address: str, tell_link: Notify = lambda at: None) -> list[str]:
     """Return the addresses that match a pattern, sorted; for no pattern the address itself, without slashes at its end.
 
     tell_link: called with each link that matches, and is left out.
@@ -290,8 +303,8 @@ def _matching(address: str, tell_link: Tell = lambda at: None) -> list[str]:
     if at is None or not _is_pattern(address):
         return [addresses.plain(address)]
     head = address[: at.start()].rstrip("/") or ("/" if at.start() else ".")
-    fits = lambda where: fnmatchcase(where.rpartition("/")[2], at[0])
-    near = filter(fits, _folders(head, lambda where: fits(where) and tell_link(where)))
+    fits = lambda entry: fnmatchcase(entry.rpartition("/")[2], at[0])
+    near = filter(fits, _folders(head, lambda entry: fits(entry) and tell_link(entry)))
     matching = []
     for folder in near:
         for match in _matching(folder + address[at.end() :], tell_link):
@@ -303,19 +316,19 @@ def _matching(address: str, tell_link: Tell = lambda at: None) -> list[str]:
 
 
 def _leads_away(folder: str, address: str) -> bool:
-    """Whether a link lies between a folder and an address below it."""
+    """Return whether a link lies between a folder and an address below it."""
     top, path = addresses.local_path(folder), addresses.local_path(address)
     if top is None or path is None:
         return False
     return any(place.is_symlink() for place in (path, *path.parents) if top in place.parents)
 
 
-def _folders(address: str, tell_link: Tell = lambda at: None) -> list[str]:
+def _folders(address: str, tell_link: Notify = lambda at: None) -> list[str]:
     """Return the addresses of the folders and archives in a folder, sorted; without hidden ones, and without links, which are told."""
     head, links = "" if address == "." else f"{address.rstrip('/')}/", set[str]()
     if addresses.scheme(address) in addresses.BUCKETS:
-        found = connect.first_request(address, obstore.list_with_delimiter)
-        names = [name.rstrip("/") for name in found["common_prefixes"]]
+        listing = connect.first_request(address, obstore.list_with_delimiter)
+        names = [name.rstrip("/") for name in listing["common_prefixes"]]
     else:
         path = addresses.local_path(address)
         try:

@@ -179,7 +179,7 @@ def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
 
 
 def _fits(growing: Growing, store: Store, group: int) -> bool:
-    """Whether the numbers agree with each other and with the store: it may be a stranger's."""
+    """Return whether the numbers agree with each other and with the store: it may be a stranger's."""
     rows, places, groups = growing.rows, growing.places, store.job.plan.group_sizes
     if not rows or group >= len(groups) or not all(0 <= row < groups[group] for row in rows):
         return False

@@ -69,7 +69,7 @@ class Look:
     def count(self, markers: Sequence[Marker]) -> Tally:
         """Count the items of some of its shards."""
         plan, search = self.store.job.plan, self.store.job.spec.search
-        return Tally.of(markers, search is not None, plan.n_items, plan.n_shards)
+        return Tally.from_markers(markers, search is not None, plan.n_items, plan.n_shards)
 
     @property
     def unended(self) -> list[Begin]:

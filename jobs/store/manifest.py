@@ -64,10 +64,10 @@ class Job(Sealed):
     @cached_property
     def plan(self) -> Plan:
         """The shards of the job."""
-        # The number of variants is not stored: groups that are searched together each have a row for every item (Plan.n_variants).
-        ways = sum(self.group_sizes) // max(1, self.n_items)
-        ways = max(1, ways) if self.spec.search and self.spec.search.proposes else 1
-        return Plan(self.group_sizes, self.layouts, ways)
+        # Not stored: groups that are searched together each have a row for every item (Plan.n_variants).
+        n_variants = sum(self.group_sizes) // max(1, self.n_items)
+        n_variants = max(1, n_variants) if self.spec.search and self.spec.search.proposes else 1
+        return Plan(self.group_sizes, self.layouts, n_variants)
 
     @property
     def n_items(self) -> int:
@@ -94,14 +94,10 @@ class Job(Sealed):
         spec = parse_job(spec, place) if isinstance(spec, dict) else spec
         job = cls.model_validate({**content, "spec": spec})
         # The checksum holds for a text that a stranger wrote, too: check what later code relies on.
-        sizes, n, ways, n_groups = (
-            job.group_sizes,
-            job.n_items,
-            job.plan.n_variants,
-            len(job.layouts),
-        )
-        alike = all(len(set(sizes[k : k + ways])) == 1 for k in range(0, len(sizes), ways))
-        if n * ways != sum(sizes) or n_groups != len(sizes) or len(sizes) % ways or not alike:
+        sizes, n, n_groups = job.group_sizes, job.n_items, len(job.layouts)
+        step = job.plan.n_variants
+        alike = all(len(set(sizes[k : k + step])) == 1 for k in range(0, len(sizes), step))
+        if n * step != sum(sizes) or n_groups != len(sizes) or len(sizes) % step or not alike:
             raise JobError(
                 f"{place}: run/job.json is damaged: its sweep has {count(n, 'item')} in {count(n_groups, 'group')}, its plan "
                 f"{sum(sizes)} in {len(sizes)}; restore it from a backup"
@@ -140,7 +136,7 @@ def read_job(store: ObjectStore, address: str) -> Job:
 
 
 def _is_of_other_files(address: str) -> bool:
-    """Whether an address is a local folder with files, none of which a new store would have."""
+    """Return whether an address is a local folder with files, none of which a new store would have."""
     path = local_path(address)
     names = {file.name for file in path.iterdir()} if path is not None and path.is_dir() else set()
     return bool(names) and not names & {"run", "zarr.json"}
@@ -153,7 +149,7 @@ def write_job(store: ObjectStore, job: Job) -> None:
 
 
 def is_newer(content: Mapping[str, object]) -> bool:
-    """Whether the content of a run/job.json has a newer format than this ctd reads."""
+    """Return whether the content of a run/job.json has a newer format than this ctd reads."""
     version = content.get("format", 0)
     return isinstance(version, int) and version > FORMAT
 
@@ -175,7 +171,7 @@ def host() -> dict[str, Any]:
 
 
 GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-"""How Slurm and Ray tell a process which GPUs are its own."""
+"""The variables by which Slurm and Ray assign GPUs to a process."""
 
 
 def idle_gpus() -> int:

@@ -34,7 +34,7 @@ class Record(Sealed):
     @property
     @abstractmethod
     def version(self) -> tuple[float, int]:
-        """Of several records of a shard, the one with the highest version counts."""
+        """The order of the records of a shard: the one with the highest version counts."""
 
 
 class Records[T: Record]:

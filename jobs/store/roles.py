@@ -15,7 +15,7 @@ JOB_SEED = "job_seed"
 """The column of the jobs' seeds, where they differ between stores."""
 
 Mode = Literal["min", "max"]
-"""Whether small or large values of a metric are better."""
+"""The direction of a metric: whether small or large values are better."""
 
 
 class Metric(NamedTuple):
@@ -84,7 +84,7 @@ class Roles:
         return [column for name in self.varied for column in columns_of(name, columns)]
 
     def settings(self, names: Iterable[str]) -> list[str]:
-        """Those of some columns that do more than repeat an item."""
+        """Return the columns that do more than repeat an item."""
         return [name for name in names if name not in self.replicates]
 
     @property

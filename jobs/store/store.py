@@ -75,8 +75,8 @@ class Store:
         If the store lacks it, it comes from ctd's kernel, or else from the arrays.
         """
         spec = self.job.spec
-        if found := Description.read(self.objects, keys.KERNEL):
-            return found
+        if description := Description.read(self.objects, keys.KERNEL):
+            return description
         if trust.is_ctds_kernel(spec.kernel):
             return described(self, find_kernel(spec.kernel, None))
         return described_by_arrays(self.root, self.job.plan)
@@ -93,15 +93,15 @@ class Store:
 
     @staticmethod
     def exists(address: str) -> bool:
-        """Whether anything lies at `address` but a half-created store and what may come before one (`BEFORE`)."""
+        """Return whether anything lies at `address` but a half-created store and what may come before one (`BEFORE`)."""
         path = addresses.local_path(address)
         if path is not None and not path.is_dir():
             return path.exists()
-        found = connect.open_objects(address)
+        store = connect.open_objects(address)
         # First, since a creation may begin at any time: whatever is listed of it comes after run/creating.json.
-        is_empty = all(key.startswith(BEFORE) for key in objects.list_keys(found, ""))
+        is_empty = all(key.startswith(BEFORE) for key in objects.list_keys(store, ""))
         # run/job.json comes last: without it a creation is going on or was killed, and the next one clears what it left.
-        if objects.read(found, keys.CREATING) and not objects.read(found, keys.JOB):
+        if objects.read(store, keys.CREATING) and not objects.read(store, keys.JOB):
             return False
         return not is_empty
 
@@ -128,15 +128,15 @@ class Store:
 
     def array(self, group: int, name: str) -> zarr.Array[Any] | Part:
         """Return one result or column of a group, leading axis `item`; a packed result as a `Part`."""
-        if where := places_of(attributes(self.results(group))).get(name):
-            return Part(self.stored(group, where.pack), where)
+        if place := places_of(attributes(self.results(group))).get(name):
+            return Part(self.stored(group, place.pack), place)
         return self.stored(group, name)
 
     @cached_property
     def swept(self) -> list[str]:
         """The fields that differ between items: swept ones, and compiled-in ones that the search chooses."""
-        chosen = attributes(self.results(0))["swept"] if self.job.plan.n_variants > 1 else ()
-        return list(dict.fromkeys([*self.job.spec.swept(), *chosen]))
+        compiled_in = attributes(self.results(0))["swept"] if self.job.plan.n_variants > 1 else ()
+        return list(dict.fromkeys([*self.job.spec.swept(), *compiled_in]))
 
     @property
     def roles(self) -> Roles:
@@ -157,20 +157,20 @@ def rows_of(
 ) -> dict[str, np.ndarray]:
     """Return the `Store.rows` of several results or columns by name; those that lie side by side in a pack are read at once."""
     places, names = places_of(attributes(store.results(group))), [*names]
-    found: dict[str, np.ndarray] = {}
+    unpacked: dict[str, np.ndarray] = {}
     for pack, inside in by_pack({name: places[name] for name in names if name in places}).items():
-        own = [places[name] for name in inside]
-        low, high = own[0].at, own[-1].at + own[-1].size
+        pack_places = [places[name] for name in inside]
+        low, high = pack_places[0].at, pack_places[-1].at + pack_places[-1].size
         # Far apart, they would take the memory of all that lies between them.
-        if len(own) > 1 and high - low <= 2 * sum(where.size for where in own):
+        if len(pack_places) > 1 and high - low <= 2 * sum(place.size for place in pack_places):
             read = np.asarray(store.stored(group, pack)[start:stop, low:high])
             # Copies, so that none keeps the others in memory.
-            found |= {
-                name: entries(read, where._replace(at=where.at - low)).copy()
-                for name, where in zip(inside, own, strict=True)
+            unpacked |= {
+                name: entries(read, place._replace(at=place.at - low)).copy()
+                for name, place in zip(inside, pack_places, strict=True)
             }
     return {
-        name: found[name] if name in found else store.rows(group, name, start, stop)
+        name: unpacked[name] if name in unpacked else store.rows(group, name, start, stop)
         for name in names
     }
 
@@ -242,18 +242,18 @@ def shared_fields(store: Store, group: int) -> dict[str, Any]:
     return dict(content)
 
 
-def links_of(store: Store, *, whole: bool = False) -> Iterator[str]:
+def links_of(store: Store, *, everything: bool = False) -> Iterator[str]:
     """Yield the folders of a store that are links, but for those in results/, which only a run writes to.
 
-    whole: its files, too, and what lies in results/. The store itself and results/ may be links.
+    everything: its files, too, and the folders and files in results/. The store itself and results/ may be links.
     """
     path = addresses.local_path(store.address)
     top = os.path.realpath(path) if path else ""
     results = os.path.join(top, "results")
-    for folder, inner, files in chain(os.walk(top), os.walk(results) if whole else ()):
+    for folder, inner, files in chain(os.walk(top), os.walk(results) if everything else ()):
         if folder == top and "results" in inner:
             inner.remove("results")
-        names = (*inner, *files) if whole else inner
+        names = (*inner, *files) if everything else inner
         yield from filter(os.path.islink, (os.path.join(folder, name) for name in names))
 
 
@@ -261,5 +261,5 @@ def refuse_links(store: Store) -> None:
     """Raise JobError if the store is an archive, or for a link of `links_of`: writes and deletions below it would happen elsewhere."""
     refuse_zip(addresses.local_path(store.address))
     for link in links_of(store):
-        what = f"{link} is a link to {os.path.realpath(link)}, where ctd writes and deletes nothing"
-        raise JobError(f"{store.address}: {what}; make it a folder of the store")
+        text = f"{link} is a link to {os.path.realpath(link)}, where ctd writes and deletes nothing"
+        raise JobError(f"{store.address}: {text}; make it a folder of the store")

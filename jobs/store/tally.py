@@ -12,7 +12,7 @@ from jobs.store.marker import Marker
 
 @dataclass(frozen=True)
 class Tally:
-    """How many items and shards a store has, and how they ended. Tallies of several stores add up."""
+    """The numbers of items and shards of a store, by how they ended. Tallies of several stores add up."""
 
     items: int = 0
     done: int = 0
@@ -28,7 +28,7 @@ class Tally:
     """Result -> number of done items whose values are all NaN or infinite."""
 
     @staticmethod
-    def of(
+    def from_markers(
         markers: Iterable[Marker], is_searched: bool = False, items: int = 0, shards: int = 0
     ) -> Tally:
         """Count what markers say. is_searched: whether the job has a search. items, shards: those of the plan."""
@@ -61,12 +61,12 @@ class Tally:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all shards are committed."""
+        """True if all shards are committed."""
         return self.shards_done == self.shards
 
     @property
     def state(self) -> str:
-        """How far the store is, in a word, and how many items failed.
+        """The state of the store in a word, and the number of failed items.
 
         >>> Tally(items=12, done=6, failed=6).state, Tally(items=12, done=4).state
         ('complete, 6 of 12 failed', 'incomplete')
@@ -76,7 +76,7 @@ class Tally:
 
     @property
     def text(self) -> str:
-        """How many items are done, dropped, failed and left.
+        """The numbers of items that are done, dropped, failed and left, as text.
 
         >>> Tally(items=20, done=7, dropped=12, failed=1).text
         'done 7, dropped 12, failed 1'

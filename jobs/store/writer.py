@@ -28,8 +28,8 @@ def write_shard(
     Raises OSError (EIO) if an object does not read back as it was written, ValueError if a result is missing from `values`.
     """
     sums: dict[str, str] = {}
-    for array, whole in _stored(store, marker, values, rows):
-        for key, data in _encoded(array, marker.shard.start, whole).items():
+    for array, padded in _stored(store, marker, values, rows):
+        for key, data in _encoded(array, marker.shard.start, padded).items():
             objects.write(store.objects, key, data)
             # Disks, network file systems and memory do flip bits: found now, the shard is computed again; found after
             # the marker, it would be lost.
@@ -48,16 +48,16 @@ def _stored(
     """Yield (stored array, its values in all rows of the shard)."""
     group = marker.shard.group
     packed = places_of(attributes(store.results(group)))
-    whole = lambda name: _whole(store, marker, name, values, rows)
+    padded = lambda name: _padded(store, marker, name, values, rows)
     for name in [*store.names(group), "status"]:
         if name not in packed:
-            yield store.stored(group, name), whole(name)
+            yield store.stored(group, name), padded(name)
     for pack, names in by_pack(packed).items():
         array = store.stored(group, pack)
-        yield array, pack_values([whole(name) for name in names], array.dtype)
+        yield array, pack_values([padded(name) for name in names], array.dtype)
 
 
-def _whole(
+def _padded(
     store: Store, marker: Marker, name: str, values: Mapping[str, np.ndarray], rows: np.ndarray
 ) -> np.ndarray:
     """Return a result in all rows of the shard. Raises ValueError if the kernel did not return it."""
@@ -75,29 +75,29 @@ def _whole(
         return some
     array = store.array(shard.group, name)
     fill = FAILED if name == "status" else fill_value(name, array.dtype)
-    whole = np.full((shard.n_items, *array.shape[1:]), fill, array.dtype)
+    filled = np.full((shard.n_items, *array.shape[1:]), fill, array.dtype)
     if some is not None:
-        whole[rows - shard.start] = some
+        filled[rows - shard.start] = some
     if name == "status":
-        whole[np.array(marker.unused, int) - shard.start] = 0
-    return whole
+        filled[np.array(marker.unused, int) - shard.start] = 0
+    return filled
 
 
-def _encoded(array: zarr.Array[Any], start: int, whole: np.ndarray) -> dict[str, bytes]:
+def _encoded(array: zarr.Array[Any], start: int, values: np.ndarray) -> dict[str, bytes]:
     """Return key -> bytes of the storage objects that hold these values of an array, from row `start` on.
 
     Zarr makes them in memory: on the store itself it would first read an object that the rows do not fill, such as the last
     one of a group, and merge with it.
     """
-    made: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
     # The same array, as long as this shard: its codecs and fill value make the same bytes.
-    place = zarr.storage.StorePath(zarr.storage.MemoryStore(made))
-    metadata: Any = array.metadata.update_shape(whole.shape)
+    place = zarr.storage.StorePath(zarr.storage.MemoryStore(memory))
+    metadata: Any = array.metadata.update_shape(values.shape)
     mirror = zarr.Array(zarr.AsyncArray(metadata, place, {"write_empty_chunks": True}))
-    mirror[...] = whole
+    mirror[...] = values
     size = (mirror.shards or mirror.chunks)[0]
     encoded = {}
-    for key, data in made.items():
+    for key, data in memory.items():
         _, first, *inner = key.split("/")
         number = start // size + int(first)
         encoded["/".join([array.path, "c", str(number), *inner])] = data.to_bytes()

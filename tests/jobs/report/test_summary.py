@@ -128,7 +128,7 @@ def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric
     """Further results of ctd's kernels may have no value for some items."""
     marked = lambda n, nan: Marker(shard=Shard(0, 0, 0, n), nan=nan)
     markers = [marked(10, {"a": 1}), marked(10, {"b": 3}), marked(0, None)]
-    found = nan_results(Tally.of(markers), kernel, metric)
+    found = nan_results(Tally.from_markers(markers), kernel, metric)
     of = {
         "a": "a is NaN or infinite in 1 of 20 done items",
         "b": "b is NaN or infinite in 3 of 20 done items",
@@ -149,7 +149,8 @@ def test_many_items_that_failed_are_told(n):
     """Above a tenth, over all shards; outcomes that are no failures never."""
     halves = [Marker(shard=Shard(k, 0, 0, 5), outcomes={"bad": k * n, "slow": 4}) for k in (0, 1)]
     found = failing_outcomes(
-        Tally.of(halves), [Outcome("slow"), Outcome("bad", "left all bounds", failed=True)]
+        Tally.from_markers(halves),
+        [Outcome("slow"), Outcome("bad", "left all bounds", failed=True)],
     )
     assert found == ["2 of 10 items ended as bad: left all bounds"] * (n == 2)
 
@@ -164,7 +165,7 @@ def test_an_outcome_that_the_kernel_does_not_have_is_told():
 
 def test_nan_is_counted_of_items_that_a_search_has_not_dropped():
     marker = Marker(shard=Shard(0, 0, 0, 24), nan={"loss": 2}, outcomes={"dropped": 22})
-    tally = Tally.of([marker], is_searched=True)
+    tally = Tally.from_markers([marker], is_searched=True)
     assert nan_results(tally, "esn", "") == ["loss is NaN or infinite in 2 of 2 done items"]
 
 

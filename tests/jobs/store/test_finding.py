@@ -104,7 +104,7 @@ def test_find_stores_in_a_bucket(s3, lab):
     assert find_stores(at("a*")) == at("a1.zarr", "a2.zarr")
     assert find_stores(["s3://lab/fo*/*/*.zarr"]) == at("deep/b.zarr")
     assert find_stores(at("a1.zarr")) == at("a1.zarr")
-    assert set(at("a1.zarr", "deep/b.zarr")) <= set(find_stores(["s3://lab"], tell=[].append))
+    assert set(at("a1.zarr", "deep/b.zarr")) <= set(find_stores(["s3://lab"], notify=[].append))
     assert find_stores(at("none.zarr")) == at("none.zarr"), (
         "whoever opens it says that it is not there"
     )
