@@ -137,6 +137,14 @@ def _takes(step: Callable[..., Array], n: int) -> bool:
     return True
 
 
+def _constant_inputs(x: ArrayLike, m: int) -> np.ndarray:
+    """The constant input of each of m candidates, (m, n_in)."""
+    x = np.asarray(x, float)
+    if x.ndim not in (1, 2) or (x.ndim == 2 and len(x) != m):
+        raise ValueError(f"x: shape {x.shape}, (n_in,) or ({m}, n_in) expected")
+    return np.broadcast_to(x, (m, x.shape[-1]))
+
+
 class FixedPoints(KernelResult):
     """The result of `find`. `figure` draws points in the candidates' principal components, or for two state variables the phase
     portrait, and eigenvalues."""
@@ -195,19 +203,14 @@ def find(
     states = np.asarray(candidates)
     if states.ndim != 2:
         raise ValueError(f"candidates: shape {states.shape}, (candidate, state) expected")
-    m, columns = len(states), {}
     if x is None and not _takes(step, 1) and _takes(step, 2):
         raise ValueError(
             "step takes an input besides the state, and none is given: give `x`, or a function of h alone, such as lambda h: step(h, 0.5)"
         )
-    if x is not None:
-        x = np.asarray(x, float)
-        if x.ndim not in (1, 2) or (x.ndim == 2 and len(x) != m):
-            raise ValueError(f"x: shape {x.shape}, (n_in,) or ({m}, n_in) expected")
-        columns["x"] = np.broadcast_to(x, (m, x.shape[-1]))
+    columns = {} if x is None else {"x": _constant_inputs(x, len(states))}
     f = lambda weights, h, now: step(h) if x is None else step(h, now)
     options, starts = checked(Options, option_values), ("candidates", states, "candidate")
-    n_in = 0 if x is None else x.shape[-1]
+    n_in = columns["x"].shape[-1] if columns else 0
     return _run_kernel(
         FixedPoints, "find", search.kernel, params, f, starts, seed, options, n_in, **columns
     )

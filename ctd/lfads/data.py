@@ -174,12 +174,8 @@ def make_dataset(
     train, evaluation = (_trials(parts, inputs) for parts in splits)
     if evaluation.rates is not None and inputs.likelihood in COUNTS:
         check_rates(f"{source}: {splits[1]['rates'][0]}", evaluation.rates, evaluation.data)
-    conditions = None
-    if "condition" in splits[1]:
-        labels = splits[1]["condition"][1]
-        # One column for each number that occurs: numbers need not be 0, 1, 2, ...
-        conditions = np.unique(labels)
-        evaluation = evaluation._replace(condition=labels[:, None] == conditions)
+    conditions, columns = _conditions(splits[1])
+    evaluation = evaluation._replace(condition=columns)
     (of_params,) = by_file(inputs.held_out_units, 1) if held_out is None else (held_out,)
     units, bins = _find_seen(source, train, of_params, inputs.held_out_bins, fits)
     if _is_part(train, units, bins) and _is_part(evaluation, units, bins):
@@ -273,6 +269,16 @@ def _trials(parts: SplitArrays, inputs: View[Model]) -> Trials:
         elif field != "condition":
             typed[field] = array.astype(inputs.dtype)
     return Trials(**typed)
+
+
+def _conditions(parts: SplitArrays) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """(numbers of the conditions, `Trials.condition`) of a split; None where it has no conditions."""
+    if "condition" not in parts:
+        return None, None
+    _, labels = parts["condition"]
+    # One column for each number that occurs: numbers need not be 0, 1, 2, ...
+    conditions = np.unique(labels)
+    return conditions, labels[:, None] == conditions
 
 
 def _find_seen(

@@ -99,11 +99,9 @@ def compare(
 
     Raises ValueError if the networks cannot be compared.
     """
-    names = [str(k) for k in (networks if isinstance(networks, Mapping) else range(len(networks)))]
-    network_list: list[Any] = (
-        list(networks.values()) if isinstance(networks, Mapping) else list(networks)
-    )
-    check_count(len(network_list))
+    by_name = networks if isinstance(networks, Mapping) else dict(enumerate(networks))
+    names, network_list = [str(name) for name in by_name], list(by_name.values())
+    check_count(len(names))
     option_values = {name: settings.pop(name) for name in Options.model_fields if name in settings}
     driven = {"method": method, "driven": inputs is not None}
     params = checked(Comparison, driven | settings, Options)
@@ -112,16 +110,12 @@ def compare(
     annotations = _annotations_of(names, parameters or {})
     view = inputs_of(params)
     features = features_of(view, names, _network_data(view, names, network_list, inputs))
-    rows = np.arange(len(network_list))  # an item for each row of the matrix
+    rows = np.arange(len(names))  # an item for each row of the matrix
     # `shared` stands for the files that a job would read.
     results = run_items(kernel, params, {"matrix_row": rows}, shared=features)
     with precision(view):  # as `gather` reduces a job
-        reduced = tables(
-            joined(rows, results, len(network_list)),
-            annotations,
-            np.asarray(features.size),
-            options,
-        )
+        matrix = joined(rows, results, len(names))
+        reduced = tables(matrix, annotations, np.asarray(features.size), options)
     return Compared(reduced["distances"], annotations.labels, reduced, annotations, method)
 
 
