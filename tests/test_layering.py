@@ -19,7 +19,7 @@ FORBIDDEN = {
     "cluster": set(),
 }
 WINGS = {
-    "ctd": "words numeric late installed replacing dotted containers plots kernel catalogue contract batch rows principal rls tangent cells data tasks weights KERNELS",
+    "ctd": "words numeric late installed replacing dotted containers plots kernel catalogue contract batch rows principal rls tangent cells data tasks weights training KERNELS",
     "jobs": "late errors redact keys forms storage search spec plan store inputs reduce run gather query report export pipeline",
     "cluster": "versions cache pace profiles record slurm ray tracking submit watch cli api",
 }

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from ctd.data import read_recordings
 from ctd.kernel import Data, File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
+from ctd.training import check_multiple
 
 HIGHEST = 0.999
 """Activity is cut off here, since a unit reaches 1 at an infinite current alone."""
@@ -80,10 +81,7 @@ class Curbd(Params):
 
     @model_validator(mode="after")
     def _whole_advances(self) -> Self:
-        if self.n_runs % self.report_every:
-            raise ValueError(
-                f"n_runs: {self.n_runs} given; a multiple of report_every = {self.report_every} expected"
-            )
+        check_multiple(self, "n_runs", "report_every")
         return self
 
 

@@ -38,8 +38,8 @@ from ctd.latent_circuit.model import (
 )
 from ctd.latent_circuit.params import LatentCircuit, Shared, Trials, load
 from ctd.latent_circuit.summary import REDUCED, plots, reduce
-from ctd.plots.curves import block_ends
 from ctd.rows import Best
+from ctd.training import batch_axis, empty_curve, n_blocks
 
 __all__ = ["LatentCircuit", "kernel"]
 
@@ -69,12 +69,11 @@ def init(
 ) -> State:
     """Draw a circuit and start its optimiser."""
     circuit = initial(static, shared.training, _key(traced, key, WEIGHTS))
-    n_blocks = static.n_batches // static.report_every
     return State(
         circuit,
         optimizer(traced).init(circuit),
         jnp.zeros((), jnp.int32),
-        jnp.full(n_blocks, jnp.nan, static.dtype),
+        empty_curve(static),
         jnp.asarray(FITTED, jnp.int32),
     )
 
@@ -147,7 +146,7 @@ def result(
 def coords(inputs: View[LatentCircuit], shared: Shared) -> Mapping[str, Coordinate]:
     """Training steps, and the steps of a trial."""
     return {
-        "batch": Coordinate(block_ends(inputs), "1", "training steps taken"),
+        **batch_axis(inputs),
         "time": Coordinate(np.arange(shared.evaluation.inputs.shape[1]), "1", "number of the step"),
     }
 
@@ -174,7 +173,7 @@ kernel = Kernel(
         Outcome("fitted", "all training steps were taken"),
         Outcome("diverged", "loss, weights or the error of rates in evaluation trials are not finite", failed=True),
     ),
-    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=lambda inputs: inputs.n_batches // inputs.report_every,
+    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=n_blocks,
     display=Display(
         summary=("item", "nmse"), plots=plots, metric="nmse", measured_on=("trials",), curves=("curve",),
     ),

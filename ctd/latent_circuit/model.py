@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ctd import training
 from ctd.kernel import Values, View
 from ctd.late import Array, Float, jax, jnp, lax, optax
 from ctd.latent_circuit.params import LatentCircuit, Trials
@@ -119,8 +120,6 @@ def loss(c: Circuit, traced: Values[LatentCircuit], trials: Trials, within: Arra
 
 def optimizer(traced: Values[LatentCircuit]) -> optax.GradientTransformation:
     """Adam, with the penalty's gradient in its moments, as PyTorch's `weight_decay` has it."""
-    return optax.chain(
-        # Before Adam, not after it as in AdamW: the penalty is scaled as the gradient is.
-        optax.add_decayed_weights(traced.weight_decay),
-        optax.adam(traced.learning_rate),
-    )
+    # Before Adam, not after it as in AdamW: the penalty is scaled as the gradient is.
+    penalty = optax.add_decayed_weights(traced.weight_decay)
+    return training.optimizer(traced.learning_rate, penalty, optax.scale_by_adam())

@@ -11,6 +11,7 @@ from ctd.data import read_recordings
 from ctd.kernel import File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
 from ctd.tasks.recorded import EVAL_EVERY, divide
+from ctd.training import check_multiple
 
 
 class LatentCircuit(Params):
@@ -53,10 +54,7 @@ class LatentCircuit(Params):
 
     @model_validator(mode="after")
     def _whole_advances(self) -> Self:
-        if self.n_batches % self.report_every:
-            raise ValueError(
-                f"n_batches: {self.n_batches} given; a multiple of report_every = {self.report_every} expected"
-            )
+        check_multiple(self, "n_batches", "report_every")
         return self
 
 

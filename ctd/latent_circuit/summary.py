@@ -8,8 +8,9 @@ from ctd.kernel import Var, View
 from ctd.late import scipy
 from ctd.latent_circuit.params import LatentCircuit, Shared
 from ctd.plots import Axis, Group, Image, Plot, Scale, of_group
-from ctd.plots.curves import block_ends, compare_lines, some_curves
+from ctd.plots.curves import compare_lines, some_curves
 from ctd.rows import Best, Columns, best_row, ranked
+from ctd.training import block_ends
 
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by increasing error of rates"),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctd.kernel import Batching, Coordinate, Display, Kernel, Outcome, Values, View
-from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax
+from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset
 from ctd.lfads.loss import TERMS, evaluate
@@ -30,8 +30,8 @@ from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, next_jobs, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.lfads.weights import Tree, flatten, init_weights, unflatten
-from ctd.plots.curves import block_ends
 from ctd.rows import Best
+from ctd.training import batch_axis, empty_curve, n_blocks, take_steps
 from ctd.words import count
 
 EVAL_TERMS = ("loss", *TERMS)
@@ -90,7 +90,6 @@ def _shapes(static: View[Model], shared: Dataset, traced: Values[Model], key: ja
 def init(static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array) -> State:
     """The model before training: random weights, empty curves."""
     weights = flatten(_first_weights(static, shared, traced, item_keys(key, traced)[0]))
-    n_blocks = len(block_ends(static))
     names = [f"train.{name}" for name in STEP_TERMS] + [f"eval.{name}" for name in EVAL_TERMS]
     zero = jnp.zeros((), jnp.int32)
     return State(
@@ -102,7 +101,7 @@ def init(static: View[Model], shared: Dataset, traced: Values[Model], key: jax.A
         best_step=zero,
         stale=zero,
         plateaus=zero,
-        curves={name: jnp.full(n_blocks, jnp.nan, static.dtype) for name in names},
+        curves={name: empty_curve(static) for name in names},
         outcome=zero,
         done=jnp.zeros((), bool),
     )
@@ -116,20 +115,10 @@ def advance(
     block = state.step // static.report_every  # the entry of the curves that this advance fills
     template = _shapes(static, shared, traced, key)
 
-    def body(
-        carry: tuple[Position, Array], _: None
-    ) -> tuple[tuple[Position, Array], dict[str, Array]]:
-        at, diverged = carry
-        new, terms, finite = train_step(static, traced, shared, key_train, at, template)
-        # After the last step, and from the first step that is not finite, the model no longer changes.
-        active = (at.step < static.n_batches) & ~diverged
-        moved = active & finite
-        at = jax.tree.map(lambda new, old: jnp.where(moved, new, old), new, at)
-        terms = {name: jnp.where(moved, value, jnp.nan) for name, value in terms.items()}
-        return (at, diverged | (active & ~finite)), terms
-
+    take_step = lambda at: train_step(static, traced, shared, key_train, at, template)
     start = Position(state.weights, state.optimizer, state.step, state.plateaus)
-    (at, diverged), terms = lax.scan(body, (start, jnp.zeros((), bool)), length=static.report_every)
+    n, n_batches = static.report_every, static.n_batches
+    (at, diverged), terms = take_steps(take_step, start, jnp.zeros((), bool), n, n_batches)
     weights, step = at.weights, at.step
     values = {f"train.{name}": jnp.nanmean(value) for name, value in terms.items()}
     fitted = Fitted(static, traced.variance_floor, shared, unflatten(weights, template))
@@ -227,9 +216,7 @@ def result(
 
 def coords(inputs: View[Model], shared: Dataset) -> dict[str, Coordinate | np.ndarray]:
     """The coordinates: the training step at which each block ends; bins, or their times (s); trials; lags of inputs (bins)."""
-    coordinates: dict[str, Coordinate | np.ndarray] = {
-        "batch": Coordinate(block_ends(inputs), "1", "training steps taken")
-    }
+    coordinates: dict[str, Coordinate | np.ndarray] = {**batch_axis(inputs)}
     stored = [count_stored(inputs, session) for session in _sessions(shared)]
     n_train, n_eval = map(sum, zip(*stored, strict=True))
     if n_train or n_eval:
@@ -267,7 +254,7 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=REDUCED,
     Options=Best,
-    advances=lambda inputs: len(block_ends(inputs)),
+    advances=n_blocks,
     display=Display(
         summary=("item", "eval_loss", "co_bps_rank", *METRICS),
         metric="eval_loss",

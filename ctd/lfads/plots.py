@@ -6,7 +6,8 @@ from ctd.lfads.data import Dataset
 from ctd.lfads.summary import DIVERGED
 from ctd.lfads.trial_plots import by_condition, factors_of, inputs_of, rates_of
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
-from ctd.plots.curves import Curves, block_ends, loss_curves, some_curves
+from ctd.plots.curves import Curves, loss_curves, some_curves
+from ctd.training import block_ends
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
 N_DRAWN = 50

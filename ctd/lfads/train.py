@@ -13,6 +13,7 @@ from ctd.lfads.data import Dataset
 from ctd.lfads.loss import Batch, gather, training_loss
 from ctd.lfads.params import Model
 from ctd.lfads.weights import Tree, flatten, unflatten
+from ctd.training import warm_up
 
 STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm", "learning_rate")
 """The values that a step reports: KL terms before their scales and ramp, the L2 term before its ramp."""
@@ -52,13 +53,13 @@ def learning_rate(
     ['0.0001', '0.0100', '0.0050']
     """
     at = step.astype(static.dtype)
-    warm_up = traced.warm_up.astype(static.dtype)
     rate = traced.learning_rate * traced.decay**at
     if static.schedule == "plateau":
         rate *= traced.plateau_factor ** plateaus.astype(static.dtype)
-    rate *= jnp.minimum((at + 1) / jnp.maximum(warm_up, 1), 1)
+    rate *= warm_up(at, traced.warm_up)
     if static.schedule == "cosine":
-        share = (at - warm_up) / jnp.maximum(static.n_batches - warm_up, 1)
+        rising = traced.warm_up.astype(static.dtype)
+        share = (at - rising) / jnp.maximum(static.n_batches - rising, 1)
         rate *= 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1)))
     return rate
 

@@ -61,17 +61,6 @@ def unit_images(
     ]
 
 
-def block_ends(settings: Any) -> np.ndarray:
-    """The training steps (block,) at which the blocks of `settings.report_every` steps end; the last is `settings.n_batches`.
-
-    >>> from types import SimpleNamespace
-    >>> block_ends(SimpleNamespace(n_batches=250, report_every=100))
-    array([100, 200, 250])
-    """
-    n, every = settings.n_batches, settings.report_every
-    return np.minimum(np.arange(every, n + every, every), n)
-
-
 QUANTILES = np.array([0.1, 0.5, 0.9])
 
 

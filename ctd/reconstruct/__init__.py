@@ -30,10 +30,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ctd import training
 from ctd.cells import get_cell, weight_dims
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax, optax
-from ctd.plots.curves import block_ends
 from ctd.reconstruct.data import Shared, load
 from ctd.reconstruct.measures import error_of_mean, free_runs, measured, rests
 from ctd.reconstruct.model import (
@@ -79,26 +79,12 @@ class State(NamedTuple):
     diverged: Bool[Array, ""]
 
 
-def item_keys(key: Array, traced: Values[Reconstruction]) -> tuple[Array, Array]:
-    """(key of the initial weights, key of the minibatches)."""
-    first, second = jax.random.split(jax.random.fold_in(key, traced.seed))
-    return first, second
-
-
 def optimizer(
     static: View[Reconstruction], traced: Values[Reconstruction]
 ) -> optax.GradientTransformation:
     """RAdam (Liu et al. 2020) with a learning rate that falls exponentially from the first step to the last."""
-    fall = traced.final_learning_rate / traced.learning_rate
-    rate = lambda count: (
-        traced.learning_rate * fall ** (count / static.n_batches).astype(fall.dtype)
-    )
-    # Clipping comes first, so that RAdam's moments see the clipped gradients.
-    return optax.chain(
-        optax.clip_by_global_norm(traced.clip_norm),
-        optax.scale_by_radam(),
-        optax.scale_by_learning_rate(rate),
-    )
+    rate = training.falling(traced.learning_rate, traced.final_learning_rate, static.n_batches)
+    return training.optimizer(rate, optax.scale_by_radam(), clip_norm=traced.clip_norm)
 
 
 def init(
@@ -106,8 +92,8 @@ def init(
 ) -> State:
     """Draw a network and start its optimiser."""
     channels, n_in = shared.fitted.x.shape[2], shared.fitted.inputs.shape[2]
-    p = draw(static, n_in, channels, item_keys(key, traced)[0])
-    nothing = jnp.full(len(block_ends(static)), jnp.nan, static.dtype)
+    p = draw(static, n_in, channels, training.item_keys(key, traced)[0])
+    nothing = training.empty_curve(static)
     alpha = jnp.asarray(traced.alpha, static.dtype)
     # Without the cell's constants, which are not trained.
     started = optimizer(static, traced).init(trained(static, p)[0])
@@ -169,25 +155,20 @@ def advance(
     state: State,
 ) -> State:
     """Take `report_every` training steps."""
-    _, key_data = item_keys(key, traced)
+    _, key_data = training.item_keys(key, traced)
     optimize, cell = optimizer(static, traced), get_cell(static.cell)
     batch_of = lambda step: minibatch(
         static, shared, traced, jax.random.fold_in(key_data, step + FIRST)
     )
 
-    def train_step(at: State, _: None) -> tuple[State, Array]:
+    def take_step(at: State) -> tuple[State, Array, Array]:
         some, constants = trained(static, at.parameters)
         batch_loss = lambda some, batch: loss(static, traced, at.alpha, some | constants, batch)
         (_, error), gradient = jax.value_and_grad(batch_loss, has_aux=True)(some, batch_of(at.step))
-        updates, optimizer = optimize.update(gradient, at.optimizer, some)
-        finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
-        # A step that is not finite is left out and ends the fit, which keeps the weights before it.
-        moved = finite & ~at.diverged
-        keep = lambda a, b: jnp.where(moved, a, b)
+        updates, moments = optimize.update(gradient, at.optimizer, some)
         new = optax.apply_updates(some, updates) | constants
-        new, optimizer = jax.tree.map(keep, (new, optimizer), (at.parameters, at.optimizer))
-        at = at._replace(parameters=new, optimizer=optimizer, step=at.step + moved, diverged=~moved)
-        return at, jnp.where(moved, error, jnp.nan)
+        after = at._replace(parameters=new, optimizer=moments, step=at.step + 1)
+        return after, error, training.is_finite(error, gradient)
 
     def several(at: State, _: None) -> tuple[State, Array]:
         if static.forcing == "bound":
@@ -198,7 +179,9 @@ def advance(
             lower = traced.anneal * at.alpha + (1 - traced.anneal) * least
             alpha = jnp.where(least > at.alpha, least, lower).astype(at.alpha.dtype)
             at = at._replace(alpha=alpha)
-        return lax.scan(train_step, at, length=static.alpha_every)
+        n, n_batches = static.alpha_every, static.n_batches
+        (at, diverged), errors = training.take_steps(take_step, at, at.diverged, n, n_batches)
+        return at._replace(diverged=diverged), errors
 
     n = static.report_every // static.alpha_every  # without rest, by Reconstruction._whole_blocks
     end, errors = lax.scan(several, state, length=n)
@@ -217,7 +200,7 @@ def result(
     state: State,
 ) -> dict[str, Array]:
     """The weights of the network, and the measures of its free run."""
-    p, (_, key_data) = state.parameters, item_keys(key, traced)
+    p, (_, key_data) = state.parameters, training.item_keys(key, traced)
     x, s = (jnp.asarray(value) for value in shared.measured)
     cell, channels = get_cell(static.cell), x.shape[2]
     states, inputs = free_runs(static, cell, p, x, s)
@@ -263,7 +246,7 @@ def coords(inputs: View[Reconstruction], shared: Shared) -> Mapping[str, Coordin
     """Training steps, and the time of stored states, in the unit of dt."""
     n = min(inputs.n_saved, shared.measured.x.shape[1])
     return {
-        "batch": Coordinate(block_ends(inputs), "1", "training steps taken"),
+        **training.batch_axis(inputs),
         "step": Coordinate(
             np.asarray(inputs.dt * jnp.arange(n)), "1", "time in the free run, as dt"
         ),
@@ -301,7 +284,7 @@ kernel = Kernel(
         Outcome("at_rest", "all training steps were taken, but the free run stays at one point, unlike the data"),
         Outcome("worse_than_mean", "all training steps were taken, but the mean of the data predicts `ahead` steps ahead as well or better"),
     ),
-    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=lambda inputs: len(block_ends(inputs)),
+    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=training.n_blocks,
     batching=OWN_WEIGHTS,
     display=Display(
         summary=("item", "d_stsp", "d_h", "prediction_error", "exponent", "end_spread", "peak_frequency", "data_d_stsp", "data_d_h", "data_peak_frequency"),

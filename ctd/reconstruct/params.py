@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
+from ctd.training import check_multiple
 
 FITTED, DIVERGED, AT_REST, WORSE_THAN_MEAN = range(4)
 """The kernel's outcomes."""
@@ -114,9 +115,7 @@ class Reconstruction(Params):
     def _whole_blocks(self) -> Self:
         # An advance is one block, of whole scans between two updates of alpha.
         for name, part in (("report_every", "alpha_every"), ("n_batches", "report_every")):
-            steps, unit = getattr(self, name), getattr(self, part)
-            if steps % unit:
-                raise ValueError(f"{name}: {steps} given; a multiple of {part} = {unit} expected")
+            check_multiple(self, name, part)
         if self.cell == "alrnn" and self.rectified > self.n:
             raise ValueError(f"rectified: {self.rectified} given, but there are n = {self.n} units")
         return self

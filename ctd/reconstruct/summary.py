@@ -10,7 +10,7 @@ import numpy as np
 
 from ctd.kernel import Var, View
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
-from ctd.plots.curves import Curves, block_ends, compare_lines, loss_curves
+from ctd.plots.curves import Curves, compare_lines, loss_curves
 from ctd.principal import principal
 from ctd.reconstruct.data import Shared
 from ctd.reconstruct.measures import compare_halves, divergence_at_rest, peak
@@ -22,6 +22,7 @@ from ctd.reconstruct.params import (
     Reconstruction,
 )
 from ctd.rows import Best, Columns, ranked
+from ctd.training import block_ends
 
 MOST = 3000
 """Samples of an attractor that are drawn."""

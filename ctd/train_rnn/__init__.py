@@ -24,25 +24,22 @@ n = 100).
 
     params       Network: the parameters of one item   checks      refuses constraints that contradict each other
     connections  masks, signs of units                 parameters  trained parameters, and the weights made of them
-    loss         the loss, the evaluation trials       step        one step of training; optimisers, schedules
+    loss         the loss, the evaluation trials       step        one step of training; its optimiser
     plots        curves, accuracy, state space         summary     the best networks of a group
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from ctd.cells import CELLS, Cell, get_cell, run, weight_dims
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
-from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax
-from ctd.plots.curves import block_ends
+from ctd.late import Array, Bool, Float, jax, jnp
 from ctd.rows import Best
 from ctd.tasks import Recorded
 from ctd.tasks.noise import noisy, seeded
 from ctd.tasks.scores import weighted_loss
-from ctd.train_rnn.connections import Connections, connections, read_masks
+from ctd.train_rnn.connections import connections, read_masks
 from ctd.train_rnn.loss import (
     Scores,
     Shared,
@@ -51,11 +48,12 @@ from ctd.train_rnn.loss import (
     load_trials,
     minibatch,
 )
-from ctd.train_rnn.parameters import Parameters, divided, initial, stored, weights_of
+from ctd.train_rnn.parameters import divided, initial, stored, weights_of
 from ctd.train_rnn.params import Network
 from ctd.train_rnn.plots import rnn_plots
-from ctd.train_rnn.step import optimizer, train_step
+from ctd.train_rnn.step import State, optimizer, train_step
 from ctd.train_rnn.summary import REDUCED, next_jobs, reduce
+from ctd.training import batch_axis, empty_curve, item_keys, n_blocks, take_steps
 
 __all__ = ["Network", "kernel"]
 
@@ -63,34 +61,6 @@ NOISE, EVAL_NOISE = 2**31 - 1, 2**31 - 2
 """Folded into the key of the minibatches. The other numbers folded into it are steps, which stay below these."""
 DIVERGED = 100.0
 """A network has diverged when the mean loss of a block exceeds this many times those of the first minibatch and of outputs of 0."""
-
-
-class State(NamedTuple):
-    """A network in training."""
-
-    parameters: Parameters
-    """All parameters, trained or not, see `parameters`."""
-    links: Connections
-    """Masks and signs. Part of the state, so that a network that continues from a copy of another has the other's."""
-    optimizer: PyTree
-    """optax's state."""
-    step: Int[Array, ""]
-    """Minibatches seen."""
-    first: Float[Array, ""]
-    """Loss on the first minibatch; NaN before it."""
-    curve: Float[Array, "batch"]
-    """Mean loss of each block; NaN where not reached."""
-    accuracy: Float[Array, "batch"]
-    """Accuracy on the evaluation trials at the end of each block; of length 0 without `stop_at`."""
-    diverged: Bool[Array, ""]
-    done: Bool[Array, ""]
-
-
-def item_keys(key: Array, traced: Values[Network]) -> tuple[Array, Array]:
-    """(key of the initial weights, key of the minibatches)."""
-    # Two streams: whatever `initial` draws for a cell or a constraint, the minibatches stay the same.
-    key_weights, key_data = jax.random.split(jax.random.fold_in(key, traced.seed))
-    return key_weights, key_data
 
 
 def load(inputs: View[Network]) -> Shared:
@@ -110,22 +80,18 @@ def init(static: View[Network], shared: Shared, traced: Values[Network], key: Ar
     sizes = trials.inputs.shape[-1], trials.targets.shape[-1]
     parameters = initial(static, sizes, links, traced, key_weights)
     trained, _ = divided(static, parameters)
-    n_blocks = len(block_ends(static))
+    curve = empty_curve(static)
     return State(
         parameters,
         links,
         optimizer(static, traced).init(trained),
         step=jnp.zeros((), jnp.int32),
         first=jnp.full((), jnp.nan, static.dtype),
-        curve=jnp.full(n_blocks, jnp.nan, static.dtype),
-        accuracy=jnp.full(n_blocks if static.stop_at else 0, jnp.nan, static.dtype),
+        curve=curve,
+        accuracy=curve if static.stop_at else curve[:0],
         diverged=jnp.zeros((), bool),
         done=jnp.zeros((), bool),
     )
-
-
-type Carry = tuple[Parameters, PyTree, Array, Array]
-"""The carry of a training step: parameters, the optimiser's state, () steps taken, () bool: the network has diverged."""
 
 
 def advance(
@@ -136,30 +102,15 @@ def advance(
     # All blocks but the last are full, so that the steps taken give the block's place in the curve.
     block = state.step // static.report_every
 
-    def body(carry: Carry, _: None) -> tuple[Carry, Float[Array, ""]]:
-        parameters, optimizer, step, diverged = carry
-        trials = minibatch(static, shared.training, key_data, step)
+    def take_step(at: State) -> tuple[State, Float[Array, ""], Bool[Array, ""]]:
+        trials = minibatch(static, shared.training, key_data, at.step)
         if static.noise:
-            key_noise = jax.random.fold_in(jax.random.fold_in(key_data, NOISE), step)
+            key_noise = jax.random.fold_in(jax.random.fold_in(key_data, NOISE), at.step)
             trials = seeded(trials, key_noise, traced.input_noise)
-        new, new_optimizer, error, finite = train_step(
-            static, state.links, traced, parameters, optimizer, trials
-        )
-        # The scan has a fixed length: after the last step, and from the first step that is not finite, nothing changes.
-        active = (step < static.n_batches) & ~diverged
-        moved = active & finite
-        keep = lambda a, b: jnp.where(moved, a, b)
-        return (
-            jax.tree.map(keep, new, parameters),
-            jax.tree.map(keep, new_optimizer, optimizer),
-            # A step that is not finite is not taken: `batches` counts the updates that the weights have seen.
-            step + moved,
-            diverged | (active & ~finite),
-        ), jnp.where(moved, error, jnp.nan)
+        return train_step(static, traced, at, trials)
 
-    start = (state.parameters, state.optimizer, state.step, state.diverged)
-    end, errors = lax.scan(body, start, length=static.report_every)
-    parameters, optimizer, step, diverged = end
+    n, n_batches = static.report_every, static.n_batches
+    (end, diverged), errors = take_steps(take_step, state, state.diverged, n, n_batches)
     # Steps that were not taken are NaN.
     mean = jnp.nanmean(errors)
     # Relative to the first loss, since losses of tasks differ by orders of magnitude.
@@ -169,15 +120,15 @@ def advance(
     none, weight = weighted_loss(static.loss, jnp.zeros_like(trials.targets), trials)
     # The mean of a block without a finite step is NaN, and compares false: the scan has set `diverged` already.
     diverged |= mean > DIVERGED * jnp.fmax(first, none / weight)
-    accuracy, done = state.accuracy, diverged | (step >= static.n_batches)
+    accuracy, done = state.accuracy, diverged | (end.step >= static.n_batches)
     # Evaluation runs n_eval trials: only stop_at needs it at every block.
     if static.stop_at:
-        weights = weights_of(static, state.links, traced, parameters)
+        weights = weights_of(static, state.links, traced, end.parameters)
         cell, noisy_trials = with_noise(static, shared, traced, key)
         now = evaluate(static, noisy_trials, cell, weights).accuracy().astype(static.dtype)
         accuracy, done = accuracy.at[block].set(now), done | (now >= static.stop_at)
-    curve, links = state.curve.at[block].set(mean), state.links
-    return State(parameters, links, optimizer, step, first, curve, accuracy, diverged, done)
+    curve = state.curve.at[block].set(mean)
+    return end._replace(first=first, curve=curve, accuracy=accuracy, diverged=diverged, done=done)
 
 
 def result(
@@ -242,7 +193,7 @@ def _accuracies(static: View[Network], scores: Scores, state: State) -> dict[str
 
 def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate]:
     """Coordinates of the results: training steps, time in a trial, conditions, and the condition or number of saved trials."""
-    coordinates = {"batch": Coordinate(block_ends(inputs), "1", "training steps taken")}
+    coordinates = batch_axis(inputs)
     values = np.asarray(condition_values(inputs.task, shared))
     if inputs.n_saved:
         length, unit = inputs.task.time_step
@@ -302,7 +253,7 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=REDUCED,
     Options=Best,
-    advances=lambda inputs: len(block_ends(inputs)),
+    advances=n_blocks,
     batching=OWN_WEIGHTS,
     display=Display(
         summary=("item", "eval_loss", "train_loss"),

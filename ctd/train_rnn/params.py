@@ -8,11 +8,7 @@ from ctd import tasks
 from ctd.cells import CELL_NAMES, CellName
 from ctd.kernel import File, Params, Static, Traced
 from ctd.train_rnn.checks import conflicts
-
-OptimizerName = Literal[
-    "adam", "adamw", "nadam", "radam", "amsgrad", "lion", "rmsprop", "adagrad", "sgd"
-]
-ScheduleName = Literal["exponential", "constant", "cosine", "linear"]
+from ctd.training import OptimizerName, ScheduleName
 
 
 class Network(Params):

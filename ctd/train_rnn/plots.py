@@ -22,13 +22,14 @@ from ctd.plots import (
     spread,
     stacked,
 )
-from ctd.plots.curves import Curves, block_ends, loss_curves, rows_axis
+from ctd.plots.curves import Curves, loss_curves, rows_axis
 from ctd.principal import component, principal
 from ctd.rows import best_row, ranked
 from ctd.tasks import Recorded
 from ctd.train_rnn.checks import area_of
 from ctd.train_rnn.loss import Shared, condition_values
 from ctd.train_rnn.params import Network
+from ctd.training import block_ends
 
 DIVERGED = 1
 """Outcome of a network that has diverged; networks that a search drops have another one."""

@@ -1,37 +1,44 @@
 """One step of training: the penalised loss of a minibatch, its gradient, and the optimiser's update.
 
-Optimisers and schedules of the learning rate are those of optax; their settings may be traced numbers. The optimiser
-clips the gradient's norm, scales it by its own rule, adds weight_decay times the parameters (decoupled, Loshchilov &
-Hutter 2019), and multiplies by minus the learning rate.
+The optimiser (`ctd.training`) clips the gradient's norm, scales it by its own rule, adds weight_decay times the parameters (decoupled,
+Loshchilov & Hutter 2019), and multiplies by minus the learning rate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from ctd import tasks
+from ctd import tasks, training
 from ctd.cells import Weights, get_cell, run
 from ctd.kernel import Values, View
-from ctd.late import Array, Bool, Float, PyTree, jax, jnp, optax
+from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, optax
 from ctd.tasks.noise import first_state, noisy
 from ctd.tasks.scores import weighted_loss
 from ctd.train_rnn.connections import Connections
 from ctd.train_rnn.parameters import UNPENALISED, Parameters, divided, weights_of
-from ctd.train_rnn.params import Network, OptimizerName, ScheduleName
+from ctd.train_rnn.params import Network
 
-SCALED: Mapping[OptimizerName, Callable[[Values[Network]], optax.GradientTransformation]] = {
-    # `optimizer` adds weight decay to every optimiser's step: adam with weight_decay is adamw.
-    "adam": lambda traced: optax.scale_by_adam(eps=traced.adam_eps),
-    "adamw": lambda traced: optax.scale_by_adam(eps=traced.adam_eps),
-    "nadam": lambda traced: optax.scale_by_adam(eps=traced.adam_eps, nesterov=True),
-    "radam": lambda traced: optax.scale_by_radam(eps=traced.adam_eps),
-    "amsgrad": lambda traced: optax.scale_by_amsgrad(eps=traced.adam_eps),
-    # Lion steps by the sign of a momentum: no epsilon divides anything.
-    "lion": lambda traced: optax.scale_by_lion(),
-    "rmsprop": lambda traced: optax.scale_by_rms(eps=traced.adam_eps),
-    "adagrad": lambda traced: optax.scale_by_rss(eps=traced.adam_eps),
-    "sgd": lambda traced: optax.trace(traced.momentum),
-}
+
+class State(NamedTuple):
+    """A network in training."""
+
+    parameters: Parameters
+    """All parameters, trained or not, see `parameters`."""
+    links: Connections
+    """Masks and signs. Part of the state, so that a network that continues from a copy of another has the other's."""
+    optimizer: PyTree
+    """optax's state."""
+    step: Int[Array, ""]
+    """Minibatches seen."""
+    first: Float[Array, ""]
+    """Loss on the first minibatch; NaN before it."""
+    curve: Float[Array, "batch"]
+    """Mean loss of each block; NaN where not reached."""
+    accuracy: Float[Array, "batch"]
+    """Accuracy on the evaluation trials at the end of each block; of length 0 without `stop_at`."""
+    diverged: Bool[Array, ""]
+    done: Bool[Array, ""]
 
 
 def optimizer(static: View[Network], traced: Values[Network]) -> optax.GradientTransformation:
@@ -40,60 +47,34 @@ def optimizer(static: View[Network], traced: Values[Network]) -> optax.GradientT
     def decayed(parameters: Mapping[str, Array]) -> dict[str, bool]:
         return {name: name not in UNPENALISED for name in parameters}
 
-    # The order matters: clipping first bounds what the optimiser's moments remember of an exploding gradient, and decay
-    # after the scaling is decoupled from it.
-    return optax.chain(
-        optax.clip_by_global_norm(traced.clip_norm),
-        SCALED[static.optimizer](traced),
+    peak, decay, n = traced.learning_rate, traced.decay, static.n_batches
+    return training.optimizer(
+        training.learning_rate(static.schedule, peak, n, decay, traced.warmup),
+        training.SCALED[static.optimizer](traced.adam_eps, traced.momentum),
+        # After the scaling, so that decay is decoupled from it.
         optax.add_decayed_weights(traced.weight_decay, decayed),
-        optax.scale_by_learning_rate(learning_rate(static, traced)),
+        clip_norm=traced.clip_norm,
     )
 
 
-def learning_rate(static: View[Network], traced: Values[Network]) -> Callable[[Array], Array]:
-    """The schedule: steps taken -> learning rate. Over the first `warmup` steps the rate grows linearly from 0."""
-    peak, n = traced.learning_rate, static.n_batches
-    schedules: dict[ScheduleName, Callable[[Array], Array]] = {
-        "exponential": lambda count: peak * traced.decay**count,
-        "constant": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, n),
-        "linear": optax.linear_schedule(peak, jnp.zeros_like(peak), n),
-    }
-
-    def rate(count: Array) -> Array:
-        # Whole numbers divide in float32, also in a job of float64.
-        steps = count.astype(peak.dtype)
-        # steps + 1: the first step of a warmup must not have a rate of 0.
-        share = jnp.minimum(1, (steps + 1) / jnp.maximum(traced.warmup, 1).astype(peak.dtype))
-        return schedules[static.schedule](steps) * share
-
-    return rate
-
-
 def train_step(
-    static: View[Network],
-    links: Connections,
-    traced: Values[Network],
-    p: Parameters,
-    state: PyTree,
-    trials: tasks.Trial,
-) -> tuple[Parameters, PyTree, Float[Array, ""], Bool[Array, ""]]:
-    """Take one training step. p: all parameters; state: the optimiser's; trials: `seeded` if there is noise.
+    static: View[Network], traced: Values[Network], at: State, trials: tasks.Trial
+) -> tuple[State, Float[Array, ""], Bool[Array, ""]]:
+    """Take one training step. trials: `seeded` if there is noise.
 
     Returns:
-        (parameters, the optimiser's state, () the loss without penalties, NaN if no trial has a weight,
-        () bool: loss and gradient are finite).
+        (state, () the loss without penalties, NaN if no trial has a weight, () bool: loss and gradient are finite).
     """
     plain, optimize = get_cell(static.cell), optimizer(static, traced)
     cell = noisy(plain, traced.state_noise) if static.noise else plain
-    trained, constant = divided(static, p)
+    trained, constant = divided(static, at.parameters)
 
     def start(weights: Weights, x: Array) -> Array:
         h0 = weights["h0"]
         return first_state(h0, x, traced.initial_noise) if static.noise else h0
 
     def loss(trained: Parameters) -> tuple[Array, tuple[Array, Array]]:
-        weights = weights_of(static, links, traced, trained | constant)
+        weights = weights_of(static, at.links, traced, trained | constant)
         each = lambda x: run(cell, weights, x, start(weights, x))
         states, outputs = jax.vmap(each)(trials.inputs)
         total, weight = weighted_loss(static.loss, outputs, trials)
@@ -104,11 +85,11 @@ def train_step(
         return error + _of_weights(traced, trained) + _of_rates(traced, rates), (error, weight)
 
     (_, (error, weight)), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
-    updates, new_state = optimize.update(gradient, state, trained)
+    updates, state = optimize.update(gradient, at.optimizer, trained)
     new = optax.apply_updates(trained, updates) | constant
-    # One test of loss and gradient. The squared norm overflows exactly where clipping divided by infinity.
-    finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
-    return new, new_state, jnp.where(weight > 0, error, jnp.nan), finite
+    after = at._replace(parameters=new, optimizer=state, step=at.step + 1)
+    finite = training.is_finite(error, gradient)
+    return after, jnp.where(weight > 0, error, jnp.nan), finite
 
 
 def _of_weights(traced: Values[Network], trained: Parameters) -> Array:

@@ -9,10 +9,11 @@ from typing import Any
 from ctd.cells import get_cell, run
 from ctd.kernel import Params, Static, Traced, Var, inputs_of, one_shot, static_of, traced_of
 from ctd.late import jax, jnp
-from ctd.train_rnn import Network, item_keys
+from ctd.train_rnn import Network
 from ctd.train_rnn import kernel as train_rnn
 from ctd.train_rnn.connections import connections
 from ctd.train_rnn.parameters import initial, weights_of
+from ctd.training import item_keys
 
 STEPS = 400
 """Steps of dt = tau / 2: at s = 1.2 a deviation shrinks to a tenth within 15 tau or so."""

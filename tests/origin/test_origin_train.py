@@ -10,6 +10,7 @@ from ctd import train_rnn
 from ctd.batch import Layout, run_items
 from ctd.kernel import static_of, traced_of
 from ctd.train_rnn.loss import eval_trials, minibatch
+from ctd.training import item_keys
 
 
 def as_numpy(trials):
@@ -62,7 +63,7 @@ def test_train_steps(job, cell, step, task, mask):
     for item, clip_norm in enumerate(clip_norms):
         with jax.enable_x64(True):
             key = jax.random.fold_in(jax.random.key(0), item)
-            _, key_data = train_rnn.item_keys(key, traced_of(network))
+            _, key_data = item_keys(key, traced_of(network))
             batches = [as_numpy(draw(key_data, i)) for i in range(4)]
         start = weights({name: values[item] for name, values in first.items()})
         found = item_of(trained, item)

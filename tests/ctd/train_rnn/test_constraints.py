@@ -17,11 +17,12 @@ from ctd.cells import get_cell, run
 from ctd.data import write_hdf5
 from ctd.fixed_points.network import cell_of
 from ctd.kernel import inputs_of, static_of, traced_of
-from ctd.train_rnn import Network, item_keys, kernel
+from ctd.train_rnn import Network, kernel
 from ctd.train_rnn.checks import excitatory_counts
 from ctd.train_rnn.connections import Connections, connections, read_masks
 from ctd.train_rnn.parameters import divided, initial, stored, weights_of
-from ctd.train_rnn.step import SCALED, optimizer
+from ctd.train_rnn.step import optimizer
+from ctd.training import SCALED, item_keys
 from ctd.weights import write_weights
 
 SMALL = {

@@ -16,7 +16,6 @@ from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots import Lines
 from ctd.train_rnn import Network, kernel
 from ctd.train_rnn.loss import Shared, eval_trials, minibatch
-from ctd.train_rnn.step import learning_rate
 
 TASK = tasks.Integrator(n_steps=6)
 
@@ -79,28 +78,6 @@ def test_results_bookkeeping():
     np.testing.assert_allclose(results["outputs"][0], outputs[:4], rtol=1e-5, atol=1e-6)
     read = results["states"][0] @ weights["wO"].T + weights["bO"]
     np.testing.assert_allclose(read, outputs[:4], rtol=1e-5, atol=1e-6)
-
-
-RATES = {
-    "exponential": lambda k: 0.9**k,
-    "constant": np.ones_like,
-    "cosine": lambda k: (1 + np.cos(np.pi * k / 7)) / 2,
-    "linear": lambda k: 1 - k / 7,
-}
-
-
-@pytest.mark.parametrize("name", RATES)
-@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-6), ("float64", 1e-14)])
-def test_learning_rate_numpy(name, dtype, rtol):
-    params = Network(schedule=name, n_batches=7, warmup=3, learning_rate=0.03, decay=0.9)
-    steps = np.arange(7.0)
-    expected = 0.03 * RATES[name](steps) * np.minimum(1, (steps + 1) / 3)
-    with jax.enable_x64(dtype == "float64"):
-        floats = lambda value: np.asarray(value, dtype if isinstance(value, float) else np.int32)
-        rate = learning_rate(static_of(params), jax.tree.map(floats, traced_of(params)))
-        found = np.asarray(jax.vmap(rate)(np.arange(7, dtype=np.int32)))
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found, expected, rtol=rtol)
 
 
 def test_networks_differ_by_item_and_seed():
