@@ -175,11 +175,11 @@ def test_figure_draws(swept):
     )
 
 
-@pytest.mark.parametrize("of", [esn, nvar.kernel])
+@pytest.mark.parametrize("of", [esn.kernel, nvar.kernel])
 def test_traces_of_a_run_that_was_not_gathered_have_no_best(of):
     results = {"train_nrmse": np.ones((2, 1)), "replay_nrmse": np.array([0.1, 0.2])}
     results |= {"trace": np.zeros((2, 5, 1)), "trace_target": np.zeros((2, 5, 1))}
-    made = of.plots(inputs_of(EchoState()), None, {"item": np.arange(2)}, results, {})
+    made = of.display.plots(inputs_of(EchoState()), None, {"item": np.arange(2)}, results, {})
     assert [plot.title for plot in made] == ["Replay error of all networks"]
 
 
