@@ -78,13 +78,8 @@ def export(
     selection = {"sort": sort, "limit": limit}
     study = {"metric": metric, "mode": mode}
     if to is None:
-        refuse(
-            "needs --to, which says what to write items for",
-            folder=folder,
-            where=conditions,
-            **selection,
-            **study,
-        )
+        needs = "needs --to, which says what to write items for"
+        refuse(needs, folder=folder, where=conditions, **selection, **study)
         _write_item(store, item, path, results, job)
     elif to == "optuna":
         refuse("not with --to optuna", folder=folder, results=results or None, job=job)

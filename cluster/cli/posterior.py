@@ -107,9 +107,8 @@ def posterior(
     reports = []
     for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):
         request = Request(str(file), job.spec, executor, address, as_json)
-        with _temporary_store(
-            partial(open_or_create, job.spec, base, LABEL), request, file
-        ) as temporary:
+        opener = partial(open_or_create, job.spec, base, LABEL)
+        with _temporary_store(opener, request, file) as temporary:
             about = {"store": trained.address, "item": items[0]}
             write_posterior(temporary, file, job, about, typed=to is not None)
         reports.append({"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]})

@@ -36,16 +36,8 @@ QUEUE_FACTS = ("submitted", "running", "stopped", "next")
 
 def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
     """Say how far a job is, where it was submitted to, and what went wrong."""
-    # The job was submitted and has not run yet.
     if not Store.exists(store) and (submission := submitted(store)).lines:
-        lines = submission.lines + submission.given_up
-        if as_json:
-            show_json({"store": store, "submissions": lines})
-            return
-        for line in together(lines):
-            out.print(f"{'submitted':15} {line}")
-        if submission.given_up:
-            out.print(f"{'next':15} {submissions(store)[-1].again()} continues it")
+        _show_waiting(store, submission, as_json)
         return
     opened_store = Store.open(store)
     at_first = Look(opened_store)
@@ -92,6 +84,18 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         out.print(f"and {more:,} more", style="red")
     if error := reduction_error(opened_store):
         out.print(error, style="red")
+
+
+def _show_waiting(store: str, submission: "NewestSubmission", as_json: bool) -> None:
+    """Say how far the submission of a job is that has not run yet."""
+    lines = submission.lines + submission.given_up
+    if as_json:
+        show_json({"store": store, "submissions": lines})
+        return
+    for line in together(lines):
+        out.print(f"{'submitted':15} {line}")
+    if submission.given_up:
+        out.print(f"{'next':15} {submissions(store)[-1].again()} continues it")
 
 
 def _starting(stopped: str) -> str:

@@ -243,10 +243,8 @@ def _best_on(
     called = {f"final_{name}": name for name in roles.searched}
 
     def params_of(row: int, names: list[str]) -> dict[str, Any]:
-        named_values = {called.get(name, name): plain(columns[name][row]) for name in names}
-        return {
-            name: value for name, value in named_values.items() if value == value and value != ""
-        }
+        params = {called.get(name, name): plain(columns[name][row]) for name in names}
+        return {name: x for name, x in params.items() if x == x and x != ""}
 
     first = fine[place]
     params = params_of(first, names)

@@ -248,10 +248,8 @@ def list_stores(
         entries.update(walk(address, look, links.append))
     if not entries:
         raise JobError(f"{', '.join(addresses)}: no store lies there; give a folder of stores")
-    wrong = [
-        str(entry).splitlines()[0] for entry in entries.values() if isinstance(entry, JobError)
-    ]
-    wrong += [unfollowed(links)] * bool(links)
+    errors = [entry for entry in entries.values() if isinstance(entry, JobError)]
+    wrong = [str(error).splitlines()[0] for error in errors] + [unfollowed(links)] * bool(links)
     cards = {at: card for at, card in entries.items() if isinstance(card, Card)}
     tagged = [(at, card) for at, card in cards.items() if set(tags) <= set(card.tags)]
     table = _table(dict(sorted(tagged, key=lambda pair: -_when(pair[1]))))

@@ -64,8 +64,7 @@ def overview(store: Store, metric: str) -> Plot | None:
     description = store.description.fields.get(first, "")  # it has the unit
     label = f"{first}, {description}" if 0 < len(description) <= MAX_DESCRIPTION else first
     x, axis = _places(label, fine[first], _is_log(fine[first], _laws(store, first)))
-    y, ids = fine[metric].astype(float), fine["item"]
-    series = list(_series(fine, others))
+    y, ids, series = fine[metric].astype(float), fine["item"], list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
     medians = "strokes" if axis.ticks else "lines"
     alone = all(len(np.unique(x[members])) == members.sum() for *_, members in series)
@@ -75,10 +74,10 @@ def overview(store: Store, metric: str) -> Plot | None:
     for hue, (name, shade, members) in enumerate(series):
         hued = None if shaded else hue
         layers += _layers(x[members], y[members], ids[members], name, hued, shade, medians)
-    medians_note = f"; {medians} are medians over items with equal values"
     # Of many values there are no medians.
-    medians_note *= any(isinstance(layer, Lines) for layer in layers)
-    notes = [f"Each mark is an item{medians_note}."]
+    has_medians = any(isinstance(layer, Lines) for layer in layers)
+    explained = f"; {medians} are medians over items with equal values" * has_medians
+    notes = [f"Each mark is an item{explained}."]
     notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
     notes.append(left_out(int(failed.sum()), int((done & ~is_plotted).sum())))
     return Plot(

@@ -4,7 +4,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
@@ -65,19 +65,7 @@ def find_stores(locations: Iterable[str], notify: Notify = warnings.warn) -> lis
             named_addresses |= below.keys()
     if len(candidates) == 1:
         return [*candidates]
-    broken = {
-        address: candidate.lacks
-        for address, candidate in candidates.items()
-        if candidate.lacks and address not in named_addresses
-    }
-    if broken and len(broken) < len(candidates):
-        some = shortened([f"{address} ({key})" for address, key in broken.items()])
-        notify(
-            f"left out, since an object there is damaged, missing or closed to you: {some}; `ctd check` says more"
-        )
-        candidates = {
-            address: candidate for address, candidate in candidates.items() if address not in broken
-        }
+    candidates = _undamaged(candidates, named_addresses, notify)
     copies = _copies(candidates, named_addresses)
     if copies:
         some = shortened(
@@ -89,6 +77,21 @@ def find_stores(locations: Iterable[str], notify: Notify = warnings.warn) -> lis
     for line in _twice(selected, candidates):
         notify(line)
     return selected
+
+
+def _undamaged(
+    candidates: "Mapping[str, Candidate]", named_addresses: Set[str], notify: Notify
+) -> "dict[str, Candidate]":
+    """Leave out damaged stores that the user did not name, and say so; all stay if all are damaged."""
+    lacking = {address: c.lacks for address, c in candidates.items() if c.lacks}
+    broken = {address: key for address, key in lacking.items() if address not in named_addresses}
+    if not broken or len(broken) == len(candidates):
+        return dict(candidates)
+    some = shortened([f"{address} ({key})" for address, key in broken.items()])
+    notify(
+        f"left out, since an object there is damaged, missing or closed to you: {some}; `ctd check` says more"
+    )
+    return {address: c for address, c in candidates.items() if address not in broken}
 
 
 class Candidate(NamedTuple):

@@ -288,9 +288,8 @@ def _sweep(
     columns = {name: items.loc[rows, name].to_numpy() for name in (*parameters, *results)}
     numbers = [name for name in results if columns[name].dtype.kind in "iuf"]
     if not is_one:
-        parameters = [
-            name for name in parameters if len(set(columns[name][has_value(columns[name])])) > 1
-        ]
+        values_of = lambda name: set(columns[name][has_value(columns[name])])
+        parameters = [name for name in parameters if len(values_of(name)) > 1]
     # What a search left of its items, it has chosen by the metric.
     pruned = sorted(set(items.loc[is_compared & (items["status"] == "dropped"), "store"]))
     unpruned = ~np.isin(columns["store"].astype(str), pruned)
@@ -313,9 +312,7 @@ def _sweep(
         "parallel": int(rows.sum()) >= FEWEST_PARALLEL,
         "replicates": repeating,
         "log": union("log"),
-        "effects": [
-            effect._replace(parameter=called[effect.parameter]).to_json() for effect in measured
-        ],
+        "effects": [e._replace(parameter=called[e.parameter]).to_json() for e in measured],
         "unmeasured": without if pruned else "",
         "plots": _titled(
             [content["sweep"] or {"plots": []} for content in contents], collection.labels
