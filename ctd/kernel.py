@@ -359,15 +359,35 @@ class Kernel:
 
 
 def one_shot(
-    name: str,
-    params: type[Params],
-    dims: Mapping[str, Var],
-    run: Callable[..., dict[str, Array]],
-    **optional: Any,
-) -> Kernel:
+    name: str, params: type[Params], dims: Mapping[str, Var], run: Callable[..., dict[str, Array]], *,
+    load: Callable[[Any], PyTree] = Kernel.load, outcomes: tuple[Outcome, ...] = (),
+    coords: Callable[[Any, PyTree], Mapping[str, np.ndarray | Coordinate]] | None = None,
+    reduce: Callable[..., dict[str, np.ndarray]] | None = None, reduces_failed: bool = False,
+    reduced: Mapping[str, Var] | None = None, Options: type[BaseModel] = NoOptions,
+    display: Display = Kernel.display, batching: Batching = Kernel.batching,
+) -> Kernel:  # fmt: skip
     """Make the kernel whose whole work is one call `run(static, shared, traced, key) -> values`, one advance.
 
-    params, dims and `optional` are fields of `Kernel`; the module's docstring has an example.
+    Args:
+        name: name of the kernel.
+        params: its parameters, a class.
+        dims: every name of `values` -> its axes, unit and long name.
+        run: the computation of one item, a pure function in JAX.
+        load: inputs -> shared, the data of a group.
+        outcomes: ways in which an item ends; `values` then has an integer `outcome`, an index into them.
+        coords: (inputs, shared) -> axis -> its coordinate.
+        reduce: makes the tables of a group from the results of its items.
+        reduces_failed: True if `reduce` gets the items that failed, too.
+        reduced: every name that `reduce` returns -> its axes, unit and long name.
+        Options: the settings of `reduce`, a class.
+        display: how results are judged and shown.
+        batching: how many items a device computes together.
+
+    Returns:
+        The kernel; the module's docstring has an example.
+
+    Raises:
+        TypeError: fields do not fit each other, such as a metric that `dims` lacks.
     """
 
     # The state is (done, values): zeros of the shapes of the values, until the one advance fills them in.
@@ -380,5 +400,7 @@ def one_shot(
 
     return Kernel(
         name, params, dims, wraps(run)(init), wraps(run)(advance),  # errors name `run`
-        finished=lambda s: s[0], result=lambda *arguments: arguments[-1][1], advances=lambda inputs: 1, **optional,
+        finished=lambda s: s[0], result=lambda *arguments: arguments[-1][1], advances=lambda inputs: 1,
+        load=load, outcomes=outcomes, coords=coords, reduce=reduce, reduces_failed=reduces_failed, reduced=reduced or {},
+        Options=Options, display=display, batching=batching,
     )  # fmt: skip

@@ -1,8 +1,10 @@
 """Numbers, durations, near words and pydantic's messages as text, for whatever a user reads."""
 
 import difflib
+import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 
 from pydantic import ValidationError
 
@@ -99,8 +101,7 @@ def faults(error: ValidationError, known: Iterable[str]) -> str:
     for fault in error.errors(include_url=False):
         place = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
-            hint = did_you_mean(place, known) or f"; its parameters are {', '.join(known)}"
-            texts.append(f"unknown parameter {place}{hint}")
+            texts.append(f"unknown parameter {place}{_instead(place, known)}")
         elif fault["type"] == "value_error":
             # A model's own validator raised this. One over several fields has no place, and names them itself.
             text = str(fault["ctx"]["error"])
@@ -108,6 +109,28 @@ def faults(error: ValidationError, known: Iterable[str]) -> str:
         else:
             texts.append(f"{place}: {plainly(fault['msg'])} (given: {fault['input']!r:.60})")
     return "; ".join(texts)
+
+
+def suggests[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function raise ValueError for a keyword that it lacks, with the nearest one; Python 3.12 names none.
+
+    >>> suggests(lambda a, size=1: a)(0, siez=2)
+    Traceback (most recent call last):
+    ValueError: unknown parameter siez; did you mean 'size'?
+    """
+    parameters = inspect.signature(function).parameters
+
+    @wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> R:
+        for name in keywords.keys() - parameters.keys():
+            raise ValueError(f"unknown parameter {name}{_instead(name, parameters)}")
+        return function(*args, **keywords)
+
+    return call
+
+
+def _instead(name: str, parameters: Iterable[str]) -> str:
+    return did_you_mean(name, parameters) or f"; its parameters are {', '.join(parameters)}"
 
 
 def did_you_mean(word: object, vocabulary: Iterable[str]) -> str:

@@ -17,6 +17,15 @@ from page_stores import finished
 from places import ROOT
 
 import jobs
+from ctd import similarity
+from ctd.fixed_points import cycles, find, follow, lyapunov
+from ctd.fixed_points.continuation import Continuation
+from ctd.fixed_points.exponents import Trajectory
+from ctd.fixed_points.limit_cycles import LimitCycle
+from ctd.fixed_points.search.params import FixedPoint
+from ctd.fixed_points.search.params import Options as FixedPointOptions
+from ctd.similarity import compare
+from ctd.similarity.params import Comparison
 
 MODULES = tuple(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -53,3 +62,23 @@ def test_examples_of_a_module(name, tmp_path, monkeypatch):
     for example in found:
         runner.run(example, out=said.append)
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
+
+
+SETTINGS = {
+    find: (FixedPoint, FixedPointOptions),
+    follow: (Continuation,),
+    cycles: (LimitCycle,),
+    lyapunov: (Trajectory,),
+    compare: (Comparison, similarity.kernel.Options),
+}
+"""A function, and the parameters of a kernel that it takes as keywords, with the same defaults."""
+
+
+@pytest.mark.parametrize("function", SETTINGS, ids=lambda function: function.__name__)
+def test_keyword_defaults(function):
+    fields = {k: field for model in SETTINGS[function] for k, field in model.model_fields.items()}
+    parameters = inspect.signature(function).parameters
+    defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+    # Without `x`, a search calls F(h); a job gives F zeros.
+    for name in (defaults.keys() & fields.keys()) - {"x"}:
+        assert defaults[name] == fields[name].default, name

@@ -13,10 +13,8 @@ from ctd.late import PyTree
 from ctd.words import faults, plainly
 
 
-def checked[M: BaseModel](
-    model: type[M], settings: Mapping[str, object], *others: type[BaseModel]
-) -> M:
-    """The model of a function's settings. Raises ValueError, in one line; it also suggests fields of `others`.
+def checked[M: BaseModel](model: type[M], settings: Mapping[str, object]) -> M:
+    """The model of a function's settings. Raises ValueError, in one line.
 
     >>> from ctd.esn import kernel
     >>> checked(kernel.Params, {"leek": 0.5})
@@ -26,9 +24,7 @@ def checked[M: BaseModel](
     try:
         return model.model_validate(settings)
     except ValidationError as error:
-        models: tuple[type[BaseModel], ...] = (model, *others)
-        known = [name for part in models for name in part.model_fields]
-        raise ValueError(faults(error, known)) from None
+        raise ValueError(faults(error, model.model_fields)) from None
 
 
 def run_items(
@@ -42,6 +38,11 @@ def run_items(
 ) -> dict[str, np.ndarray]:
     """Run one group in this process: all items have `params`, except for the fields in `columns`.
 
+    >>> from ctd.esn import kernel
+    >>> results = run_items(kernel, kernel.Params(n=10, washout=2, train=20), {"g": [0.5, 1.5]})
+    >>> {len(values) for values in results.values()}  # two items
+    {2}
+
     Args:
         kernel: the computation.
         params: the parameters that all items have.
@@ -53,12 +54,8 @@ def run_items(
     Returns:
         name -> (n, ...) array for every name that `kernel.result` returns.
 
-    Raises ValueError where a column is no traced field, columns differ in length, or a value is out of its field's limits.
-
-    >>> from ctd.esn import kernel
-    >>> results = run_items(kernel, kernel.Params(n=10, washout=2, train=20), {"g": [0.5, 1.5]})
-    >>> {len(values) for values in results.values()}  # two items
-    {2}
+    Raises:
+        ValueError: a column is no traced field, columns differ in length, or a value is out of its field's limits.
     """
     all_columns, n = _full_columns(params, columns or {})
     static = static_of(params)

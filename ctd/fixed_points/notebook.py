@@ -25,7 +25,7 @@ from ctd.kernel import Kernel, NoOptions, Params, View, inputs_of
 from ctd.late import Array, jax, jnp, lax
 from ctd.plots.png import Canvas, draw
 from ctd.rows import lines_of
-from ctd.words import count
+from ctd.words import count, suggests
 
 
 @dataclass(frozen=True)
@@ -166,38 +166,73 @@ class FixedPoints(KernelResult):
         return table
 
 
+@suggests
 def find(
-    step: Callable[..., Array],
-    candidates: ArrayLike,
-    *,
-    x: ArrayLike | None = None,
-    method: str = "lm",
-    seed: int = 0,
-    **settings: object,
-) -> FixedPoints:
-    """Find h with step(h) = h, or the local minima of q(h) = |step(h) - h|^2 / 2, from many starts.
+    step: Callable[..., Array], candidates: ArrayLike, *, x: ArrayLike | None = None, method: str = "lm", seed: int = 0,
+    time: str = "steps", dt: float | None = None, dtype: str = "float64",
+    noise: float = 0.0, mix: float = 0.0, anywhere: float = 0.0, region: str = "none", reach: float = 1.5,
+    q_tol: float = 1e-20, max_iterations: int = 10_000, max_step: float = 0.25, stray: float = 3.0,
+    learning_rate: float = 0.2, decay: float = 0.9999, adam_eps: float = 1e-5,
+    unique_tol: float = 1e-3, outlier_tol: float = 2.0, max_points: int = 500, settle: int = 200, between: int = 500,
+) -> FixedPoints:  # fmt: skip
+    """Find h with step(h) = h, or the local minima of q(h) = |step(h) - h|^2 / 2, from many starts (Sussillo & Barak 2013).
+
+    >>> find(lambda h: jnp.tanh(2 * h), [[-1.0], [-0.5], [0.5], [1.0]]).unique["point"].round(4).ravel()
+    array([-0.9575,  0.9575,  0.    ])
 
     Args:
         step: the one-step map of one state, (n,) -> (n,), written in JAX; step(h, x) where x is given. With
             time="continuous" it is dh/dt, and eigenvalues, time constants and stability are those of a flow.
         candidates: (m, n) states to start from.
         x: constant input, (n_in,) for all candidates or (m, n_in).
-        method: "lm" or "adam".
+        method: "lm" (L-BFGS, then Levenberg-Marquardt) or "adam".
         seed: seed of the noise and the mixing of the starts.
-        **settings: fields of `FixedPoint` (time, noise, q_tol, max_iterations, dtype, dt, ...) and of
-            `Options` (unique_tol, outlier_tol, max_points, settle, between).
+        time: "steps" or "continuous".
+        dt: length of a step (s); with it, the table also has time constants in s and frequencies in Hz.
+        dtype: "float64" or "float32".
+        noise: sd of Gaussian noise on the starts.
+        mix: probability that a search starts between two candidates.
+        anywhere: probability that a search starts in the region instead of at a candidate.
+        region: "none", "box" or "sphere".
+        reach: size of the region, in units of the candidates' largest |h_i| (box) or of their spread (sphere).
+        q_tol: a fixed point has q below this.
+        max_iterations: most gradients and Hessian products of a search.
+        max_step: lm: longest step, in units of the candidates' spread.
+        stray: a search has diverged once an |h_i| exceeds this many times the candidates' largest |h_i|, at least 1.
+        learning_rate: adam: first step size.
+        decay: adam: factor of the step size at each iteration.
+        adam_eps: adam: epsilon.
+        unique_tol: ends closer than this, in units of h, are one point.
+        outlier_tol: an outlier is farther than this from every candidate, in units of the candidates' spread.
+        max_points: most points analysed for each input, those with the largest basins.
+        settle: steps of the map from the candidates, which find stable points that no search ended at; 0: off.
+        between: most Newton searches that start halfway between two points, which find saddles; 0: off.
 
-    >>> step = lambda h: jnp.tanh(2 * h)
-    >>> find(step, [[-1.0], [-0.5], [0.5], [1.0]], q_tol=1e-20, dtype="float64").unique["point"].round(4)
-    array([[-0.9575],
-           [ 0.9575],
-           [ 0.    ]])
+    Returns:
+        `unique`: a row for each point; `results`: for each start; `figure()`.
 
-    Raises ValueError if candidates, input and settings do not fit each other.
+    Raises:
+        ValueError: candidates, input and settings do not fit each other, or there is no such setting.
     """
-    option_values = {name: settings.pop(name) for name in Options.model_fields if name in settings}
-    # Refuses names that neither knows.
-    params = checked(FixedPoint, {"method": method, **settings}, Options)
+    params = checked(FixedPoint, {
+        "method": method, "time": time, "dt": dt, "dtype": dtype, "noise": noise, "mix": mix, "anywhere": anywhere, "region": region, "reach": reach,
+        "q_tol": q_tol, "max_iterations": max_iterations, "max_step": max_step, "stray": stray,
+        "learning_rate": learning_rate, "decay": decay, "adam_eps": adam_eps,
+    })  # fmt: skip
+    options = checked(Options, {
+        "unique_tol": unique_tol, "outlier_tol": outlier_tol, "max_points": max_points, "settle": settle, "between": between,
+    })  # fmt: skip
+    return _find(step, candidates, x, params, options, seed)
+
+
+def _find(
+    step: Callable[..., Array],
+    candidates: ArrayLike,
+    x: ArrayLike | None,
+    params: FixedPoint,
+    options: Options,
+    seed: int,
+) -> FixedPoints:
     if params.region == "linear" or params.method == "exact":
         raise ValueError("region: linear and method: exact are for a cell that is linear by pieces")
     states = np.asarray(candidates)
@@ -209,7 +244,7 @@ def find(
         )
     columns = {} if x is None else {"x": _constant_inputs(x, len(states))}
     f = lambda weights, h, now: step(h) if x is None else step(h, now)
-    options, starts = checked(Options, option_values), ("candidates", states, "candidate")
+    starts = ("candidates", states, "candidate")
     n_in = columns["x"].shape[-1] if columns else 0
     return _run_kernel(
         FixedPoints, "find", search.kernel, params, f, starts, seed, options, n_in, **columns
@@ -237,6 +272,7 @@ class Followed(KernelResult):
         return "\n".join([head, *others])
 
 
+@suggests
 def follow(
     step: Callable[[Array, Array], Array],
     points: ArrayLike,
@@ -245,9 +281,18 @@ def follow(
     high: float,
     start: float = 0.0,
     time: str = "steps",
-    **settings: object,
+    n_steps: int = 400,
+    max_step: float = 0.05,
+    n_bifurcations: int = 16,
+    stray: float = 10.0,
 ) -> Followed:
-    """Follow fixed points, step(h, p) = h, over a parameter p by pseudo-arclength; float64.
+    """Follow fixed points, step(h, p) = h, over a parameter p by pseudo-arclength (Keller 1977); float64.
+
+    >>> follow(lambda x, u: -x + 2 * jnp.tanh(x) + u, [-1.915], low=-1, high=1, time="continuous")
+    1 start on 1 branch
+    kind  bifurcation_parameter  frequency  branch  count
+    fold                -0.5328          0       0      1
+    fold                 0.5328          0       0      1
 
     Args:
         step: (h (n,), p ()) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
@@ -256,19 +301,20 @@ def follow(
         high: its upper end.
         start: p of the points, within the range.
         time: "steps" or "continuous".
-        **settings: fields of `Continuation` (n_steps, max_step, n_bifurcations, stray).
+        n_steps: most steps to each side of the start.
+        max_step: longest step, in units of the range of p, and for h of sqrt(n) / 2 times the points' largest |h_i|.
+        n_bifurcations: most bifurcations that are stored for a branch.
+        stray: a branch ends once an |h_i| exceeds this many times the points' largest |h_i|, at least 1.
 
-    >>> follow(lambda x, u: -x + 2 * jnp.tanh(x) + u, [-1.915], low=-1, high=1, time="continuous")
-    1 start on 1 branch
-    kind  bifurcation_parameter  frequency  branch  count
-    fold                -0.5328          0       0      1
-    fold                 0.5328          0       0      1
+    Returns:
+        `branches`: each branch and bifurcation once; `results`: for each start; `figure()`.
 
-    Raises ValueError if points and settings do not fit each other.
+    Raises:
+        ValueError: points and settings do not fit each other, or there is no such setting.
     """
-    params = checked(
-        Continuation, {"low": low, "high": high, "start": start, "time": time, **settings}
-    )
+    params = checked(Continuation, {
+        "low": low, "high": high, "start": start, "time": time, "n_steps": n_steps, "max_step": max_step, "n_bifurcations": n_bifurcations, "stray": stray,
+    })  # fmt: skip
     # The kernel moves the input x + p along. Without inputs of its own, F has one, which begins at 0: it is p.
     f = lambda weights, h, x: step(h, x[0])
     starts = ("points", points, "start_point")
@@ -288,36 +334,44 @@ class Cycles(KernelResult):
         return f"{n} trajector{'ies' if n != 1 else 'y'}: {super()._head()}"
 
 
+@suggests
 def cycles(
-    step: Callable[[Array], Array],
-    states: ArrayLike,
-    *,
-    time: str = "steps",
-    seed: int = 0,
-    unique_tol: float = 1e-3,
-    **settings: object,
-) -> Cycles:
+    step: Callable[[Array], Array], states: ArrayLike, *, time: str = "steps", seed: int = 0, unique_tol: float = 1e-3,
+    n_points: int = 64, dt: float = 0.01, transient: int = 5000, n_steps: int = 100_000,
+    near: float = 1e-2, period_guess: float = 0.0, noise: float = 0.0,
+) -> Cycles:  # fmt: skip
     """Find the limit cycles, F^p(h) = h or Phi_T(h) = h, at which trajectories from some states end; float64.
 
     A map's period is a whole number of steps, at most `n_points`; a flow's is in units of time. Floquet multipliers are
     the eigenvalues of the derivative of the state after one period.
 
+    >>> cycles(lambda h: 3.2 * h * (1 - h), [0.3]).unique["cycle_period"].tolist()
+    [2.0]
+
     Args:
         step: h (n,) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
         states: (k, n) or (n,) states to start from.
         time: "steps" or "continuous".
-        seed: of the noise.
+        seed: seed of the noise.
         unique_tol: cycles nearer to each other, in units of their size, are one.
-        **settings: fields of `LimitCycle` (n_points, dt, transient, n_steps, near, period_guess, noise). With `period_guess`
-            and `transient=0` Newton begins at the states, and finds unstable cycles, too.
+        n_points: states stored of a cycle; for a map also the longest period that is found.
+        dt: longest step of a flow, by Runge and Kutta's method, in units of time.
+        transient: steps before the search for a return.
+        n_steps: most steps until a flow returns.
+        near: a state this near has returned, in units of the trajectory's size.
+        period_guess: the rough period. Newton then begins right after the transient; with `transient=0`, at the states. Only
+            this finds unstable cycles. 0: not known.
+        noise: sd of Gaussian noise on the states.
 
-    >>> found = cycles(lambda h: 3.2 * h * (1 - h), [0.3])
-    >>> found.unique["cycle_period"].tolist()
-    [2.0]
+    Returns:
+        `unique`: a row for each cycle; `results`: for each start; `figure()`.
 
-    Raises ValueError if states and settings do not fit each other.
+    Raises:
+        ValueError: states and settings do not fit each other, or there is no such setting.
     """
-    params = checked(LimitCycle, {"time": time, **settings})
+    params = checked(LimitCycle, {
+        "time": time, "n_points": n_points, "dt": dt, "transient": transient, "n_steps": n_steps, "near": near, "period_guess": period_guess, "noise": noise,
+    })  # fmt: skip
     starts, options = ("states", states, "start"), checked(SameCycle, {"unique_tol": unique_tol})
     f = lambda weights, h, x: step(h)
     return _run_kernel(Cycles, "cycles", limit_cycles.kernel, params, f, starts, seed, options)
@@ -330,33 +384,41 @@ class Exponents(KernelResult):
         return {name: self.results[name] for name in ("exponent", *self.kernel.display.summary)}
 
 
+@suggests
 def lyapunov(
-    step: Callable[[Array], Array],
-    states: ArrayLike,
-    *,
-    time: str = "steps",
-    seed: int = 0,
-    **settings: object,
-) -> Exponents:
-    """Compute the Lyapunov exponents of a map or flow, from each of some states; float64.
+    step: Callable[[Array], Array], states: ArrayLike, *, time: str = "steps", seed: int = 0, dtype: str = "float64",
+    n_exponents: int = 10, n_steps: int = 20_000, transient: int = 1000, dt: float = 0.01, every: int = 10, noise: float = 0.0,
+) -> Exponents:  # fmt: skip
+    """Compute the Lyapunov exponents lim log(s_i(t)) / t of a map or flow, s_i(t) the singular values of dh(t)/dh(0).
 
-    Args:
-        step: h (n,) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
-        states: (k, n) or (n,) states to start from.
-        time: "steps" or "continuous".
-        seed: of the frames.
-        **settings: fields of `Trajectory` (n_exponents, n_steps, transient, dt, every, noise).
+    They come from QR decompositions along the trajectory (Benettin et al. 1980).
 
     >>> found = lyapunov(lambda h: 4 * h * (1 - h), [0.3], n_exponents=1, n_steps=2000)
     >>> found.results["exponent"].round(2)  # ln 2
     array([[0.69]])
 
+    Args:
+        step: h (n,) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
+        states: (k, n) or (n,) states to start from.
+        time: "steps" or "continuous".
+        seed: seed of the frames and the noise.
+        dtype: "float64" or "float32".
+        n_exponents: number of exponents, the largest first; at most n.
+        n_steps: steps that count.
+        transient: steps before them.
+        dt: length of a step of a flow, in units of time.
+        every: steps between two QR decompositions.
+        noise: sd of Gaussian noise on the states.
+
     Returns:
         With `results`: exponent and exponent_error (k, number), largest, sum, dimension (Kaplan-Yorke) and outcome (k,), end (k, n).
 
-    Raises ValueError if states and settings do not fit each other.
+    Raises:
+        ValueError: states and settings do not fit each other, or there is no such setting.
     """
-    params = checked(Trajectory, {"time": time, **settings})
+    params = checked(Trajectory, {
+        "time": time, "dtype": dtype, "n_exponents": n_exponents, "n_steps": n_steps, "transient": transient, "dt": dt, "every": every, "noise": noise,
+    })  # fmt: skip
     f, starts = lambda weights, h, x: step(h), ("states", states, "start")
     return _run_kernel(Exponents, "lyapunov", exponents.kernel, params, f, starts, seed)
 
@@ -369,7 +431,10 @@ def linearise(
     readout: Callable[[Array], Array] | None = None,
     n_modes: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Linearise a map at any states, such as those of a trial; float64.
+    """Linearise a map, h -> F(h, x), at any states, such as those of a trial: dF/dh = R diag(eigenvalue) L^H and dF/dx; float64.
+
+    >>> linearise(lambda h: jnp.array([0.9 * h[0] + h[1], 0.5 * h[1]]), [[1.0, 2.0]])["eigenvalue"]
+    array([[0.9+0.j, 0.5+0.j]])
 
     Args:
         step: the one-step map of one state, (n,) -> (n,), written in JAX; step(h, x) where inputs are given.
@@ -382,10 +447,8 @@ def linearise(
         eigenvalue (k, mode) and transfer (k, mode, n_out, n_in), complex; input_jacobian (k, n, n_in). A mode's transfer is
         C r_m l_m^H B (ctd.fixed_points.linear): what it carries from the input to the readout.
 
-    >>> linearise(lambda h: jnp.array([0.9 * h[0] + h[1], 0.5 * h[1]]), [[1.0, 2.0]])["eigenvalue"]
-    array([[0.9+0.j, 0.5+0.j]])
-
-    Raises ValueError if states and inputs do not fit each other.
+    Raises:
+        ValueError: states and inputs do not fit each other.
     """
     states = np.asarray(states, float)
     if states.ndim != 2 or not len(states):

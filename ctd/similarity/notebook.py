@@ -27,7 +27,7 @@ from ctd.similarity.networks import (
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS, Comparison, Method
 from ctd.similarity.plots import pictures
 from ctd.similarity.summary import SUMMARY, Options, joined, tables
-from ctd.words import count
+from ctd.words import count, suggests
 
 type Compares = ArrayLike | Mapping[str, ArrayLike]
 """The states of a network, or its table of points."""
@@ -68,15 +68,24 @@ class Compared:
         return draw(pictures(self.tables, self.annotations, self.method))
 
 
+@suggests
 def compare(
-    networks: Mapping[str, Compares] | Sequence[Compares],
-    method: Method = "procrustes",
-    *,
-    inputs: Sequence[ArrayLike] | None = None,
-    parameters: Mapping[str, Sequence[Label]] | None = None,
-    **settings: object,
-) -> Compared:
+    networks: Mapping[str, Compares] | Sequence[Compares], method: Method = "procrustes", *,
+    inputs: Sequence[ArrayLike] | None = None, parameters: Mapping[str, Sequence[Label]] | None = None, dtype: str = "float64",
+    n_samples: int = 2000, variance: float = 0.99, bandwidth: float = 0.8,
+    n_delays: int = 5, delay_interval: int = 1, rank: int = 10, starts: int = 4, max_iterations: int = 500,
+    max_q: float | None = None, rounds: int = 2,
+    n_components: int = 3, linkage: str = "average", n_clusters: int | None = None,
+    n_permutations: int = 999, permutation_seed: int = 0,
+) -> Compared:  # fmt: skip
     """Compute the distances between networks, embed and cluster them, and test what parameters explain of them.
+
+    >>> states = np.random.default_rng(0).standard_normal((50, 3))
+    >>> turned = states @ np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
+    >>> compare([states, turned, states**3]).distances.round(1)
+    array([[0. , 0. , 0.6],
+           [0. , 0. , 0.6],
+           [0.6, 0.6, 0. ]])
 
     Args:
         networks: for each network its states (trial, time, unit) in the same trials, or (sample, unit); widths may
@@ -87,27 +96,53 @@ def compare(
         inputs: methods dsa, dsa:...: the inputs (trial, time, input) of each network, which are then fitted apart from its
             dynamics.
         parameters: name -> one number or text for each network, such as its cell.
-        **settings: fields of `Comparison` (n_samples, variance, rank, dtype, ...) and of `Options` (n_clusters,
-            n_permutations, ...).
+        dtype: "float64" or "float32".
+        n_samples: most states compared, evenly spread over all trials and steps; dsa takes all.
+        variance: svcca: share of the variance that the components explain.
+        bandwidth: rbf_cka: sd of the kernel, in median distances between states.
+        n_delays: dsa: states of a row of the delay embedding; with inputs, steps of past and of future.
+        delay_interval: dsa: steps between two of these states; 1 with inputs.
+        rank: dsa: dimension of the linear dynamics.
+        starts: dsa: rotations from which the alignment is optimised; up to 8 times as many where they disagree.
+        max_iterations: dsa: most steps from each start.
+        max_q: topology, connections: points with a larger q = |F(h) - h|^2 / 2 are left out.
+        rounds: connections: rounds of relabelling; a label reflects the graph up to so many connections away.
+        n_components: dimensions of the embedding.
+        linkage: "average", "complete" or "single".
+        n_clusters: number of clusters; None takes the number from 2 to 10 of the best silhouette.
+        n_permutations: permutations of the networks that test a parameter.
+        permutation_seed: seed of these permutations.
 
-    >>> states = np.random.default_rng(0).standard_normal((50, 3))
-    >>> turned = states @ np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
-    >>> compare([states, turned, states**3]).distances.round(1)
-    array([[0. , 0. , 0.6],
-           [0. , 0. , 0.6],
-           [0.6, 0.6, 0. ]])
+    Returns:
+        `distances` (network, network), symmetric; `tables`: embedding, cluster, r2, ...; `figure()`.
 
-    Raises ValueError if the networks cannot be compared.
+    Raises:
+        ValueError: the networks cannot be compared, a setting is out of its range, or there is no such setting.
     """
+    params = checked(Comparison, {
+        "method": method, "driven": inputs is not None, "dtype": dtype, "n_samples": n_samples, "variance": variance, "bandwidth": bandwidth,
+        "n_delays": n_delays, "delay_interval": delay_interval, "rank": rank, "starts": starts, "max_iterations": max_iterations,
+        "max_q": max_q, "rounds": rounds,
+    })  # fmt: skip
+    options = checked(Options, {
+        "n_components": n_components, "linkage": linkage, "n_clusters": n_clusters,
+        "n_permutations": n_permutations, "permutation_seed": permutation_seed,
+    })  # fmt: skip
+    return _compare(networks, inputs, parameters or {}, params, options)
+
+
+def _compare(
+    networks: Mapping[str, Compares] | Sequence[Compares],
+    inputs: Sequence[ArrayLike] | None,
+    parameters: Mapping[str, Sequence[Label]],
+    params: Comparison,
+    options: Options,
+) -> Compared:
     by_name = networks if isinstance(networks, Mapping) else dict(enumerate(networks))
     names, network_list = [str(name) for name in by_name], list(by_name.values())
     check_count(len(names))
-    option_values = {name: settings.pop(name) for name in Options.model_fields if name in settings}
-    driven = {"method": method, "driven": inputs is not None}
-    params = checked(Comparison, driven | settings, Options)
-    options = checked(Options, option_values)  # Comparison refuses names that neither knows
     # Before the features, which may take long: a list of the wrong length is refused at once.
-    annotations = _annotations_of(names, parameters or {})
+    annotations = _annotations_of(names, parameters)
     view = inputs_of(params)
     features = features_of(view, names, _network_data(view, names, network_list, inputs))
     rows = np.arange(len(names))  # an item for each row of the matrix
@@ -116,7 +151,7 @@ def compare(
     with precision(view):  # as `gather` reduces a job
         matrix = joined(rows, results, len(names))
         reduced = tables(matrix, annotations, np.asarray(features.size), options)
-    return Compared(reduced["distances"], annotations.labels, reduced, annotations, method)
+    return Compared(reduced["distances"], annotations.labels, reduced, annotations, view.method)
 
 
 def _network_data(
