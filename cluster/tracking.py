@@ -278,7 +278,17 @@ class Submitted:
 
     @staticmethod
     def of(store: str | Path) -> "Submitted":
-        """The latest submission of a store. Raises JobError if there is none, or no store."""
+        """Find the latest submission of a store.
+
+        Args:
+            store: address of the store.
+
+        Returns:
+            The submission.
+
+        Raises:
+            JobError: nothing was submitted for the store, or there is none.
+        """
         store = os.path.expanduser(store)
         connect.open_objects(store)
         if not (records := submissions(store)):
@@ -297,13 +307,20 @@ class Submitted:
         return content | (state(Look(Store.open(self.store))) if Store.exists(self.store) else {})
 
     def wait(self, timeout_s: float | None = None, every_s: float = 5.0) -> "StoreTree":
-        """Wait until nothing runs or is queued any more, and return the opened store. Where that cannot be asked, it is
-        over once all shards are done.
+        """Wait until nothing runs or is queued any more, and open the store.
 
-        timeout_s: longest wait (s); by default no limit. every_s: poll interval (s).
+        Where the cluster cannot be asked, the wait ends once all shards are done.
 
-        Raises TimeoutError after `timeout_s`, while the job continues; JobError, with the last lines that the job printed, if it
-        ended before all shards were done.
+        Args:
+            timeout_s: longest wait (s); None: no limit.
+            every_s: time between two questions (s).
+
+        Returns:
+            The opened store, as `jobs.open_store` returns it.
+
+        Raises:
+            TimeoutError: `timeout_s` is over, while the job continues.
+            JobError: the job ended before all shards were done; the text has the last lines that it printed.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._is_over():
@@ -325,7 +342,14 @@ class Submitted:
         return cancel(self.store)
 
     def logs(self, n_lines: int = 40) -> str:
-        """The last lines that the driver printed."""
+        """Return the last lines that the driver printed.
+
+        Args:
+            n_lines: number of lines.
+
+        Returns:
+            The lines, joined; "" without any.
+        """
         return log_tail(self.store, n_lines)
 
     def _is_over(self) -> bool:

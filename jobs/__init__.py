@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
 
 def open_store(address: "str | os.PathLike[str]") -> "StoreTree":
-    """The store as a lazy xarray DataTree that can be asked: .query, .select, .table, .weights."""
+    """Open a store as a lazy xarray DataTree that answers queries: `query`, `select`, `table`, `best`, `weights`.
+
+    Args:
+        address: folder, zip archive or address such as "s3://lab/points.zarr".
+
+    Returns:
+        The tree; results are read when they are needed.
+
+    Raises:
+        JobError: no complete store is there, or it is damaged, newer or out of reach.
+    """
     from jobs.query.tree import StoreTree  # here: xarray takes a second to import
 
     return StoreTree.from_store(Store.open(os.path.expanduser(address)))
@@ -28,11 +38,19 @@ def open_store(address: "str | os.PathLike[str]") -> "StoreTree":
 def open_stores(
     addresses: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]",
 ) -> "StoreCollection":
-    """Several stores that answer as one: .query and .table, with a column `store` and every parameter that differs.
+    """Open several stores that answer as one: `query` and `table`, with a column `store` and every parameter that differs.
 
-    addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store. A folder stands for
-    its stores, without an archive that lies beside its store and without a store that was forked into another one there; a warning
-    names them. Raises JobError if there is no store.
+    A folder stands for its stores, without an archive that lies beside its store and without a store that was forked into
+    another one there; a warning names them.
+
+    Args:
+        addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store.
+
+    Returns:
+        The collection of these stores.
+
+    Raises:
+        JobError: there is no store.
     """
     from jobs.query.collection import StoreCollection
     from jobs.store.finding import find_stores
@@ -44,10 +62,16 @@ def open_stores(
 
 
 def figure(store: "StoreTree | str | os.PathLike[str]", group: int | None = None) -> "Figure":
-    """The picture that `ctd run` saves as a PNG, as a figure of matplotlib: the kernel's, else its results as they are.
+    """Draw the picture that `ctd run` saves as a PNG: the kernel's, else its results as they are.
 
-    store: an opened store, or its address. group: of items with one program (`group` in the table `items`); by default
-    of all items. A notebook shows the figure; `figure(store).savefig("points.pdf")` writes it.
+    A notebook shows the figure; `figure(store).savefig("points.pdf")` writes it.
+
+    Args:
+        store: an opened store, or its address.
+        group: items with one program (`group` in the table `items`); None takes all items.
+
+    Returns:
+        A figure of matplotlib.
     """
     from jobs.query.tree import StoreTree
     from jobs.report.figures import figure as draw

@@ -1,4 +1,4 @@
-"""The examples in docstrings run, and print what stands below them.
+"""The docstrings of public functions name what they take, return and raise; their examples run, and print what stands below them.
 
 A module takes part as soon as its source holds an example. An example sees what its module defines and imports, and besides
 `jax`, `jnp`, `np`, `jobs` and the store points.zarr, in an empty folder that it may write to. Numbers are compared as text: round them
@@ -8,6 +8,7 @@ A module takes part as soon as its source holds an example. An example sees what
 import doctest
 import importlib
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,52 @@ def test_examples_of_a_module(name, tmp_path, monkeypatch):
     for example in found:
         runner.run(example, out=said.append)
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
+
+
+PACKAGES = {
+    "jobs": (), "cluster": ("Job", "Submitted"),
+    "ctd.fixed_points": (), "ctd.cells": (), "ctd.tasks": (), "ctd.lfads": (), "ctd.similarity": (), "ctd.esn": (), "ctd.weights": (),
+    "ctd.kernel": ("one_shot",), "ctd.batch": ("run_items",), "jobs.query.tree": ("StoreTree",),
+}  # fmt: skip
+"""Package -> the names that a user imports from it; (): all that it exports."""
+
+
+def public_functions():
+    """Yield (name, function) for each public function, and each method that does not override another one."""
+    for package, names in PACKAGES.items():
+        module = importlib.import_module(package)
+        for name in names or getattr(module, "__all__", vars(module)):
+            thing, at = getattr(module, name), f"{package}.{name}"
+            if name.startswith("_") or not getattr(thing, "__module__", "").startswith(package):
+                continue
+            if inspect.isfunction(inspect.unwrap(thing)):
+                yield at, inspect.unwrap(thing)
+            elif inspect.isclass(thing):
+                inherited = {method for base in thing.__mro__[1:] for method in vars(base)}
+                for method in vars(thing).keys() - inherited:
+                    if not method.startswith("_") and inspect.isfunction(getattr(thing, method)):
+                        yield f"{at}.{method}", getattr(thing, method)
+
+
+PUBLIC = dict(sorted(public_functions()))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstring_sections(name):
+    """Every parameter below Args, a result below Returns, and below Raises the errors of a function that raises some."""
+    function = PUBLIC[name]
+    signature = inspect.signature(function)
+    parts = re.split(r"(?m)^(Args|Returns|Raises):\n", inspect.getdoc(function) or "")
+    text, sections = parts[0], dict(zip(parts[1::2], parts[2::2], strict=True))
+    parameters = list(signature.parameters.keys() - {"self"})
+    described = re.findall(r"(?m)^    [*]{0,2}(\w+): ", sections.get("Args", ""))
+    assert sorted(described) == sorted(parameters)
+    if parameters and signature.return_annotation not in ("None", None):
+        assert sections["Returns"].strip()
+    if re.search(r"(?m)^ +raise ", inspect.getsource(function)):
+        assert re.search(r"(?m)^    \w+: ", sections["Raises"])
+    assert text.strip()
+    assert not re.search(r"\bRaises? \w*Error", text)
 
 
 SETTINGS = {

@@ -104,7 +104,8 @@ class Job:
             functions in `params` such as a task, are defined in modules.
         base: the folder that relative file names start from.
 
-    Raises JobError if a field is unknown or not valid; the text names it.
+    Raises:
+        JobError: a field is unknown or not valid; the text names it.
 
     >>> job = Job("esn", params={"n": 50}, sweep={"grid": {"g": [0.5, 1.5]}, "seeds": 2})
     >>> job.plan().total["items"]
@@ -134,11 +135,20 @@ class Job:
 
     @classmethod
     def read(cls, path: str | Path) -> "Job":
-        """Read the job of a file. Raises JobError if the file holds several.
+        """Read the job of a file.
 
         >>> _ = Path("sweep.yaml").write_text("{kernel: esn, sweep: {seeds: 3}}")
         >>> Job.read("sweep.yaml").name
         'sweep'
+
+        Args:
+            path: YAML file of one job.
+
+        Returns:
+            The job, whose file names start from the folder of the file.
+
+        Raises:
+            JobError: the file is not valid, or holds several jobs.
         """
         content = read_content(path)
         if "stages" in content:
@@ -161,7 +171,11 @@ class Job:
         return yaml.safe_dump({"name": self.name, **self.content}, sort_keys=False)
 
     def save(self, path: str | Path) -> None:
-        """Write the job file."""
+        """Write the job file.
+
+        Args:
+            path: YAML file to write; an existing one is replaced.
+        """
         with replacing(path, typed=True) as new:
             new.write_text(self.to_yaml())
 
@@ -174,9 +188,16 @@ class Job:
         return self._stage(self._address(None)).spec({}).digest()
 
     def plan(self, workers: int = 1) -> Planned:
-        """Plan a run on this number of workers; nothing is written.
+        """Plan a run; nothing is written.
 
-        Raises JobError if the job is not valid, or `workers` is below 1.
+        Args:
+            workers: number of workers.
+
+        Returns:
+            `groups`, a frame with a row for each group, and `total`, sums over them.
+
+        Raises:
+            JobError: the job is not valid, or `workers` is below 1.
         """
         if workers < 1:
             raise JobError(f"workers: {workers!r} given; expected a whole number of at least 1")
@@ -197,7 +218,7 @@ class Job:
         failed: bool = False,
         accept_changes: bool = False,
     ) -> "StoreTree":
-        """Run what is left of the job, gather it, and return the store, opened.
+        """Run what is left of the job, gather it, and open the store.
 
         Args:
             store: address of the store; by default NAME.zarr in `base`. The run continues an existing store.
@@ -205,6 +226,9 @@ class Job:
             address: host:port of an existing Ray cluster; by default "ray" starts one on this machine.
             failed: compute again the items that failed by themselves.
             accept_changes: continue with the kernel's source as it is now, and keep the results so far.
+
+        Returns:
+            The opened store, as `jobs.open_store` returns it.
 
         Raises:
             JobError: the job is not valid, `store` holds another job, or an allocation for it waits or runs.
@@ -253,14 +277,21 @@ class Job:
         failed: bool = False,
         accept_changes: bool = False,
     ) -> Submitted:
-        """Send the job to a cluster, and return an object to follow it with.
+        """Send the job to a cluster.
 
         Args:
             cluster: the name or file of a profile, or a profile's fields (docs/clusters.md).
+            store: address of the store; None takes NAME.zarr in the profile's folder of stores, else in `base`. The job continues
+                an existing store.
             array: number of one-node allocations that share the store, instead of one allocation.
-            store, failed, accept_changes: see `run`.
+            failed: compute again the items that failed by themselves.
+            accept_changes: continue with the kernel's source as it is now, and keep the results so far.
 
-        Raises JobError if the job cannot run there, or the cluster refuses it.
+        Returns:
+            The submission, to follow the job with.
+
+        Raises:
+            JobError: the job cannot run there, or the cluster refuses it.
         """
         label = f"cluster {cluster}" if isinstance(cluster, str) else f"job {self.name}: cluster"
         fields = cluster if isinstance(cluster, str) else dict(cluster)

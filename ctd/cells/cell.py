@@ -88,11 +88,27 @@ class Cell(NamedTuple):
         return {**self.cell_axes, **READOUT_AXES}
 
     def state_size(self, n: int) -> int:
-        """The length of the state of n units."""
+        """Compute the length of the state: n for most cells, 2 n for one with memory cells.
+
+        Args:
+            n: number of units.
+
+        Returns:
+            `n_vectors` times n.
+        """
         return self.n_vectors * n
 
     def shapes(self, n: int, n_in: int, n_hidden: int | None = None) -> dict[str, tuple[int, ...]]:
-        """The shape of each weight of the cell's own, with n units, n_in inputs and n_hidden hidden ones if it has such."""
+        """Compute the shape of each weight of the cell itself, without readout and h0.
+
+        Args:
+            n: number of units.
+            n_in: number of inputs.
+            n_hidden: number of hidden units, for cells that have them; None takes the cell's default.
+
+        Returns:
+            Name -> shape.
+        """
         n_hidden = self.n_hidden if n_hidden is None else n_hidden
         lengths = {
             "unit": n,
@@ -109,13 +125,27 @@ class Cell(NamedTuple):
         }
 
     def infer(self, weights: Weights) -> tuple[int, int]:
-        """(n, n_in) of a network with these weights."""
+        """Read the numbers of units and inputs off the shapes of the weights.
+
+        Args:
+            weights: name -> array, with all weights of the cell.
+
+        Returns:
+            (n, n_in).
+        """
         lengths = self._lengths(weights)
         n = lengths["unit"]
         return n, lengths["input"] if "input" in lengths else lengths["unit_and_input"] - n
 
     def shapes_of(self, weights: Weights) -> dict[str, tuple[int, ...]]:
-        """The shape that each weight of the cell's own needs, to fit the first ones."""
+        """Compute the shapes with which the weights of the cell fit the first ones.
+
+        Args:
+            weights: name -> array, with all weights of the cell.
+
+        Returns:
+            Name -> the shape that this weight needs.
+        """
         lengths = self._lengths(weights)
         return self.shapes(*self.infer(weights), lengths.get("hidden", lengths.get("field_unit")))
 
@@ -130,7 +160,18 @@ class Cell(NamedTuple):
     def draw(
         self, key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
     ) -> dict[str, Array]:
-        """Draw weights as `init` does, without readout and h0."""
+        """Draw weights N(0, g^2 / fan-in) as `init` does, without readout and h0.
+
+        Args:
+            key: random key.
+            n: number of units.
+            n_in: number of inputs.
+            scales: g of recurrent and of input weights.
+            dtype: floating type of the weights.
+
+        Returns:
+            Name -> array, of the shapes of `shapes(n, n_in)`.
+        """
         if self.draw_custom is not None:
             return self.draw_custom(key, n, n_in, scales, dtype)
         weights = {name: jnp.zeros(w, dtype) for name, w in self.shapes(n, n_in).items()}
@@ -163,15 +204,26 @@ class Cell(NamedTuple):
         scales: Scales = UNIT,
         dtype: jax.typing.DTypeLike = "float32",
     ) -> dict[str, Array]:
-        """Draw weights N(0, g^2 / fan-in) of n units with n_in inputs and n_out outputs.
+        """Draw weights N(0, g^2 / fan-in) of a network, with g = 1 for the readout.
 
-        g is that of `scales`, and 1 for the readout. Biases are 0, except that the bias of the LSTM's forget gate is
-        1. The entries of h0 are N(0, 0.1^2). Piecewise linear cells have matrices of their own papers.
+        Biases are 0, except that the bias of the LSTM's forget gate is 1. The entries of h0 are N(0, 0.1^2). Piecewise linear cells have
+        matrices of their own papers.
 
         >>> from ctd.cells import get_cell
         >>> weights = get_cell("vanilla").init(jax.random.key(0), n=8, n_in=3, n_out=2)
         >>> {name: w.shape for name, w in weights.items()}
         {'wI': (8, 3), 'wR': (8, 8), 'bR': (8,), 'wO': (2, 8), 'bO': (2,), 'h0': (8,)}
+
+        Args:
+            key: random key.
+            n: number of units.
+            n_in: number of inputs.
+            n_out: number of outputs. It does not change the other weights.
+            scales: g of recurrent and of input weights.
+            dtype: floating type of the weights.
+
+        Returns:
+            Name -> array: the weights of the cell, wO (n_out, n), bO (n_out,) and h0 (state,).
         """
         # Keys are split in a fixed order: the readout's size does not change the other weights.
         key_cell, key_out, key_state = jax.random.split(key, 3)

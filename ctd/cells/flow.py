@@ -23,6 +23,14 @@ def runge_kutta(
     >>> h = runge_kutta(lambda h: -h, jnp.array([1.0]), 0.5)
     >>> print(f"{h[0]:.4f}")  # exp(-0.5) = 0.6065
     0.6068
+
+    Args:
+        f: the field, h -> dh/dt, of the shape of h.
+        h: the state at t, of any shape.
+        dt: length of the step, in units of time.
+
+    Returns:
+        The state at t + dt, of the shape of h.
     """
     # The classical tableau: slopes at the start, twice in the middle, at the end, weighted 1 2 2 1.
     a = f(h)

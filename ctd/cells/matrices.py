@@ -58,11 +58,18 @@ def spectral_radius(w: Float[Array, "n n"], squarings: int = 12) -> Float[Array,
 
     The method needs matrix products alone, so it runs on every device and under vmap, where an eigenvalue
     solver does not. In random matrices of n = 20 to 300 the relative error was at most 1e-3, the larger ones where a
-    complex pair leads; half of them had less than 1e-5. A nilpotent matrix gives 0.
+    complex pair leads; half of them had less than 1e-5.
 
     >>> w = jnp.array([[0.5, 2.0], [0.0, -0.8]])  # triangular: its eigenvalues are 0.5 and -0.8
     >>> print(f"{spectral_radius(w):.3f}")
     0.800
+
+    Args:
+        w: (n, n) real matrix.
+        squarings: number of times that the matrix is squared.
+
+    Returns:
+        () number of the dtype of w; 0 for a nilpotent matrix.
     """
 
     # The norm is kept as a logarithm, and the power at norm 1: |w^4096| itself overflows unless |l| is near 1.

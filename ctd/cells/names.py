@@ -43,16 +43,22 @@ CELL_NAMES = (
 
 @cache
 def get_cell(name: str) -> Cell:
-    """The cell called `name`; a cell without gates may have other units after a colon. `leaky:tanh` is `leaky`.
-
-    Raises ValueError, naming the nearest cell, where there is none, where `get_units` finds no such units, or where
-    the cell has units of its own.
+    """Find the cell of a name. A cell without gates may have other units after a colon; `leaky:tanh` is `leaky`.
 
     >>> get_cell("leaky:relu").name
     'leaky:relu'
     >>> get_cell("lstn")
     Traceback (most recent call last):
     ValueError: cell: 'lstn' is unknown; did you mean 'lstm'? the cells are ...
+
+    Args:
+        name: a name of `CELLS` or `FORMS`, such as gru, leaky:relu or leaky:mylab.units.f.
+
+    Returns:
+        The cell; the same object at each call.
+
+    Raises:
+        ValueError: there is no such cell (the text names the nearest one) or no such units, or the cell has fixed units.
     """
     if name in FORMS:
         return FORMS[name]
@@ -76,10 +82,17 @@ def get_cell(name: str) -> Cell:
 
 
 def weight_dims(cells: Iterable[str], owner: str = "") -> dict[str, Var]:
-    """The results `weights.NAME` of a kernel whose networks have these cells, with `owner` after their description, as in " of the generator".
+    """Describe the results `weights.NAME` of a kernel whose networks have these cells.
 
     >>> weight_dims(["leaky"])["weights.wO"].axes
     ('output', 'unit')
+
+    Args:
+        cells: names of cells, without units.
+        owner: text after each description, such as " of the generator".
+
+    Returns:
+        Result -> its axes, unit and description.
     """
     # Cells that share a name share its axes.
     axes = {name: axes for cell in cells for name, axes in CELLS[cell].axes.items()}

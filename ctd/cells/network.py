@@ -25,12 +25,20 @@ class Sizes(NamedTuple):
 
 
 def readout(cell: Cell, params: Weights, h: Float[Array, "state"]) -> Float[Array, "n_out"]:
-    """z = wO hidden(h) + bO, the output of one state; of length 0 for a network without readout.
+    """z = wO hidden(h) + bO, the output of one state.
 
     >>> cell = get_cell("vanilla")
     >>> weights = cell.init(jax.random.key(0), n=8, n_in=3, n_out=2)
     >>> readout(cell, weights, jnp.zeros(8))  # biases start at 0
     Array([0., 0.], dtype=float32)
+
+    Args:
+        cell: the cell, which knows the part `hidden` of its state.
+        params: weights of the network.
+        h: one state, (state,).
+
+    Returns:
+        z (n_out,), of length 0 for a network without readout.
     """
     if "wO" not in params:
         return jnp.zeros(0, h.dtype)
@@ -40,10 +48,17 @@ def readout(cell: Cell, params: Weights, h: Float[Array, "state"]) -> Float[Arra
 def as_weights(
     arrays: Mapping[str, ArrayLike], dtype: jax.typing.DTypeLike | None = None
 ) -> dict[str, Array]:
-    """The arrays on the host, of this dtype if one is given.
+    """Make NumPy arrays of weights.
 
     >>> as_weights({"bR": [0, 1]}, "float32")["bR"]
     array([0., 1.], dtype=float32)
+
+    Args:
+        arrays: name -> array of NumPy or JAX, or nested lists.
+        dtype: type of the results; None keeps that of each array.
+
+    Returns:
+        Name -> array in the memory of the host.
     """
     return {name: on_host(value, dtype) for name, value in arrays.items()}
 
@@ -51,11 +66,19 @@ def as_weights(
 def initial_state(
     cell: Cell, params: Weights, dtype: jax.typing.DTypeLike
 ) -> Float[Array, "state"]:
-    """The network's h0; zeros of `dtype` for a network without one.
+    """h0, the state before the first step; zeros for a network without one.
 
     >>> weights = get_cell("lstm").init(jax.random.key(0), n=2, n_in=1, n_out=1)
     >>> initial_state(get_cell("lstm"), {k: w for k, w in weights.items() if k != "h0"}, "float32")
     Array([0., 0., 0., 0.], dtype=float32)
+
+    Args:
+        cell: the cell, which knows the length of the state.
+        params: weights of the network.
+        dtype: floating type of the zeros.
+
+    Returns:
+        (state,) array.
     """
     if "h0" in params:
         return jnp.asarray(params["h0"])
@@ -69,16 +92,22 @@ def run(
     inputs: Float[Array, "time n_in"],
     h0: Float[Array, "state"] | None = None,
 ) -> tuple[Float[Array, "time state"], Float[Array, "time n_out"]]:
-    """Run one trial: h_t = F(h_{t-1}, x_t), z_t = readout(h_t); return the states and the outputs after each step.
-
-    h0 is the state before the first step, by default the network's own. Inputs have the dtype of the weights. vmap
-    over `inputs` runs a batch of trials.
+    """Run one trial: h_t = F(h_{t-1}, x_t), z_t = readout(h_t). vmap over `inputs` runs a batch of trials.
 
     >>> cell = get_cell("gru")
     >>> weights = cell.init(jax.random.key(0), n=8, n_in=3, n_out=2)
     >>> states, outputs = run(cell, weights, jnp.zeros((20, 3)))
     >>> states.shape, outputs.shape
     ((20, 8), (20, 2))
+
+    Args:
+        cell: the cell, whose `step` is F.
+        params: weights of the network.
+        inputs: (time, n_in), of the dtype of the weights.
+        h0: (state,) the state before the first step; None takes that of the network.
+
+    Returns:
+        States (time, state) and outputs (time, n_out), both after each step.
     """
     if h0 is None:
         h0 = initial_state(cell, params, inputs.dtype)
@@ -93,20 +122,36 @@ def run(
 
 
 def sizes(cell_name: str, params: Mapping[str, Any]) -> Sizes:
-    """The sizes of the network that has these weights.
+    """Read the numbers of units, inputs and outputs off the shapes of a network's weights.
 
     >>> sizes("gru", get_cell("gru").init(jax.random.key(0), n=8, n_in=3, n_out=2))
     Sizes(n=8, n_in=3, n_out=2)
+
+    Args:
+        cell_name: name of the cell.
+        params: weights that fit the cell (see `check_params`).
+
+    Returns:
+        Sizes(n, n_in, n_out), with n_out = 0 for a network without readout.
+
+    Raises:
+        ValueError: there is no such cell.
     """
     n, n_in = get_cell(cell_name).infer(params)
     return Sizes(n, n_in, params["wO"].shape[0] if "wO" in params else 0)
 
 
 def cells_with(weights: Mapping[str, Any]) -> list[str]:
-    """The cells whose own weights have these names, and these numbers of gates.
+    """Find the cells that have weights of exactly these names, and as many gates.
 
     >>> cells_with(get_cell("lstm").init(jax.random.key(0), n=8, n_in=3, n_out=2))
     ['lstm']
+
+    Args:
+        weights: name -> array; wO, bO and h0 do not count.
+
+    Returns:
+        Names of the cells; several have the same names.
     """
     names, shape = weights.keys() - READOUT_AXES.keys(), np.shape(weights.get("weight_hh", ()))
     # gru_torch and lstm share all their names: weight_hh (3 n, n) or (4 n, n) tells them apart.
@@ -115,14 +160,20 @@ def cells_with(weights: Mapping[str, Any]) -> list[str]:
 
 
 def check_params(cell_name: str, params: Mapping[str, Any], source: str) -> None:
-    """Check that `params` are finite real weights of this cell, with shapes that fit each other.
-
-    source: errors begin with it, such as the file's name. Raises ValueError, naming the weight: it is missing, unknown
-    to the cell, transposed, of another shape, not real, not finite, or a constant out of its range.
+    """Check that arrays are finite real weights of a cell, with shapes that fit each other.
 
     >>> check_params("vanilla", {"wR": np.eye(2), "wI": np.ones((2, 1))}, "net.h5")
     Traceback (most recent call last):
     ValueError: net.h5: cell vanilla lacks bR; found wI, wR
+
+    Args:
+        cell_name: name of the cell.
+        params: name -> array.
+        source: beginning of the error, such as the name of a file.
+
+    Raises:
+        ValueError: a weight is missing, unknown to the cell, transposed, of another shape, not real, not finite, or a constant out
+            of its range. The text names the weight.
     """
     cell = get_cell(cell_name)
     # h0 may be missing, and a readout too, but not half a readout.
@@ -190,11 +241,18 @@ def _raise_if_transposed(cell: Cell, params: Mapping[str, Any], source: str) -> 
 
 
 def check_real(value: ArrayLike, label: str) -> None:
-    """Raise ValueError, beginning with `label`, unless all entries of an array are finite real numbers.
+    """Check that all entries of an array are finite floating-point numbers.
 
     >>> check_real([1.0, np.nan], "bO")
     Traceback (most recent call last):
     ValueError: bO has 1 NaN or infinite entries, the first at (1,)
+
+    Args:
+        value: the array.
+        label: beginning of the error.
+
+    Raises:
+        ValueError: the array has another type, or NaN or infinite entries.
     """
     value = np.asarray(value)
     if not np.issubdtype(value.dtype, np.floating):

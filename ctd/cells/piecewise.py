@@ -48,10 +48,19 @@ def _clipped_step(w: Weights, z: Float[Array, "n"], s: Float[Array, "n_in"]) -> 
 def draw_shallow(
     key: jax.Array, sizes: tuple[int, int, int], scales: Scales, dtype: jax.typing.DTypeLike
 ) -> dict[str, Array]:
-    """Random weights of a shplrnn with (units, inputs, hidden units), as Hess et al. 2023 draw them but for C.
+    """Draw weights of a `shplrnn` as Hess et al. 2023 do: W1 and W2 uniform; input weights are N(0, g^2 / fan-in).
 
     >>> draw_shallow(jax.random.key(0), (3, 0, 50), Scales(), "float32")["W1"].shape
     (3, 50)
+
+    Args:
+        key: random key.
+        sizes: (units, inputs, hidden units).
+        scales: g of W1 and of the input weights C.
+        dtype: floating type of the weights.
+
+    Returns:
+        A (n,), W1 (n, n_hidden), W2 (n_hidden, n), h1 (n,), h2 (n_hidden,) and C (n, n_in).
     """
     n, n_in, n_hidden = sizes
     key_a, key_1, key_2, key_h, key_c = jax.random.split(key, 5)
@@ -136,10 +145,19 @@ def _almost_step(w: Weights, z: Float[Array, "n"], s: Float[Array, "n_in"]) -> F
 def draw_almost(
     key: jax.Array, sizes: tuple[int, int, int], scales: Scales, dtype: jax.typing.DTypeLike
 ) -> dict[str, Array]:
-    """Random weights of an alrnn with (units, inputs, rectified units), the last ones.
+    """Draw weights of an `alrnn`, whose last units are rectified.
 
     >>> draw_almost(jax.random.key(0), (5, 0, 2), Scales(), "float32")["rectified"]
     Array([0., 0., 0., 1., 1.], dtype=float32)
+
+    Args:
+        key: random key.
+        sizes: (units, inputs, rectified units).
+        scales: g of W and of the input weights C.
+        dtype: floating type of the weights.
+
+    Returns:
+        A (n,), W (n, n), h (n,), rectified (n,), 1 for a rectified unit, and C (n, n_in).
     """
     n, n_in, last = sizes
     key_a, key_w, key_c = jax.random.split(key, 3)

@@ -24,18 +24,18 @@ import numpy as np
 
 from ctd.cells import spectral_radius, weight_dims
 from ctd.esn.force import force_pass
-from ctd.esn.params import DIVERGED, DONE, ILL_CONDITIONED, NO_SPECTRUM
-from ctd.esn.params import EchoState as EchoState
+from ctd.esn.params import DIVERGED, DONE, ILL_CONDITIONED, NO_SPECTRUM, EchoState
 from ctd.esn.plots import plots
 from ctd.esn.replay import EXPONENT, REPLAYED, TRACES, largest_exponent, replay, replay_time, scores
 from ctd.esn.reservoir import Now, Weights, begin, draw, free_run, free_step, teacher_forced
 from ctd.esn.ridge import memory_capacity, ridge_fit
 from ctd.esn.series import Series, load_series
-from ctd.esn.summary import MEMORY, SUMMARISED, SWEPT, reduce, reduced_of
-from ctd.esn.summary import Options as Options
+from ctd.esn.summary import MEMORY, SUMMARISED, SWEPT, Options, reduce, reduced_of
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp
 from ctd.rls import Symmetric, scaled_identity
+
+__all__ = ["EchoState", "Options", "closed", "kernel", "linearised"]
 
 OUTCOMES = (
     Outcome("done", "trained and replayed"),
@@ -193,10 +193,15 @@ def _after_washout(static: View[EchoState], shared: Series, w: Weights, readout:
 
 
 def closed(static: View[EchoState], w: Weights, readout: Array) -> dict[str, Array]:
-    """Fold the feedback into the recurrent weights: the network as a cell of `ctd.cells`.
+    """Fold the feedback into the recurrent weights, W_R + W_F W_O: the network as a cell of `ctd.cells`.
 
-    Outputs are linear in rates, so W_R h + W_F z = (W_R + W_F readout) h. A `continuous` network is a `leaky` cell, a
+    Outputs are linear in rates, so W_R h + W_F z = (W_R + W_F W_O) h. A `continuous` network is a `leaky` cell, a
     `discrete` one `leaky_rates`.
+
+    Args:
+        static: the static fields of `EchoState`.
+        w: the random weights.
+        readout: (m, n) weights W_O, or (m, n + 1) with an intercept.
 
     Returns:
         Weights by name: wI (n, k), wR (n, n), bR (n,), alpha (), wO (m, n), bO (m,), h0 (n,), in `state_dtype`.
@@ -218,7 +223,15 @@ def closed(static: View[EchoState], w: Weights, readout: Array) -> dict[str, Arr
 
 
 def linearised(static: View[EchoState], cell: dict[str, Array]) -> Array:
-    """The Jacobian (n, n) of one step where tanh' = 1, as at rest without a bias: (1 - alpha) I + alpha wR, layer by layer."""
+    """(1 - alpha) I + alpha wR, layer by layer: the Jacobian of one step where tanh' = 1, as at rest without a bias.
+
+    Args:
+        static: the static fields of `EchoState`.
+        cell: the weights that `closed` returns.
+
+    Returns:
+        (n, n) matrix.
+    """
     eye = jnp.eye(static.n, dtype=cell["wR"].dtype)
     step_matrix = cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * eye
     layer, jacobian = jnp.arange(static.n) // (static.n // static.layers), eye

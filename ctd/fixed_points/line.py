@@ -84,7 +84,14 @@ class Line:
         )
 
     def places(self, points: np.ndarray) -> np.ndarray:
-        """(m,) positions along the chain of (m, state) points: of their projections on the tangent at the nearest point of it."""
+        """Compute positions along the chain: of the projections of points on the tangent at the nearest point of the chain.
+
+        Args:
+            points: (m, state) any states.
+
+        Returns:
+            (m,) distances from the first point along the chain.
+        """
         apart = scipy.spatial.distance.cdist(points, self.points)
         nearest = apart.argmin(axis=1)
         offset = ((points - self.points[nearest]) * self.tangent[nearest]).sum(axis=1)
@@ -99,11 +106,18 @@ def line(
     slow: float = 0.05,
     time: Time = "steps",
 ) -> Line:
-    """The chain of the points at which a network is nearly at rest, ordered along the longest path of their minimum spanning tree.
+    """Order the points at which a network is nearly at rest as a line or ring: the longest path of their minimum spanning tree.
 
     At such a point no mode grows faster than `slow` allows, one neither grows nor decays faster, and |F(h) - h| is below `slow`
     times the extent of all points. A line or ring ends at a hole. It covers half of the way between all these points, and
     half of the readouts of all points, at least. Otherwise the result has `objections`.
+
+    >>> table = {"point": np.linspace(0, 1, 9)[:, None] * [3.0, 4.0], "residual": np.zeros(9)}
+    >>> table |= {"eigenvalue": np.tile([1.0, 0.5], (9, 1)), "input_jacobian": np.zeros((9, 2, 0))}
+    >>> table |= {name: np.tile(np.eye(2), (9, 1, 1)) for name in ("right", "left")}
+    >>> chain = line(table)
+    >>> chain.summary
+    'line of 9 points, length 5, dimension 1'
 
     Args:
         table: point, residual, eigenvalue, right, left, input_jacobian, and outlier and output if there are: `find(...).unique`,
@@ -113,14 +127,11 @@ def line(
         slow: a mode is nearly at rest, and counts for `dimension`, if its eigenvalue is this near to 1, of a flow to 0.
         time: that of `find`; a flow's table does not tell that it is one.
 
-    >>> table = {"point": np.linspace(0, 1, 9)[:, None] * [3.0, 4.0], "residual": np.zeros(9)}
-    >>> table |= {"eigenvalue": np.tile([1.0, 0.5], (9, 1)), "input_jacobian": np.zeros((9, 2, 0))}
-    >>> table |= {name: np.tile(np.eye(2), (9, 1, 1)) for name in ("right", "left")}
-    >>> chain = line(table)
-    >>> chain.summary
-    'line of 9 points, length 5, dimension 1'
+    Returns:
+        A `Line`: the chain's points in their order, tangents, length, dimension, and `objections`, which are () for a line or ring.
 
-    Raises ValueError for fewer than three points, several inputs, or a readout that does not fit.
+    Raises:
+        ValueError: there are fewer than three points, several inputs, or a readout that does not fit.
     """
     every, rows = _points(table)
     chain, resting, objections = _chain(table, rows, every, slow, time)

@@ -55,7 +55,14 @@ class ChaoticGenerator(Task):
         return Trial(inputs, self.target(dtype), jnp.ones(self.n_steps, dtype))
 
     def target(self, dtype: jax.typing.DTypeLike) -> Array:
-        """The target (time, output), equal for all trials."""
+        """Compute the target, the readout of a random chaotic network; it is equal for all trials.
+
+        Args:
+            dtype: floating type of the target.
+
+        Returns:
+            (time, output) array.
+        """
         # Drawn from the task's own seed, not from the trial's key.
         root = jax.random.key(self.network_seed)
         key_rec, key_out, key_state = jax.random.split(root, 3)

@@ -38,9 +38,7 @@ NAMES = f"{', '.join(TASKS)}, or the dotted path of a class of your own"
 
 
 def get_task(task: object) -> Task:
-    """Make a task from its name or dotted path, or from a mapping of `name` and parameters; a Task is returned as it is.
-
-    Raises ValueError, naming the task and the parameter, with the nearest valid name.
+    """Make a task from its name and parameters.
 
     >>> get_task("decision").n_steps
     25
@@ -48,6 +46,16 @@ def get_task(task: object) -> Task:
     Traceback (most recent call last):
         ...
     ValueError: task flipflop: unknown parameter n_bit; did you mean 'n_bits'?
+
+    Args:
+        task: a name of `TASKS`, the dotted path of a class of yours, a mapping of `name` and parameters, or a `Task`, which is
+            returned as it is.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: there is no such task or parameter, or a value is out of its range; the text names the nearest valid name.
     """
     if isinstance(task, Task):
         return task

@@ -60,15 +60,31 @@ class Recorded(Task):
         return self.score != "none"
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """True if the answer is right, by `score`."""
+        """Tell if the output of one trial is right, by the rule `score`.
+
+        Args:
+            trial: the trial that the network ran.
+            output: (time, n_out).
+
+        Returns:
+            () bool.
+        """
         if self.score == "near":
             return every_near(trial, output, self.within)
         return same_sign(trial, output) if self.score == "sign" else same_category(trial, output)
 
     def read(self, path: str | None, dtype: str) -> tuple[Trial, Real[Array, "condition"]]:
-        """Read the file: (trials, the different condition numbers in increasing order).
+        """Read the trials of a file.
 
-        Arrays get the floating type `dtype`. Raises ValueError, naming file and dataset.
+        Args:
+            path: HDF5 or .npz file of inputs and targets.
+            dtype: floating type of the arrays.
+
+        Returns:
+            The trials, with a leading axis (trial,), and the different condition numbers in increasing order, (condition,).
+
+        Raises:
+            ValueError: there is no file, or its arrays are no trials; the text names file and dataset.
         """
         # Imported late: a caller that only names a task does not need h5py.
         from ctd.data import read_arrays
@@ -143,12 +159,19 @@ def check_parts(path: str | None, values: Array, trials: Trial, parts: tuple[Tri
 
 
 def divide[T](trials: T, n_eval: int | None = None) -> tuple[T, T]:
-    """Split arrays (trial, ...) into (evaluation, training): every fifth trial, at most n_eval of them; and all others.
+    """Split arrays (trial, ...): trials 4, 9, 14, ... are for evaluation, all others for training.
 
     >>> column = np.arange(10.0)[:, None, None]
     >>> held, rest = divide(Trial(column, column, column[..., 0], np.arange(10)), n_eval=8)
     >>> held.condition.tolist(), rest.condition.tolist()
     ([4, 9], [0, 1, 2, 3, 5, 6, 7, 8])
+
+    Args:
+        trials: a `Trial` or another tree of arrays (trial, ...).
+        n_eval: most trials for evaluation; the rest of every fifth trial is left out. None: no limit.
+
+    Returns:
+        (evaluation, training), trees like `trials`.
     """
     # Every fifth beyond n_eval is not trained on either, so that training does not depend on n_eval.
     fifth = np.arange(len(jax.tree.leaves(trials)[0])) % EVAL_EVERY == EVAL_EVERY - 1

@@ -6,11 +6,19 @@ from ctd.late import Array, Number, jax, jnp
 
 
 def spikes_from_rates(key: Array, rates: Array, dt: Number) -> Array:
-    """Draw Poisson spike counts, int32, for rates (spikes/s) of any shape over bins of dt (s).
+    """Draw spike counts n ~ Poisson(rate dt).
 
     >>> counts = spikes_from_rates(jax.random.key(0), jnp.full((1000, 2), 50.0), dt=0.01)
     >>> counts.shape, bool(abs(counts.mean() - 0.5) < 0.05)
     ((1000, 2), True)
+
+    Args:
+        key: random key.
+        rates: rates (spikes/s), of any shape.
+        dt: width of a bin (s).
+
+    Returns:
+        Counts, int32, of the shape of the rates.
     """
     # Draw flat: on a CPU the sampler takes 8 times as long for an array with a short last axis.
     mean = jnp.ravel(rates * dt)
@@ -18,14 +26,22 @@ def spikes_from_rates(key: Array, rates: Array, dt: Number) -> Array:
 
 
 def overdispersed(key: Array, rates: Array, dt: Number, dispersion: float) -> Array:
-    """Draw random rates around `rates` (spikes/s, any shape), whose Poisson counts have variance / mean = dispersion > 1.
+    """Draw rates m' / dt with m' ~ Gamma(m / (d - 1)) (d - 1), m = rate dt, whose Poisson counts have variance / mean = d > 1.
 
-    A mean of m spikes per bin of dt (s) becomes Gamma(m / (dispersion - 1)) (dispersion - 1), so that counts are
-    negative binomial.
+    The counts are negative binomial, of mean m.
 
     >>> rates = overdispersed(jax.random.key(0), jnp.full(2000, 100.0), dt=0.01, dispersion=2.0)
     >>> bool(abs(rates.mean() - 100) < 10)
     True
+
+    Args:
+        key: random key.
+        rates: mean rates (spikes/s), of any shape.
+        dt: width of a bin (s).
+        dispersion: d, above 1.
+
+    Returns:
+        Rates (spikes/s), of the shape of `rates`.
     """
     shape = jnp.ravel(rates * dt) / (dispersion - 1)
     # A rate of 0 would need a Gamma of shape 0, which is none; the smallest positive shape draws 0.
@@ -34,11 +50,16 @@ def overdispersed(key: Array, rates: Array, dt: Number, dispersion: float) -> Ar
 
 
 def rates_from_states(states: Array, max_rate: Number = 80.0) -> Array:
-    """Rates (spikes/s) of neurons that follow a network's states h, of any shape: max_rate (h + 1) / 2.
-
-    States outside of [-1, 1] are clipped. max_rate: rate at h = 1 (spikes/s).
+    """max_rate (h + 1) / 2, the rates of neurons that follow a network's states h; states outside of [-1, 1] are clipped.
 
     >>> rates_from_states(jnp.array([-1.0, 0.0, 2.0]))
     Array([ 0., 40., 80.], dtype=float32)
+
+    Args:
+        states: h, of any shape.
+        max_rate: rate at h = 1 (spikes/s).
+
+    Returns:
+        Rates (spikes/s), of the shape of the states.
     """
     return max_rate * (jnp.clip(states, -1, 1) + 1) / 2

@@ -93,7 +93,15 @@ class Task(BaseModel, ABC):
 
     @abstractmethod
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
-        """Draw one trial with `key`; its arrays have the floating type `dtype`. A pure function, which JAX may trace."""
+        """Draw one trial: inputs, targets, mask and condition. A pure function, which JAX may trace.
+
+        Args:
+            key: random key of the trial.
+            dtype: floating type of the arrays.
+
+        Returns:
+            A `Trial` with arrays of `length` steps.
+        """
 
     @property
     def length(self) -> int:
@@ -116,9 +124,17 @@ class Task(BaseModel, ABC):
         return ()
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """True if `output` (time, n_out) answers one trial correctly: () bool.
+        """Tell if the output of one trial is right.
 
-        The output is what the loss compares with the targets: probabilities if the loss is cross-entropy.
+        Args:
+            trial: the trial that the network ran.
+            output: (time, n_out) as the loss compares it with the targets: probabilities if the loss is cross-entropy.
+
+        Returns:
+            () bool.
+
+        Raises:
+            NotImplementedError: the task has no rule of success.
         """
         raise NotImplementedError(
             f"{type(self).__name__} has no rule of success; define its method success(trial, output)"
@@ -130,9 +146,15 @@ class Task(BaseModel, ABC):
         return self.name or type(self).__name__
 
     def check_inputs(self, n_in: int, path: str | None, instead: str = "") -> None:
-        """Raise ValueError unless a network with this many inputs can run the task.
+        """Check that a network can run the task: its number of inputs is `n_in`.
 
-        path: of the network. instead: what follows the advice to give another task.
+        Args:
+            n_in: number of the network's inputs.
+            path: file of the network, for the error.
+            instead: text that follows the advice to give another task.
+
+        Raises:
+            ValueError: the task has another number of inputs.
         """
         if self.n_in != n_in:
             raise ValueError(
@@ -153,12 +175,22 @@ class Task(BaseModel, ABC):
 
 
 def batch(task: Task, key: Array, n: int, dtype: jax.typing.DTypeLike = "float32") -> Trial:
-    """Draw n trials of a task: arrays (trial, time, ...) of the floating type `dtype`.
+    """Draw n trials of a task.
 
     >>> from ctd.tasks import Decision
     >>> trials = batch(Decision(n_steps=20), jax.random.key(1), 4)
     >>> trials.inputs.shape, trials.mask.shape
     ((4, 20, 1), (4, 20))
+
+    Args:
+        task: the task.
+        key: random key; trial k has key k of `jax.random.split(key, n)`.
+        n: number of trials.
+        dtype: floating type of the arrays.
+
+    Returns:
+        A `Trial` whose arrays have a leading axis of trials: inputs (trial, time, n_in), targets (trial, time, n_out), mask
+        (trial, time) or (trial, time, n_out), condition (trial,).
     """
     return _compiled_batch()(task, key, n, dtype)
 
@@ -246,7 +278,7 @@ class Timed(Task):
 def choose(u: Array, values: Sequence[float], dtype: jax.typing.DTypeLike | None = None) -> Array:
     """Choose one of the values by a uniform number u in [0, 1), of any shape.
 
-    >>> among(jnp.array([0.0, 0.6]), [5, 7])
+    >>> choose(jnp.array([0.0, 0.6]), [5, 7])
     Array([5, 7], dtype=int32)
     """
     # In float32, u n may round up to n.

@@ -16,10 +16,20 @@ MOST = 1000
 def check_guess(
     source: str, guess: str, cell: str, params: Mapping[str, ArrayLike], states: np.ndarray
 ) -> None:
-    """Raise ValueError if states (..., state) of a network cannot be those of tanh units, which are assumed if the file names none.
+    """Check that states can be those of tanh units, which are assumed if a file names none.
 
-    guess: the sentence of `Loaded.guess`. If the states have an axis of time, (trial, time, state), steps between them are
-    compared, too, at whatever input fits best; the first state of a trial may be any.
+    If the states have an axis of time, (trial, time, state), the steps between them are compared, too, at the input that fits best;
+    the first state of a trial may be any.
+
+    Args:
+        source: file of the weights, for the error.
+        guess: the sentence of `Loaded.guess`.
+        cell: name of the cell.
+        params: weights of the network.
+        states: (..., state) states of the network.
+
+    Raises:
+        ValueError: a state exceeds 1, or relu units fit the steps and tanh units do not.
     """
     consecutive = states.ndim == 3 and states.shape[1] > 1
     after = states[:, 1:] if consecutive else states

@@ -112,11 +112,9 @@ WRITABLE = tuple(ending for ending, form in FORMATS.items() if form.write)
 
 
 def read_tensors(path: str | Path) -> Tensors:
-    """Read the tensors of a file, by its ending: arrays of the shapes and dtypes that it stores, floats of 16 and 8 bits as float32.
+    """Read the tensors of a file, in the format of its ending. A folder must be Orbax's, a file without a known ending HDF5.
 
-    A folder must be Orbax's, a file without a known ending HDF5. No code of the file runs.
-
-    Raises ValueError, naming the file, if it is missing or cannot be read.
+    No code of the file runs.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -124,6 +122,15 @@ def read_tensors(path: str | Path) -> Tensors:
     ...     tensors = read_tensors(f"{folder}/x.npz")
     >>> tensors.cell, tensors.names()
     ('vanilla', 'wR (2, 2)')
+
+    Args:
+        path: file or folder.
+
+    Returns:
+        Arrays of the shapes and dtypes that the file stores; floats of 16 and 8 bits become float32.
+
+    Raises:
+        ValueError: the file is missing or cannot be read; the text names it.
     """
     path = Path(path)
     # Orbax writes a folder with one of these names in it.
@@ -144,12 +151,18 @@ def read_tensors(path: str | Path) -> Tensors:
 
 
 def check_ending(path: str | Path) -> None:
-    """Raise ValueError if ctd writes no file of weights with this ending; no file is touched.
+    """Check that ctd writes files of weights with an ending; no file is touched.
 
     >>> check_ending("net.txt")
     Traceback (most recent call last):
         ...
     ValueError: net.txt: cannot be written with this ending; give one of .h5, .hdf5, .npz, .safetensors, .pt, .pth
+
+    Args:
+        path: file that is to be written.
+
+    Raises:
+        ValueError: ctd writes no such files.
     """
     if Path(path).suffix not in WRITABLE:
         raise ValueError(
@@ -160,17 +173,22 @@ def check_ending(path: str | Path) -> None:
 def write_tensors(
     path: str | Path, arrays: Mapping[str, ArrayLike], about: Mapping[str, object] | None = None
 ) -> None:
-    """Write arrays by name in the format of the path's ending. A complete new file replaces an existing one.
-
-    about: attributes, among them the name of the `cell`; those are stored for which the format has a place. Equal arrays
-    give equal bytes. Raises ValueError, naming the file, if the ending is unknown, its files cannot hold the type of an
-    array, or the file cannot be written.
+    """Write arrays by name in the format of the path's ending. Equal arrays give equal bytes.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_tensors(f"{folder}/net.h5", {"wR": np.eye(2)}, {"seed": 3})
     ...     read_tensors(f"{folder}/net.h5").arrays["wR"].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
+
+    Args:
+        path: file to write; a complete new file replaces an existing one.
+        arrays: name -> array.
+        about: attributes, among them `cell`, the cell's name; those are stored for which the format has a place.
+
+    Raises:
+        ValueError: the ending is unknown, its files cannot hold the type of an array, or the file cannot be written; the text
+            names the file.
     """
     check_ending(path)
     path = Path(path)

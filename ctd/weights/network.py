@@ -54,10 +54,7 @@ class Loaded(NamedTuple):
 
 
 def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
-    """Read the network of a file, by the file's ending; `cell`: the cell that the file must hold.
-
-    Raises ValueError, naming file and tensor, if the file cannot be read, holds no network of ctd, or another cell. Warns if
-    neither file nor `cell` states the units.
+    """Read the network of a file, in the format of the file's ending. No code of the file runs. A warning says if the units are guessed.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -65,6 +62,16 @@ def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
     ...     np.savez(f"{folder}/net.npz", **{name: np.ones(shape) for name, shape in shapes.items()})
     ...     print(read_weights(f"{folder}/net.npz").cell)
     vanilla
+
+    Args:
+        path: file of weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz or HDF5; or a folder of Orbax.
+        cell: the cell that the file must hold, such as gru or vanilla:relu; None takes the one that the names show.
+
+    Returns:
+        A `Loaded`: the cell's name, its weights with the shapes of `ctd.cells`, and notes on the reading.
+
+    Raises:
+        ValueError: the file cannot be read, holds no network of ctd, or another cell; the text names file and tensor.
     """
     network = understand(read_tensors(path), cell)
     if network.guess:
@@ -73,13 +80,23 @@ def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
 
 
 def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
-    """Find the network among tensors. Raises ValueError as `read_weights` does.
+    """Find the network among tensors.
 
     >>> sizes = {"weight_ih": (12, 3), "weight_hh": (12, 4), "bias_ih": (12,), "bias_hh": (12,)}
     >>> tensors = {f"rnn.{name}_l0": np.zeros(shape) for name, shape in sizes.items()}
     >>> network = understand(Tensors("net.pt", tensors))
     >>> network.cell, network.notes
     ('gru_torch', ('PyTorch nn.GRU, rnn.',))
+
+    Args:
+        tensors: the arrays of a file, as `read_tensors` returns them.
+        cell: the cell that they must be; None takes the one that the names show.
+
+    Returns:
+        A `Loaded`, as `read_weights`.
+
+    Raises:
+        ValueError: they are no network of ctd, or one of another cell; the text names the tensor.
     """
     # Raises if the user's cell is unknown, so that no error says that the file names it.
     cell = cell and get_cell(cell).name
@@ -176,8 +193,7 @@ def _read_own_names(tensors: Tensors, cell: str | None, fits: list[str]) -> Load
 def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> str:
     """Check the weights of a network and write them in the format of the path's ending.
 
-    .pt, .pth and .safetensors get PyTorch's names (rnn.weight_ih_l0, readout.weight) if PyTorch has the cell; if they do not,
-    the text returned says so. Other files get ctd's. Raises ValueError, naming file and weight, if weights or ending do not fit.
+    .pt, .pth and .safetensors get PyTorch's names (rnn.weight_ih_l0, readout.weight) if PyTorch has the cell. Other files get ctd's.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -185,6 +201,17 @@ def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> str
     ...     message = write_weights(f"{folder}/net.pt", {k: np.ones(s) for k, s in shapes.items()}, "gru_torch")
     ...     print(read_weights(f"{folder}/net.pt").cell)
     gru_torch
+
+    Args:
+        path: file to write; an existing one is replaced.
+        params: name -> array, with the names and shapes of `ctd.cells`.
+        cell: name of the cell.
+
+    Returns:
+        "", or a sentence if the ending is PyTorch's and the names are ctd's.
+
+    Raises:
+        ValueError: weights or ending do not fit, or the file cannot be written; the text names file and weight.
     """
     check_params(cell, params, str(path))
     return write_named(path, params, {"cell": cell})
@@ -193,15 +220,24 @@ def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> str
 def write_named(
     path: str | Path, arrays: Mapping[str, ArrayLike], about: Mapping[str, object]
 ) -> str:
-    """Write arrays and the attributes `about`; if `about` tells their cell (`cell` or `dynamics`), as `write_weights` does.
-
-    Raises ValueError, naming the file, if it cannot be written.
+    """Write arrays and attributes; the weights of a network as `write_weights` does.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     message = write_named(f"{folder}/states.h5", {"states": np.zeros((2, 5, 4))}, {"seed": 3})
     ...     read_tensors(f"{folder}/states.h5").names()
     'states (2, 5, 4)'
+
+    Args:
+        path: file to write; an existing one is replaced.
+        arrays: name -> array.
+        about: attributes; `cell`, or `dynamics` of an echo-state network, names the cell of a network.
+
+    Returns:
+        "", or a sentence if the ending is PyTorch's and the names are ctd's.
+
+    Raises:
+        ValueError: the file cannot be written; the text names it.
     """
     values = {name: np.asarray(value) for name, value in arrays.items()}
     attributes = {name: value for name, value in about.items() if name != "cell"}

@@ -39,7 +39,17 @@ class Tensors:
     """Keras: the settings of each recurrent and dense layer, with its `class_name`."""
 
     def under(self, prefixes: Sequence[str]) -> "Tensors":
-        """The tensors whose names begin with one of the prefixes. Raises ValueError if a prefix fits no name."""
+        """Select the tensors whose names begin with one of some prefixes.
+
+        Args:
+            prefixes: beginnings of names.
+
+        Returns:
+            The tensors, with their full names.
+
+        Raises:
+            ValueError: a prefix fits no name.
+        """
         for prefix in prefixes:
             if not any(name.startswith(prefix) for name in self.arrays):
                 raise ValueError(
@@ -49,7 +59,14 @@ class Tensors:
         return replace(self, arrays=selected)
 
     def need(self, names: Iterable[str]) -> None:
-        """Raise ValueError, naming those that are missing, unless there are tensors of all these names."""
+        """Check that there are tensors of all these names.
+
+        Args:
+            names: names of tensors.
+
+        Raises:
+            ValueError: some are missing; the text names them.
+        """
         if missing := [name for name in names if name not in self.arrays]:
             raise ValueError(f"{self.source}: lacks {', '.join(missing)}; it holds {self.names()}")
 

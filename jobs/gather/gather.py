@@ -60,17 +60,26 @@ ATTEMPTS = 3
 
 
 def gather(store: Store, executor: Executor | None = None) -> int:
-    """Reduce the groups that changed since the last gather, write the tables, and return the number of committed items.
+    """Reduce the groups that changed since the last gather, and write the tables.
 
-    Waits while another process gathers the store. executor: reduces several groups in parallel; without it, or for a single group,
-    this process reduces.
-
-    Raises JobError, after all else is done, if the kernel's `reduce` fails; OSError if the store cannot be written; Untrusted if the user has
-    not trusted the kernel's code; LeaseHeld if this process was silent for so long that another one took over.
+    The call waits while another process gathers the store.
 
     >>> from jobs.store.store import Store, refuse_links
     >>> gather(Store.open("points.zarr")) > 0
     True
+
+    Args:
+        store: the store.
+        executor: reduces several groups in parallel; without it, or for a single group, this process reduces.
+
+    Returns:
+        The number of committed items.
+
+    Raises:
+        JobError: the kernel's `reduce` failed; all else is done.
+        OSError: the store cannot be written.
+        Untrusted: the user has not trusted the kernel's code.
+        LeaseHeld: this process was silent for so long that another one took over.
     """
     renew_description(store)
     return _gather(store, executor, to_look=False)

@@ -241,10 +241,19 @@ def _about(store: Store, item: int) -> dict[str, Any]:
 def export(store: Store, item: int, path: str | Path, part: str = "weights") -> str:
     """Write one item's trained model, or its other results, to a file, locally or on an object store; a file there is replaced.
 
-    The path's ending chooses the format. The file of a network can be the `weights` of other jobs; if its ending
-    is PyTorch's, but its names are not, the text returned says so.
+    The file of a network can be the `weights` of other jobs.
 
-    Raises JobError as `item_arrays`, or if no file is written with this ending, or it cannot be written.
+    Args:
+        store: the store.
+        item: number of the item.
+        path: file to write; its ending chooses the format.
+        part: "weights" for the model, "results" for all else, the name of one result, or of a family of results `PART.NAME`.
+
+    Returns:
+        "", or a sentence if the ending is PyTorch's and the names are ctd's.
+
+    Raises:
+        JobError: there is no such item, it is not computed yet, stores no such part, or the file cannot be written.
     """
     try:
         check_ending(path)

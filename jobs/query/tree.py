@@ -49,7 +49,14 @@ class StoreTree(xr.DataTree):
 
     @staticmethod
     def from_store(store: Store) -> StoreTree:
-        """Open the tree of a store."""
+        """Open the tree of a store.
+
+        Args:
+            store: the store.
+
+        Returns:
+            The tree.
+        """
         tree = xr.open_datatree(_zarr(store), engine="zarr", consolidated=True)
         for group in range(len(store.job.plan.group_sizes)):
             node = tree[f"results/{group}"]
@@ -71,35 +78,62 @@ class StoreTree(xr.DataTree):
             ) from None
 
     def query(self, where: str | None = None, **options: Unpack[QueryOptions]) -> pd.DataFrame:
-        """The rows of a table that satisfy `where`, or aggregates over them, as a pandas frame.
-
-        options: table, sort, limit, columns, group_by, agg (see jobs.query.query.QueryOptions). Raises JobError for an
-        unknown name or an expression that does not parse.
+        """Return the rows of a table that satisfy a condition, or aggregates over them, as a pandas frame.
 
         >>> store = jobs.open_store("points.zarr")
         >>> store.query(agg="count", group_by="seed").columns.tolist()  # doctest: +SKIP
         ['seed', 'count']
+
+        Args:
+            where: a condition, such as "q < 1e-10 and stable" (see jobs.query.expression); None takes all rows.
+            **options: table, sort, limit, columns, group_by, agg (see jobs.query.query.QueryOptions).
+
+        Returns:
+            A frame, with a row for each item that fits or for each group.
+
+        Raises:
+            JobError: a name is unknown, or an expression does not parse.
         """
         return query(self.store, where, **options)
 
     def table(self, name: str = "items") -> pd.DataFrame:
-        """All rows of one table (jobs.query.tables), with the columns that are shown by default.
+        """Return all rows of one table (jobs.query.tables), with the columns that are shown by default.
 
         >>> jobs.open_store("points.zarr").table("shards").columns[0]
         'shard'
+
+        Args:
+            name: name of the table.
+
+        Returns:
+            A pandas frame.
+
+        Raises:
+            JobError: there is no such table.
         """
         return table(self.store, name)
 
     def select(
         self, where: str, *, sort: str | None = None, limit: int | None = None
     ) -> xr.DataTree:
-        """The items that satisfy `where`, with all their results, which are read when they are needed, as a tree.
+        """Select the items that satisfy a condition, with all their results, which are read when they are needed, as a tree.
 
         /items has the matching items in the order of `sort`; /results/G has the results of those in group G, in the
         same order. Groups without a matching item are left out.
 
         >>> jobs.open_store("points.zarr").select("q < 1", limit=3)["items"].sizes["item"]
         3
+
+        Args:
+            where: a condition (see jobs.query.expression).
+            sort: columns, separated by commas; a leading `-` sorts in descending order.
+            limit: most items.
+
+        Returns:
+            A tree of xarray.
+
+        Raises:
+            JobError: a name is unknown, or an expression does not parse.
         """
         test = Expression(where)
 
@@ -119,28 +153,49 @@ class StoreTree(xr.DataTree):
         return xr.DataTree.from_dict(datasets)
 
     def best(self, by: str | None = None, mode: Mode | None = None) -> Best | None:
-        """The best item, as `ctd best` shows it: its parameters, its metric, the spread over seeds, what to do next.
-
-        by, mode: the result to judge by, and "max" if larger values are better; by default those of the search or the kernel.
-        None: no item is done with a finite value. Raises JobError if there is no such metric, or if the job sweeps what it is
-        measured on: `bests` then has the best for each value.
+        """Find the best item, as `ctd best` shows it: its parameters, its metric, the spread over seeds, what to do next.
 
         >>> jobs.open_store("points.zarr").best(by="q").metric
         'q'
+
+        Args:
+            by: the result to judge by; None takes that of the search or the kernel.
+            mode: "max" if larger values are better, "min" if smaller ones are.
+
+        Returns:
+            The best item; None if no item is done with a finite value.
+
+        Raises:
+            JobError: there is no such metric, or the job sweeps what it is measured on: `bests` then has the best for each value.
         """
         return find_best(self.store, require_metric(self.store, "by", by, mode))
 
     def bests(self, by: str | None = None, mode: Mode | None = None) -> list[Best]:
-        """`best` for each value of the swept fields that change what the metric is measured on, such as the file of trials; without
-        such a field, a list of one.
+        """Find the best item for each value of the swept fields that change what the metric is measured on, such as the file of trials.
 
         >>> [best.metric for best in jobs.open_store("points.zarr").bests(by="q")]
         ['q']
+
+        Args:
+            by: the result to judge by; None takes that of the search or the kernel.
+            mode: "max" if larger values are better, "min" if smaller ones are.
+
+        Returns:
+            The best items; without such a field, a list of one.
+
+        Raises:
+            JobError: there is no such metric.
         """
         return find_bests(self.store, require_metric(self.store, "by", by, mode))
 
     def weights(self, item: int) -> dict[str, jax.Array]:
-        """The trained model of an item: name -> array, the parameters of the functions of `ctd.cells`.
+        """Read the trained model of an item, the parameters of the functions of `ctd.cells`.
+
+        Args:
+            item: number of the item.
+
+        Returns:
+            Name -> array, in the stored precision.
 
         Raises:
             JobError: there is no such item, it is not computed yet, or no model is stored.

@@ -93,7 +93,14 @@ class Store:
 
     @staticmethod
     def exists(address: str) -> bool:
-        """Return whether anything lies at `address` but a half-created store and what may come before one (`BEFORE`)."""
+        """Tell if anything lies at an address but a half-created store and what may come before one (`BEFORE`).
+
+        Args:
+            address: of a store.
+
+        Returns:
+            True if a store cannot be created there.
+        """
         path = addresses.local_path(address)
         if path is not None and not path.is_dir():
             return path.exists()
@@ -107,16 +114,41 @@ class Store:
 
     @staticmethod
     def open(address: str) -> Store:
-        """Return the store at an address. Raises JobError if none is complete there, or it is damaged, newer or out of reach."""
+        """Open the store at an address.
+
+        Args:
+            address: folder, zip archive or address of an object store.
+
+        Returns:
+            The store; arrays are read when they are needed.
+
+        Raises:
+            JobError: no complete store is there, or it is damaged, newer or out of reach.
+        """
         store = connect.open_objects(address)
         return Store(address, store, read_job(store, address))
 
     def results(self, group: int) -> zarr.Group:
-        """Return the Zarr group results/G."""
+        """Open the Zarr group results/G.
+
+        Args:
+            group: G, the number of the group.
+
+        Returns:
+            The group of Zarr.
+        """
         return self._node(f"results/{group}")
 
     def stored(self, group: int, name: str) -> zarr.Array[Any]:
-        """Return the stored array `name` of a group, which may be a pack."""
+        """Open a stored array of a group, which may be a pack of several results.
+
+        Args:
+            group: number of the group.
+            name: name of the stored array.
+
+        Returns:
+            The array of Zarr, leading axis `item`.
+        """
         return self._node(f"results/{group}/{name}")
 
     def _node(self, path: str) -> Any:
@@ -127,7 +159,15 @@ class Store:
         return self._nodes[path]
 
     def array(self, group: int, name: str) -> zarr.Array[Any] | Part:
-        """Return one result or column of a group, leading axis `item`; a packed result as a `Part`."""
+        """Open one result or column of a group.
+
+        Args:
+            group: number of the group.
+            name: name of the result or column.
+
+        Returns:
+            The array, leading axis `item`; a packed result as a `Part`.
+        """
         if place := places_of(attributes(self.results(group))).get(name):
             return Part(self.stored(group, place.pack), place)
         return self.stored(group, name)
@@ -144,11 +184,28 @@ class Store:
         return Roles(self.job.spec.search, self.swept, self.description)
 
     def names(self, group: int) -> list[str]:
-        """Return the names of the group's results."""
+        """List the results of a group.
+
+        Args:
+            group: number of the group.
+
+        Returns:
+            Their names.
+        """
         return list(attributes(self.results(group))["results"])
 
     def rows(self, group: int, name: str, start: int, stop: int) -> np.ndarray:
-        """Return rows start <= r < stop of a result or column."""
+        """Read rows start <= r < stop of a result or column.
+
+        Args:
+            group: number of the group.
+            name: name of the result or column.
+            start: first row.
+            stop: row after the last one.
+
+        Returns:
+            (stop - start, ...) array.
+        """
         return np.asarray(self.array(group, name)[start:stop])
 
 
