@@ -69,6 +69,7 @@ PACKAGES = {
     "jobs": (), "cluster": ("Job", "Submitted"),
     "ctd.fixed_points": (), "ctd.cells": (), "ctd.tasks": (), "ctd.lfads": (), "ctd.similarity": (), "ctd.esn": (), "ctd.weights": (),
     "ctd.kernel": ("one_shot",), "ctd.batch": ("run_items",), "jobs.query.tree": ("StoreTree",),
+    "ctd.lfads.distributions": (), "ctd.lfads.metrics": (), "ctd.esn.series": (),
 }  # fmt: skip
 """Package -> the names that a user imports from it; (): all that it exports."""
 

@@ -37,9 +37,17 @@ class Series(NamedTuple):
 
 
 def load_series(inputs: View[OfSeries], length: int) -> Series:
-    """Make or read the first `length` samples of the target that `inputs`, an `OfSeries`, names.
+    """Make or read the first samples of the target that a job names.
 
-    Raises ValueError if the parameters give no series, the targets are constant, or the file cannot be read.
+    Args:
+        inputs: the fields of an `OfSeries`.
+        length: number of samples.
+
+    Returns:
+        Inputs and targets, the length of a step, and the variance of the targets.
+
+    Raises:
+        ValueError: the parameters give no series, the targets are constant, or the file cannot be read.
     """
     m, dt, seed = inputs.m, inputs.dt, inputs.target_seed
     drive = np.zeros((length, 0))
@@ -87,11 +95,22 @@ def chaotic_network(
     target. The notebook's second version, a fori_loop, reads its output before writing it, so that nothing
     is fed back.
 
-    Returns:
-        (length, m). Raises ValueError if m is above 500.
-
     >>> chaotic_network(3, 2, dt=0.1).shape
     (3, 2)
+
+    Args:
+        length: number of samples.
+        m: number of rates.
+        dt: step, in units of the time constant.
+        seed: seed of weights and first state.
+        g: standard deviation of the weights, times sqrt(n).
+        feedback: True if random readouts are fed back.
+
+    Returns:
+        (length, m), each within [-1, 1].
+
+    Raises:
+        ValueError: m is above 500.
     """
     n = CHAOTIC_UNITS
     if m > n:
@@ -118,15 +137,21 @@ def mackey_glass(length: int, delay: float = 17.0, dt: float = 1.0, *, seed: int
     small noise drawn from the seed, and the first 2,000 time units are discarded. The tanh is that of Jaeger
     & Haas 2004 (Science 304:78).
 
-    Args:
-        delay, dt: in the time units of the equation.
-
-    Returns:
-        (length, 1). Raises ValueError if the delay is not a multiple of the integration step.
-
     >>> x = mackey_glass(100, delay=17)
     >>> x.shape, bool(abs(x).max() < 1)
     ((100, 1), True)
+
+    Args:
+        length: number of samples.
+        delay: in the time units of the equation.
+        dt: time between two samples, in the same units.
+        seed: seed of the history.
+
+    Returns:
+        (length, 1) array.
+
+    Raises:
+        ValueError: the delay is not a multiple of the integration step.
     """
     per_sample = max(1, round(dt / 0.1))
     step = dt / per_sample
@@ -163,12 +188,17 @@ def lorenz(length: int, dt: float = 0.02, *, seed: int = 0) -> np.ndarray:
     Lorenz 1963 (J Atmos Sci 20:130). Runge-Kutta steps of at most 0.01; the first 50 time units are
     discarded. Mean and variance are those of the attractor, not of this sample.
 
-    Returns:
-        (length, 3), sampled every dt time units of the system.
-
     >>> x = lorenz(1000, dt=0.1)
     >>> x.shape, bool(abs(x).max() < 4)
     ((1000, 3), True)
+
+    Args:
+        length: number of samples.
+        dt: time between two samples, in the time units of the system.
+        seed: seed of the start.
+
+    Returns:
+        (length, 3) array.
     """
     # Less 1e-9, since 0.03 / 0.01 is above 3 by rounding.
     per_sample = max(1, int(np.ceil(dt / 0.01 - 1e-9)))
@@ -201,12 +231,16 @@ def narma10(length: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     Atiya & Parlos 2000 (IEEE Trans Neural Netw 11:697), eq. 86; u ~ U[0, 0.5]. One series in some
     thousands explodes; it is rejected and drawn again.
 
-    Returns:
-        (inputs, targets), each (length, 1); targets[t] depends on inputs[t] and earlier ones.
-
     >>> u, y = narma10(200, seed=3)
     >>> u.shape, y.shape, bool(y.max() < 2)
     ((200, 1), (200, 1), True)
+
+    Args:
+        length: number of samples.
+        seed: seed of the inputs.
+
+    Returns:
+        (inputs, targets), each (length, 1); targets[t] depends on inputs[t] and earlier ones.
     """
     rng = np.random.default_rng(seed)
     skip = 100
@@ -227,16 +261,23 @@ def narma10(length: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def sines(
     length: int, m: int, dt: float = 0.1, *, seed: int = 0, period: float = 60.0
 ) -> np.ndarray:
-    """m sums of the first four harmonics of one period, with random amplitudes and phases and variance 1/2.
+    """Make m sums of the first four harmonics of one period, with random amplitudes and phases and variance 1/2.
 
-    Periodic targets like those of Sussillo & Abbott 2009 (Neuron 63:544), figure 2. `period` has the unit of dt.
-
-    Returns:
-        (length, m).
+    Periodic targets like those of Sussillo & Abbott 2009 (Neuron 63:544), figure 2.
 
     >>> x = sines(601, 2, dt=0.1, period=60)
     >>> bool(np.allclose(x[0], x[600]))
     True
+
+    Args:
+        length: number of samples.
+        m: number of sums.
+        dt: time between two samples.
+        seed: seed of amplitudes and phases.
+        period: in the unit of dt.
+
+    Returns:
+        (length, m) array.
     """
     rng = np.random.default_rng(seed)
     amplitude = rng.uniform(0.2, 1, (4, m))
@@ -250,10 +291,20 @@ def sines(
 def read_array(
     path: str | Path, dataset: str, length: int, columns: int | None = None
 ) -> np.ndarray:
-    """Read the first `length` rows of a (time, column) dataset of an HDF5 or .npz file, or of a .npy file, as float64; (time,) is one column.
+    """Read the first rows of a (time, column) dataset of an HDF5 or .npz file, or of a .npy file; (time,) is one column.
 
-    Raises ValueError, naming file and dataset, if the dataset is missing, has another shape or number of
-    columns, is shorter, or holds NaN or infinity.
+    Args:
+        path: the file.
+        dataset: name of the dataset.
+        length: number of rows.
+        columns: the number of columns that the dataset must have; None: any.
+
+    Returns:
+        (length, column) float64.
+
+    Raises:
+        ValueError: the dataset is missing, has another shape or number of columns, is shorter, or holds NaN or infinity; the text
+            names file and dataset.
     """
     source, suffix = f"{path}: dataset {dataset!r}", Path(path).suffix
     is_numpy = suffix in (".npy", ".npz")

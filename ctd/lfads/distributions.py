@@ -40,10 +40,16 @@ def poisson_log_likelihood(
 ) -> Float[Array, "..."]:
     """log p(x | r) = x log r - r - log x!, with r the expected count of the bin.
 
-    log_factorial: log x!, from a table, since log G of every entry would take as long as all the rest.
-
     >>> print(f"{poisson_log_likelihood(2.0, jnp.log(3.0), jnp.log(2.0)):.3f}")  # 2 log 3 - 3 - log 2
     -1.496
+
+    Args:
+        counts: x, whole numbers as floats.
+        log_rates: log r.
+        log_factorial: log x!, from a table, since log G of every entry would take as long as all the rest.
+
+    Returns:
+        Log probabilities (nats), of the broadcast shape.
     """
     return counts * log_rates - jnp.exp(log_rates) - log_factorial
 
@@ -53,6 +59,14 @@ def gaussian_log_likelihood(x: Number, mean: Number, variance: Number) -> Float[
 
     >>> print(f"{gaussian_log_likelihood(1.0, 1.0, 1.0):.3f}")  # -log(2 pi) / 2
     -0.919
+
+    Args:
+        x: data.
+        mean: m.
+        variance: v, above 0.
+
+    Returns:
+        Log densities (nats), of the broadcast shape.
     """
     return -0.5 * (LOG_2PI + jnp.log(variance) + (x - mean) ** 2 / variance)
 
@@ -66,6 +80,15 @@ def negative_binomial_log_likelihood(
 
     >>> print(f"{negative_binomial_log_likelihood(0.0, jnp.log(2.0), jnp.log(2.0), 0.0):.3f}")  # 2 log(1 / 2)
     -1.386
+
+    Args:
+        counts: x, whole numbers as floats.
+        log_mean: log m.
+        log_size: log r; above log 1e6 it counts as log 1e6.
+        log_factorial: log x!.
+
+    Returns:
+        Log probabilities (nats), of the broadcast shape.
     """
     is_large = log_size > LOG_LARGE
     small, large = _either(log_size, is_large)
@@ -105,6 +128,14 @@ def gamma_log_likelihood(x: Number, log_mean: Number, log_shape: Number) -> Floa
 
     >>> print(f"{gamma_log_likelihood(1.0, jnp.log(2.0), 0.0):.3f}")  # shape 1: exponential, -log 2 - 1 / 2
     -1.193
+
+    Args:
+        x: data.
+        log_mean: log m.
+        log_shape: log a; above log 1e6 it counts as log 1e6.
+
+    Returns:
+        Log densities (nats), of the broadcast shape.
     """
     is_large = log_shape > LOG_LARGE
     small, large = _either(log_shape, is_large)
@@ -133,6 +164,15 @@ def zero_inflated_gamma_log_likelihood(
 
     >>> print(f"{zero_inflated_gamma_log_likelihood(0.0, 0.0, 0.0, 0.0):.3f}")  # log(1 / 2)
     -0.693
+
+    Args:
+        x: data, such as events; those of 0 or below count as 0.
+        log_mean: log m.
+        log_shape: log a; above log 1e6 it counts as log 1e6.
+        logit: log q / (1 - q).
+
+    Returns:
+        Log densities (nats), of the broadcast shape.
     """
     log_q, log_rest = jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)
     return jnp.where(x > 0, log_q + gamma_log_likelihood(x, log_mean, log_shape), log_rest)
@@ -147,11 +187,18 @@ def data_log_likelihood(
 ) -> Float[Array, "*trials unit"]:
     """log p(x | output) under a likelihood of `N_OUTPUTS`.
 
-    output: the first number of all units, then the second of all units, ...: N_OUTPUTS x unit entries. log_factorial: log
-    x!, for counts alone. floor: added to the variance of a Gaussian.
-
     >>> data_log_likelihood("gaussian", jnp.zeros((1, 2)), jnp.zeros((1, 4)), None, 0.0).round(3)
     Array([[-0.919, -0.919]], dtype=float32)
+
+    Args:
+        likelihood: name of the likelihood.
+        x: data (..., unit).
+        output: (..., N_OUTPUTS x unit): the first number of all units, then the second of all units, ...
+        log_factorial: log x!, for counts alone.
+        floor: added to the variance of a Gaussian.
+
+    Returns:
+        Log densities (nats), (..., unit).
     """
     if likelihood == "poisson":
         return poisson_log_likelihood(x, output, log_factorial)
@@ -168,10 +215,17 @@ def data_log_likelihood(
 def data_mean(
     likelihood: str, output: Float[Array, "*trials output"]
 ) -> Float[Array, "*trials unit"]:
-    """The mean of the data given the output, in the order of `data_log_likelihood`: the rates of a model.
+    """The mean of the data given the output: the rates of a model.
 
     >>> data_mean("negative_binomial", jnp.array([0.0, 5.0]))  # log mean 0; log size 5
     Array([1.], dtype=float32)
+
+    Args:
+        likelihood: name of the likelihood.
+        output: (..., N_OUTPUTS x unit), in the order of `data_log_likelihood`.
+
+    Returns:
+        (..., unit) array.
     """
     if likelihood == "poisson":
         return jnp.exp(output)
@@ -185,12 +239,17 @@ def data_mean(
 
 
 def first_outputs(likelihood: str, data: np.ndarray) -> np.ndarray:
-    """The outputs (output,) of a model before training, float64: each unit's own moments, the same at all times.
-
-    data: (trial, time, unit), which the likelihood must allow. The order is that of `data_log_likelihood`.
+    """The outputs of a model before training, by the method of moments: each unit's mean and spread, the same at all times.
 
     >>> first_outputs("poisson", np.array([[[1, 0], [3, 0]]])).round(3)  # log 2; a silent unit: log(0.5 / 2 bins)
     array([ 0.693, -1.386])
+
+    Args:
+        likelihood: name of the likelihood.
+        data: (trial, time, unit), which the likelihood must allow.
+
+    Returns:
+        (N_OUTPUTS x unit,) float64, in the order of `data_log_likelihood`.
     """
     n = data.shape[0] * data.shape[1]
     mean = data.mean((0, 1), dtype=float)
@@ -227,6 +286,15 @@ def gaussian_kl(
 
     >>> gaussian_kl(jnp.array([0.0, 1.0]), 1.0, 0.0, 1.0)
     Array([0. , 0.5], dtype=float32)
+
+    Args:
+        mean: m.
+        variance: v, above 0.
+        prior_mean: m0.
+        prior_variance: v0, above 0.
+
+    Returns:
+        Divergences (nats), of the broadcast shape.
     """
     ratio = variance / prior_variance
     distance = (mean - prior_mean) ** 2 / prior_variance
@@ -251,11 +319,19 @@ def ar1_kl(
     which is exact for a q with independent steps. The means that a controller gives depend, through the
     factors, on inputs drawn earlier; like all implementations of LFADS we take them as given.
 
-    mean, variance: m_t and v_t. prior_mean, prior_variance: m0 and v0. tau: the autocorrelation time, in steps.
-
     >>> kl = ar1_kl(jnp.zeros((3, 1)), jnp.ones((3, 1)), 0.0, 1.0, 1e-3)  # tau near 0: independent steps, p = q
     >>> print(f"{abs(kl).max():.3f}")
     0.000
+
+    Args:
+        mean: m_t, (time, ...).
+        variance: v_t, (time, ...).
+        prior_mean: m0.
+        prior_variance: v0.
+        tau: the autocorrelation time, in steps.
+
+    Returns:
+        (time, ...) terms (nats).
     """
     phi = jnp.exp(-1 / tau)
     innovation = -jnp.expm1(-2 / tau) * prior_variance  # (1 - phi^2) v0

@@ -20,6 +20,12 @@ def smoothed(curve: Float[Array, "n"]) -> Float[Array, ""]:
 
     >>> print(f"{smoothed(jnp.array([1.0, 2.0, jnp.nan])):.3f}")
     1.700
+
+    Args:
+        curve: (n,) values, such as the validation losses of all epochs.
+
+    Returns:
+        () number.
     """
 
     def step(last: Array, x: Array) -> tuple[Array, None]:
@@ -36,14 +42,20 @@ def bits_per_spike(
 ) -> Float[Array, ""]:
     """(log p(counts | rates) - log p(counts | each unit's mean count)) / (spikes log 2), in bits.
 
-    Pei et al. 2021 (the Neural Latents Benchmark, arXiv 2109.04463), eq. 3; log x! cancels. rates: expected counts of a
-    bin. Data without any spike give NaN.
+    Pei et al. 2021 (the Neural Latents Benchmark, arXiv 2109.04463), eq. 3; log x! cancels.
 
     >>> counts = jnp.array([[[0.0], [2.0]]])
     >>> float(bits_per_spike(counts, jnp.ones((1, 2, 1))))  # no better than the mean
     0.0
     >>> print(f"{bits_per_spike(counts, jnp.array([[[0.001], [1.999]]])):.3f}")
     0.999
+
+    Args:
+        counts: spike counts (trial, time, unit).
+        rates: expected counts of a bin, of the same shape.
+
+    Returns:
+        () number; NaN for data without any spike.
     """
     counts = counts.astype(rates.dtype)
     # The null model of the benchmark: each unit at its mean count.
@@ -52,10 +64,17 @@ def bits_per_spike(
 
 
 def per_spike(gained: Float[Array, "*any"], spikes: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """Gains in nats as bits a spike; NaN where there is none.
+    """gained / (spikes log 2): gains in nats as bits a spike.
 
     >>> per_spike(jnp.array([-0.1]), jnp.array([0.0]))
     Array([nan], dtype=float32)
+
+    Args:
+        gained: gains in log likelihood (nats), of any shape.
+        spikes: number of spikes of each, of the same shape.
+
+    Returns:
+        Bits a spike, of this shape; NaN where there is no spike.
     """
     fires = spikes > 0
     bits = gained / jnp.log(2).astype(gained.dtype)
@@ -65,7 +84,16 @@ def per_spike(gained: Float[Array, "*any"], spikes: Float[Array, "*any"]) -> Flo
 def gain(
     counts: Float[Array, "trial time unit"], rates: Float[Array, "trial time unit"], null: Array
 ) -> Float[Array, "trial time unit"]:
-    """log p(counts | rates) - log p(counts | null) of every bin, in nats; log x! cancels."""
+    """log p(counts | rates) - log p(counts | null) of every bin, in nats; log x! cancels.
+
+    Args:
+        counts: spike counts (trial, time, unit).
+        rates: expected counts of a bin, of the same shape.
+        null: expected counts to compare with; they broadcast against `rates`.
+
+    Returns:
+        (trial, time, unit) array.
+    """
     # xlogy: a silent unit's mean is 0, and 0 log 0 = 0.
     xlogy = jax.scipy.special.xlogy
     return xlogy(counts, rates) - rates - xlogy(counts, null) + null
@@ -74,11 +102,18 @@ def gain(
 def squared_correlation(
     a: Float[Array, "trial time *#rest"], b: Float[Array, "trial time *#rest"]
 ) -> Float[Array, "trial ..."]:
-    """The squared correlation over time of each trial and channel, (trial, ...); NaN where a or b is constant.
+    """(sum a b)^2 / (sum a^2 sum b^2) over the time of each trial and channel, a and b less their means.
 
     >>> a = jnp.array([[1.0, 2.0, 3.0]])
     >>> squared_correlation(a, -a).round(3), squared_correlation(a, jnp.ones((1, 3)))
     (Array([1.], dtype=float32), Array([nan], dtype=float32))
+
+    Args:
+        a: (trial, time, ...).
+        b: the same, or a shape that broadcasts against it.
+
+    Returns:
+        (trial, ...) array; NaN where a or b is constant.
     """
     # Compare entries: the mean of a constant is rounded, which leaves the constant a variance.
     vary = (a != a[:, :1]).any(1) & (b != b[:, :1]).any(1)
@@ -89,10 +124,16 @@ def squared_correlation(
 
 
 def lags(n_steps: int) -> range:
-    """The lags, in bins, at which inputs are compared: up to MAX_LAG, and at most a quarter of a trial.
+    """List the lags, in bins, at which inputs are compared: up to MAX_LAG, and at most a quarter of a trial.
 
     >>> list(lags(9))
     [-2, -1, 0, 1, 2]
+
+    Args:
+        n_steps: bins of a trial.
+
+    Returns:
+        The lags in increasing order, from -l to l.
     """
     # At longer lags little of the trial would be left to compare.
     most = min(MAX_LAG, (n_steps - 1) // 4)
@@ -110,6 +151,13 @@ def input_r2(
     >>> truth = jax.random.normal(jax.random.key(0), (1, 9, 1))
     >>> input_r2(jnp.roll(truth, -1, axis=1), truth).argmax()  # lags -2 ... 2
     Array(3, dtype=int32)
+
+    Args:
+        inferred: inputs that a model infers, (trial, time, inferred).
+        truth: true inputs, (trial, time, input).
+
+    Returns:
+        (lag,) array.
     """
     n_steps = inferred.shape[1]
 
@@ -138,7 +186,15 @@ class Readout(NamedTuple):
         features: Float[Array, "trial time feature"],
         targets: Float[Array, "trial time target"],
     ) -> Float[Array, "trial time target"]:
-        """Targets minus what is read out of the features."""
+        """Targets minus what is read out of the features.
+
+        Args:
+            features: (trial, time, feature).
+            targets: (trial, time, target).
+
+        Returns:
+            (trial, time, target) array.
+        """
         return targets - self.of_targets - (features - self.of_features) @ self.weights
 
 
@@ -153,6 +209,13 @@ def ridge(
     >>> x = jnp.arange(4.0).reshape(1, 4, 1)
     >>> ridge(x, 3 * x + 1).weights.round(2)
     Array([[3.]], dtype=float32)
+
+    Args:
+        features: (trial, time, feature), such as factors.
+        targets: (trial, time, target), such as log rates.
+
+    Returns:
+        The readout, with the means of features and targets.
     """
     x, y = (a.reshape(-1, a.shape[-1]) for a in (features, targets))
     mean_x, mean_y = x.mean(0), y.mean(0)
@@ -175,6 +238,13 @@ def initial_state_r2(
     >>> states = jax.random.normal(jax.random.key(0), (8, 2))
     >>> print(f"{initial_state_r2(states, states @ jnp.array([[1.0, 2.0], [0.0, 1.0]])):.3f}")
     1.000
+
+    Args:
+        inferred: initial conditions that a model infers, (trial, inferred).
+        truth: true initial states, (trial, state).
+
+    Returns:
+        () number.
     """
     if len(truth) < 4:
         return jnp.asarray(jnp.nan, truth.dtype)
@@ -195,6 +265,12 @@ def squares(x: Float[Array, "trial time column"]) -> Float[Array, "column"]:
 
     >>> squares(jnp.array([[[1.0, 5.0], [3.0, 5.0]]]))
     Array([2., 0.], dtype=float32)
+
+    Args:
+        x: (trial, time, column).
+
+    Returns:
+        (column,) array.
     """
     return jnp.where((x != x[:1, :1]).any((0, 1)), jnp.sum((x - x.mean((0, 1))) ** 2, (0, 1)), 0)
 
@@ -202,12 +278,18 @@ def squares(x: Float[Array, "trial time column"]) -> Float[Array, "column"]:
 def r2(
     residual: Float[Array, "column"], spread: Float[Array, "column"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """R2 = 1 - residual / total sum of squares (`spread`): (of both summed over columns, mean over columns).
-
-    The first weights columns by their variance (`variance_weighted` of scikit-learn). Constant columns are left out.
+    """R2 = 1 - residual / total sum of squares.
 
     >>> [round(float(value), 4) for value in r2(jnp.array([1.0, 1.0, 5.0]), jnp.array([2.0, 8.0, 0.0]))]
     [0.8, 0.6875]
+
+    Args:
+        residual: (column,) sums of squared residuals.
+        spread: (column,) total sums of squares; constant columns, with 0, are left out.
+
+    Returns:
+        (R2 of both summed over columns, mean R2 over columns). The first weights columns by their variance (`variance_weighted` of
+        scikit-learn).
     """
     vary = spread > 0
     each = jnp.where(vary, 1 - residual / jnp.where(vary, spread, 1), jnp.nan)
