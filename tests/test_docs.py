@@ -103,6 +103,19 @@ def test_pages_name_files_that_there_are(page):
     assert {path for path in paths if not (ROOT / path).exists()} == set()
 
 
+def test_architecture_rows():
+    """A row has two files, or three at most, and a test; the names behind a file's colon are in that file."""
+    text = (ROOT / "docs/architecture.md").read_text().partition("## Where to change what")[2]
+    rows = re.findall(r"(?m)^\| (?!to |-)(.+) \| (.+) \| (.+) \|$", text.partition("## Words")[0])
+    assert len(rows) > 40
+    for _, change, proof in rows:
+        assert 1 <= len(re.findall(r"`tests/", proof)) <= 2
+        assert len(re.findall(r"(?:ctd|jobs|cluster|docs)/[\w/.]+", change)) <= 3
+        for path, names in re.findall(r"`([\w./]+\.\w+): ([\w, ]+)`", change):
+            source = (ROOT / path).read_text()
+            assert [n for n in names.split(", ") if not re.search(rf"\b{n}\b", source)] == [], path
+
+
 def test_lfads_page_has_every_metric_over_all_trials():
     section = LFADS.partition("## Metrics of `lfads`")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
