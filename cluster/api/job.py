@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -27,6 +27,7 @@ from cluster.submit import submit as send
 from cluster.tracking import Submitted, refuse_going_on
 from ctd.kernel import Kernel
 from ctd.replacing import replacing
+from ctd.words import suggests
 from jobs.errors import JobError, advised
 from jobs.pipeline import Stage
 from jobs.run.prepare import open_or_create, prepare_here
@@ -39,27 +40,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jobs.query.tree import StoreTree
-
-
-class Fields(TypedDict, total=False):
-    """The fields of a job file except `kernel`, as `ctd schema` describes them; arrays and ranges count as lists."""
-
-    name: str
-    """The job's name; by default the kernel's."""
-    seed: int
-    """Item i has the key fold_in(key(seed), i)."""
-    params: dict[str, Any]
-    """The kernel's fields that all items share."""
-    sweep: dict[str, Any] | list[dict[str, Any]]
-    """The fields that differ between items: `grid`, `zip`, `random`, `samples`, `seeds`."""
-    search: dict[str, Any]
-    """The comparison of items on the way: `method`, `metric`, ... (docs/search.md)."""
-    gather: dict[str, Any]
-    """Options of the kernel's reduction."""
-    keep_bits: dict[str, int]
-    """Result -> bits of its mantissa that are stored."""
-    run: dict[str, Any]
-    """Workers, memory, checkpoints: how the job is run."""
 
 
 class Stopped(JobError):
@@ -97,15 +77,24 @@ def kernel_name(kernel: object) -> str:
 
 
 class Job:
-    """One sweep, as a job file describes it.
+    """One sweep, with the fields of a job file, as `ctd schema` describes them; arrays and ranges count as lists.
 
     Args:
         kernel: a kernel's name, as in a job file; its module; or the `Kernel` itself. The kernel, and classes and
             functions in `params` such as a task, are defined in modules.
         base: the folder that relative file names start from.
+        name: the job's name; by default the kernel's.
+        seed: item i has the key fold_in(key(seed), i); by default 0.
+        params: the kernel's fields that all items share.
+        sweep: the fields that differ between items: `grid`, `zip`, `random`, `samples`, `seeds`.
+        search: the comparison of items on the way: `method`, `metric`, ... (docs/search.md).
+        gather: options of the kernel's reduction.
+        keep_bits: result -> bits of its mantissa that are stored.
+        run: workers, memory, checkpoints: how the job is run.
 
     Raises:
-        JobError: a field is unknown or not valid; the text names it.
+        JobError: a field is not valid; the text names it.
+        ValueError: there is no such field.
 
     >>> job = Job("esn", params={"n": 50}, sweep={"grid": {"g": [0.5, 1.5]}, "seeds": 2})
     >>> job.plan().total["items"]
@@ -124,10 +113,20 @@ class Job:
     <BLANKLINE>
     """
 
-    def __init__(self, kernel: Any, base: str | Path = ".", **fields: Unpack[Fields]) -> None:
+    @suggests
+    def __init__(
+        self, kernel: Any, base: str | Path = ".", *, name: str | None = None, seed: int | None = None,
+        params: dict[str, Any] | None = None, sweep: dict[str, Any] | list[dict[str, Any]] | None = None,
+        search: dict[str, Any] | None = None, gather: dict[str, Any] | None = None,
+        keep_bits: dict[str, int] | None = None, run: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        fields = {
+            "name": name, "seed": seed, "params": params, "sweep": sweep, "search": search, "gather": gather,
+            "keep_bits": keep_bits, "run": run,
+        }  # fmt: skip
         self.base = absolute(os.path.expanduser(base))
         called = kernel_name(kernel)
-        self.name = str(fields.get("name") or called.rpartition(".")[2])
+        self.name = str(name or called.rpartition(".")[2])
         content = {k: plain(v, k) for k, v in fields.items() if v is not None}
         self.content: dict[str, Any] = {"kernel": called, **content}
         """The content of the job file."""

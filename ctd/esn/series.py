@@ -132,10 +132,9 @@ def chaotic_network(
 def mackey_glass(length: int, delay: float = 17.0, dt: float = 1.0, *, seed: int = 0) -> np.ndarray:
     """tanh(x - 1) of dx/dt = 0.2 x(t - delay) / (1 + x(t - delay)^10) - 0.1 x(t), sampled every dt.
 
-    Mackey & Glass 1977 (Science 197:287); chaotic from a delay of about 16.8. Runge-Kutta steps of
-    dt / max(1, round(dt / 0.1)), with a cubic for the delayed value at half a step. The history is 1.2 with
-    small noise drawn from the seed, and the first 2,000 time units are discarded. The tanh is that of Jaeger
-    & Haas 2004 (Science 304:78).
+    Mackey & Glass 1977 (Science 197:287); chaotic from a delay of about 16.8. Runge-Kutta steps of dt / max(1, round(dt / 0.1)),
+    with a cubic for the delayed value at half a step. The history is 1.2 with small noise drawn from the seed, and the first
+    2,000 time units are discarded. The tanh is that of Jaeger & Haas 2004 (Science 304:78).
 
     >>> x = mackey_glass(100, delay=17)
     >>> x.shape, bool(abs(x).max() < 1)

@@ -108,20 +108,18 @@ def line(
 ) -> Line:
     """Order the points at which a network is nearly at rest as a line or ring: the longest path of their minimum spanning tree.
 
-    At such a point no mode grows faster than `slow` allows, one neither grows nor decays faster, and |F(h) - h| is below `slow`
-    times the extent of all points. A line or ring ends at a hole. It covers half of the way between all these points, and
-    half of the readouts of all points, at least. Otherwise the result has `objections`.
+    At such a point no mode grows faster than `slow` allows, one neither grows nor decays faster, and |F(h) - h| is below `slow` times
+    the extent of all points. A line or ring ends at a hole, and covers at least half of the way between all these points, and half of
+    the readouts of all points. Otherwise the result has `objections`.
 
     >>> table = {"point": np.linspace(0, 1, 9)[:, None] * [3.0, 4.0], "residual": np.zeros(9)}
     >>> table |= {"eigenvalue": np.tile([1.0, 0.5], (9, 1)), "input_jacobian": np.zeros((9, 2, 0))}
     >>> table |= {name: np.tile(np.eye(2), (9, 1, 1)) for name in ("right", "left")}
-    >>> chain = line(table)
-    >>> chain.summary
+    >>> line(table).summary
     'line of 9 points, length 5, dimension 1'
 
     Args:
-        table: point, residual, eigenvalue, right, left, input_jacobian, and outlier and output if there are: `find(...).unique`,
-            or the table of a store of `fixed_points`, at one input.
+        table: point, residual, eigenvalue, right, left, input_jacobian, perhaps outlier and output, at one input: `find(...).unique`, or a store's table.
         readout: (output, state) weights; then column `readout` is |cos| of the tangent with the first output's.
         step: h (n,) -> F(h) (n,), of a flow dh/dt, in JAX; then `drift` is computed.
         slow: a mode is nearly at rest, and counts for `dimension`, if its eigenvalue is this near to 1, of a flow to 0.
@@ -141,16 +139,14 @@ def line(
     dimension = _dimension(np.asarray(table["eigenvalue"])[chain_rows], slow, time)
     if dimension > 1:
         objections.append(f"{dimension:.3g} modes nearly at rest")
-    columns = {"position": position, "residual": np.asarray(table["residual"])[chain_rows]}
-    columns |= _modes(table, chain_rows, tangent, time)
+    columns = {"position": position, **_modes(table, chain_rows, tangent, time)}
     if readout is not None:
         columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
     end = length if closed else None
     drift = _drift(step, points, position, end, time) if step is not None else np.zeros((0, 2))
     nearby = np.setdiff1d(rows[resting & (nearest_distance(every, points) <= widest)], chain_rows)
-    aside = np.setdiff1d(rows, [*chain_rows, *nearby])
     return Line(
-        tuple(objections), chain_rows, nearby, aside, position, closed, length, widest, dimension, points, tangent, columns, drift
+        tuple(objections), chain_rows, nearby, np.setdiff1d(rows, [*chain_rows, *nearby]), position, closed, length, widest, dimension, points, tangent, columns, drift
     )  # fmt: skip
 
 
@@ -297,7 +293,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _modes(
     table: Mapping[str, ArrayLike], rows: np.ndarray, tangent: np.ndarray, time: Time
 ) -> dict[str, np.ndarray]:
-    """slowest, mode and input of the columns."""
+    """residual, slowest, mode and input of the columns."""
     values = np.asarray(table["eigenvalue"])[rows]
     slowest = np.argmin(np.abs(values - _resting_eigenvalue(time)), axis=1)
     row = np.arange(len(rows))
@@ -306,6 +302,7 @@ def _modes(
     driven = np.asarray(table["input_jacobian"])[rows]
     size = driven.shape[2]
     return {
+        "residual": np.asarray(table["residual"])[rows],
         "slowest": np.real(values[row, slowest]),
         "mode": _cosine(tangent, slowest_vectors("right")),
         "input": _cosine(slowest_vectors("left"), driven[:, :, 0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -169,10 +169,9 @@ class FixedPoints(KernelResult):
 @suggests
 def find(
     step: Callable[..., Array], candidates: ArrayLike, *, x: ArrayLike | None = None, method: str = "lm", seed: int = 0,
-    time: str = "steps", dt: float | None = None, dtype: str = "float64",
-    noise: float = 0.0, mix: float = 0.0, anywhere: float = 0.0, region: str = "none", reach: float = 1.5,
-    q_tol: float = 1e-20, max_iterations: int = 10_000, max_step: float = 0.25, stray: float = 3.0,
-    learning_rate: float = 0.2, decay: float = 0.9999, adam_eps: float = 1e-5,
+    time: str = "steps", dt: float | None = None, dtype: str = "float64", noise: float = 0.0, mix: float = 0.0,
+    anywhere: float = 0.0, region: str = "none", reach: float = 1.5, q_tol: float = 1e-20, max_iterations: int = 10_000,
+    max_step: float = 0.25, stray: float = 3.0, learning_rate: float = 0.2, decay: float = 0.9999, adam_eps: float = 1e-5,
     unique_tol: float = 1e-3, outlier_tol: float = 2.0, max_points: int = 500, settle: int = 200, between: int = 500,
 ) -> FixedPoints:  # fmt: skip
     """Find h with step(h) = h, or the local minima of q(h) = |step(h) - h|^2 / 2, from many starts (Sussillo & Barak 2013).
@@ -181,8 +180,7 @@ def find(
     array([-0.9575,  0.9575,  0.    ])
 
     Args:
-        step: the one-step map of one state, (n,) -> (n,), written in JAX; step(h, x) where x is given. With
-            time="continuous" it is dh/dt, and eigenvalues, time constants and stability are those of a flow.
+        step: the next state, or dh/dt where time is "continuous": h (n,) -> (n,), written in JAX; step(h, x) where x is given.
         candidates: (m, n) states to start from.
         x: constant input, (n_in,) for all candidates or (m, n_in).
         method: "lm" (L-BFGS, then Levenberg-Marquardt) or "adam".
@@ -214,25 +212,22 @@ def find(
     Raises:
         ValueError: candidates, input and settings do not fit each other, or there is no such setting.
     """
-    params = checked(FixedPoint, {
-        "method": method, "time": time, "dt": dt, "dtype": dtype, "noise": noise, "mix": mix, "anywhere": anywhere, "region": region, "reach": reach,
-        "q_tol": q_tol, "max_iterations": max_iterations, "max_step": max_step, "stray": stray,
+    return _find(step, candidates, x, seed, {
+        "method": method, "time": time, "dt": dt, "dtype": dtype, "noise": noise, "mix": mix, "anywhere": anywhere, "region": region,
+        "reach": reach, "q_tol": q_tol, "max_iterations": max_iterations, "max_step": max_step, "stray": stray,
         "learning_rate": learning_rate, "decay": decay, "adam_eps": adam_eps,
-    })  # fmt: skip
-    options = checked(Options, {
-        "unique_tol": unique_tol, "outlier_tol": outlier_tol, "max_points": max_points, "settle": settle, "between": between,
-    })  # fmt: skip
-    return _find(step, candidates, x, params, options, seed)
+    }, {"unique_tol": unique_tol, "outlier_tol": outlier_tol, "max_points": max_points, "settle": settle, "between": between})  # fmt: skip
 
 
 def _find(
     step: Callable[..., Array],
     candidates: ArrayLike,
     x: ArrayLike | None,
-    params: FixedPoint,
-    options: Options,
     seed: int,
+    settings: Mapping[str, object],
+    option_values: Mapping[str, object],
 ) -> FixedPoints:
+    params, options = checked(FixedPoint, settings), checked(Options, option_values)
     if params.region == "linear" or params.method == "exact":
         raise ValueError("region: linear and method: exact are for a cell that is linear by pieces")
     states = np.asarray(candidates)

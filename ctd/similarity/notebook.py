@@ -70,31 +70,25 @@ class Compared:
 
 @suggests
 def compare(
-    networks: Mapping[str, Compares] | Sequence[Compares], method: Method = "procrustes", *,
-    inputs: Sequence[ArrayLike] | None = None, parameters: Mapping[str, Sequence[Label]] | None = None, dtype: str = "float64",
-    n_samples: int = 2000, variance: float = 0.99, bandwidth: float = 0.8,
-    n_delays: int = 5, delay_interval: int = 1, rank: int = 10, starts: int = 4, max_iterations: int = 500,
-    max_q: float | None = None, rounds: int = 2,
-    n_components: int = 3, linkage: str = "average", n_clusters: int | None = None,
-    n_permutations: int = 999, permutation_seed: int = 0,
+    networks: Mapping[str, Compares] | Sequence[Compares], method: Method = "procrustes", *, inputs: Sequence[ArrayLike] | None = None,
+    parameters: Mapping[str, Sequence[Label]] | None = None, dtype: str = "float64",
+    n_samples: int = 2000, variance: float = 0.99, bandwidth: float = 0.8, n_delays: int = 5, delay_interval: int = 1,
+    rank: int = 10, starts: int = 4, max_iterations: int = 500, max_q: float | None = None, rounds: int = 2, n_components: int = 3,
+    linkage: str = "average", n_clusters: int | None = None, n_permutations: int = 999, permutation_seed: int = 0,
 ) -> Compared:  # fmt: skip
     """Compute the distances between networks, embed and cluster them, and test what parameters explain of them.
 
     >>> states = np.random.default_rng(0).standard_normal((50, 3))
     >>> turned = states @ np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
-    >>> compare([states, turned, states**3]).distances.round(1)
-    array([[0. , 0. , 0.6],
-           [0. , 0. , 0.6],
-           [0.6, 0.6, 0. ]])
+    >>> compare([states, turned, states**3]).distances[0].round(1)
+    array([0. , 0. , 0.6])
 
     Args:
-        networks: for each network its states (trial, time, unit) in the same trials, or (sample, unit); widths may
-            differ. For method topology, the `unique` of each network's `ctd.fixed_points.find`; for method connections,
-            with `leads` (point, point), above 0 where the first point leads to the second. A mapping names them.
-            For the methods dsa, dsa:... their trials may differ, and NaN fills those that end earlier.
+        networks: for each network its states (trial, time, unit) in the same trials, or (sample, unit); widths may differ. A
+            mapping names them. For dsa, dsa:... trials may differ, and NaN fills those that end earlier. For topology, the
+            `unique` of `ctd.fixed_points.find`; for connections also `leads` (point, point), above 0 where one leads to another.
         method: procrustes, cka, rbf_cka, svcca, cca, dsa, dsa:eigenvalues, dsa:joint, dsa:input, topology or connections.
-        inputs: methods dsa, dsa:...: the inputs (trial, time, input) of each network, which are then fitted apart from its
-            dynamics.
+        inputs: dsa, dsa:...: the inputs (trial, time, input) of each network, which are fitted apart from its dynamics.
         parameters: name -> one number or text for each network, such as its cell.
         dtype: "float64" or "float32".
         n_samples: most states compared, evenly spread over all trials and steps; dsa takes all.
@@ -119,25 +113,22 @@ def compare(
     Raises:
         ValueError: the networks cannot be compared, a setting is out of its range, or there is no such setting.
     """
-    params = checked(Comparison, {
-        "method": method, "driven": inputs is not None, "dtype": dtype, "n_samples": n_samples, "variance": variance, "bandwidth": bandwidth,
-        "n_delays": n_delays, "delay_interval": delay_interval, "rank": rank, "starts": starts, "max_iterations": max_iterations,
-        "max_q": max_q, "rounds": rounds,
-    })  # fmt: skip
-    options = checked(Options, {
-        "n_components": n_components, "linkage": linkage, "n_clusters": n_clusters,
-        "n_permutations": n_permutations, "permutation_seed": permutation_seed,
-    })  # fmt: skip
-    return _compare(networks, inputs, parameters or {}, params, options)
+    return _compare(networks, inputs, parameters or {}, {
+        "method": method, "driven": inputs is not None, "dtype": dtype, "n_samples": n_samples, "variance": variance,
+        "bandwidth": bandwidth, "n_delays": n_delays, "delay_interval": delay_interval, "rank": rank, "starts": starts,
+        "max_iterations": max_iterations, "max_q": max_q, "rounds": rounds,
+    }, {"n_components": n_components, "linkage": linkage, "n_clusters": n_clusters,
+        "n_permutations": n_permutations, "permutation_seed": permutation_seed})  # fmt: skip
 
 
 def _compare(
     networks: Mapping[str, Compares] | Sequence[Compares],
     inputs: Sequence[ArrayLike] | None,
     parameters: Mapping[str, Sequence[Label]],
-    params: Comparison,
-    options: Options,
+    settings: Mapping[str, object],
+    option_values: Mapping[str, object],
 ) -> Compared:
+    params, options = checked(Comparison, settings), checked(Options, option_values)
     by_name = networks if isinstance(networks, Mapping) else dict(enumerate(networks))
     names, network_list = [str(name) for name in by_name], list(by_name.values())
     check_count(len(names))

@@ -101,8 +101,7 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
     # Raises if the user's cell is unknown, so that no error says that the file names it.
     cell = cell and get_cell(cell).name
     for name, value in tensors.arrays.items():
-        # Whole numbers are refused later, as tensors that are no weights.
-        if value.dtype.kind not in "biu":
+        if value.dtype.kind not in "biu":  # refused later, as tensors that are no weights
             check_real(value, f"{tensors.source}: {name}")
     fits = cells_with(tensors.arrays)
     # One name alone, such as W, may be that of any network.
