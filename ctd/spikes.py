@@ -291,9 +291,7 @@ kernel = one_shot(
     make,
     load=load,
     coords=coords,
-    display=Display(
-        plots=plots,
-    ),
+    display=Display(plots=plots),
     batching=Batching(
         width=4,
         # One item has trials enough for large products; on a CPU several items side by side would not fit the cache.

@@ -105,9 +105,7 @@ def _leaky_rates_step(
 
 
 leaky_rates = leaky._replace(
-    name="leaky_rates",
-    step=partial(_leaky_rates_step, UNITS["tanh"]),
-    hidden=lambda h: h,
+    name="leaky_rates", step=partial(_leaky_rates_step, UNITS["tanh"]), hidden=lambda h: h
 )
 """The same network in rates, tau dh/dt = -h + f(wR h + wI x + bR): the state h holds the rates, which the readout sees.
 

@@ -24,14 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctd.cells import weight_dims
-from ctd.curbd.model import (
-    Constants,
-    constants,
-    currents,
-    explained,
-    free_run,
-    training_run,
-)
+from ctd.curbd.model import Constants, constants, currents, explained, free_run, training_run
 from ctd.curbd.params import Curbd, Shared, load
 from ctd.curbd.summary import REDUCED, next_jobs, plots, reduce
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View

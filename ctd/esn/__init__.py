@@ -284,16 +284,7 @@ kernel = Kernel(
         chosen_by="validation_nrmse",
         # Another series, or replays of other lengths. `washout` and `train` only say how much of a series is learned.
         measured_on=(
-            "target",
-            "target_seed",
-            "dt",
-            "path",
-            "dataset",
-            "input_dataset",
-            "m",
-            "validation",
-            "test",
-            "starts",
+            "target", "target_seed", "dt", "path", "dataset", "input_dataset", "m", "validation", "test", "starts",
             "horizon",
         ),
         draws=True,
@@ -301,4 +292,4 @@ kernel = Kernel(
         plots=plots,
         png_plots=3,
     ),
-)
+)  # fmt: skip

@@ -349,11 +349,10 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=REDUCED,
     display=Display(
-        summary=("connection_from", "connection_to", "departures", "fewest_steps"),
-        plots=plots,
+        summary=("connection_from", "connection_to", "departures", "fewest_steps"), plots=plots
     ),
     batching=Batching(
         # Departures share the weights, as candidates do.
-        microbatches=(64,),
+        microbatches=(64,)
     ),
 )

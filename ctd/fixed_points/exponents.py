@@ -299,20 +299,8 @@ def plots(group: Group) -> list[Plot]:
 
 
 kernel = Kernel(
-    name="fixed_points.exponents",
-    Params=Trajectory,
-    dims=DIMS,
-    load=load,
-    init=init,
-    advance=advance,
-    finished=lambda s: (s.n_taken >= s.steps) | ~jnp.isfinite(s.h).all(),
-    result=result,
-    outcomes=OUTCOMES,
-    reduce=reduce,
-    reduces_failed=True,
-    display=Display(
-        summary=("largest", "largest_error", "dimension"),
-        plots=plots,
-    ),
+    name="fixed_points.exponents", Params=Trajectory, dims=DIMS, load=load, init=init, advance=advance,
+    finished=lambda s: (s.n_taken >= s.steps) | ~jnp.isfinite(s.h).all(), result=result, outcomes=OUTCOMES, reduce=reduce,
+    reduces_failed=True, display=Display(summary=("largest", "largest_error", "dimension"), plots=plots),
     batching=Batching(microbatches=(64, 1), cpu_microbatches=(1,)),
-)
+)  # fmt: skip

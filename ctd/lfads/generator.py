@@ -159,8 +159,7 @@ def _run_loop_back(
         readout=over_trials(masked(decoded.states, drives.mask), to_f),
     )
     to_drives = jax.tree.map(jnp.zeros_like, drives)._replace(
-        controller=drive_c,
-        generator=None if drives.generator is None else joined(to_generator),
+        controller=drive_c, generator=None if drives.generator is None else joined(to_generator)
     )
     return to_weights, to_start, to_drives, jnp.zeros_like(floor)
 

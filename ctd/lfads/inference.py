@@ -47,11 +47,7 @@ def split_key(key: jax.Array, evaluation: Array | bool) -> jax.Array:
 
 
 def posterior_mean(
-    model: Fitted,
-    trials: Trials,
-    n: int,
-    key: jax.Array,
-    names: tuple[Inferred, ...],
+    model: Fitted, trials: Trials, n: int, key: jax.Array, names: tuple[Inferred, ...]
 ) -> dict[str, Float[Array, "trial ..."]]:
     """The posterior means (trial, time, ...) of the first n trials by name; `initial_conditions` is (trial, state).
 

@@ -260,15 +260,7 @@ kernel = Kernel(
         metric="eval_loss",
         # Other trials, bins or units, or another density. Scales of KL and penalties are no part of eval_loss (`evaluate`).
         measured_on=(
-            "data",
-            "bin_s",
-            "window",
-            "align_to",
-            "eval_every",
-            "chop",
-            "held_out_units",
-            "held_out_bins",
-            "likelihood",
+            "data", "bin_s", "window", "align_to", "eval_every", "chop", "held_out_units", "held_out_bins", "likelihood",
         ),
         next_jobs=next_jobs,
         curves=("curve.eval.loss", "curve.train.loss"),
@@ -282,4 +274,4 @@ kernel = Kernel(
         microbatches=(0,),
         cpu_microbatches=(1,),
     ),
-)
+)  # fmt: skip

@@ -76,10 +76,7 @@ class Encoded(NamedTuple):
 
 
 def encode(
-    model: Fitted,
-    data: Float[Array, "encoded_time trial encoded_unit"],
-    n_steps: int,
-    noise: Noise,
+    model: Fitted, data: Float[Array, "encoded_time trial encoded_unit"], n_steps: int, noise: Noise
 ) -> Encoded:
     """Infer the posterior of the initial condition, and the part of the controller's drive that comes from the data.
 

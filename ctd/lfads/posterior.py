@@ -305,9 +305,7 @@ kernel = Kernel(
     finished=lambda state: state.batch >= state.n_batches,
     result=result,
     advances=lambda inputs: inputs.chunk_batches,
-    display=Display(
-        plots=posterior_plots,
-    ),
+    display=Display(plots=posterior_plots),
     batching=Batching(
         # A minibatch fills a device, and its bits are those of `lfads`, which runs models one by one.
         width=2,

@@ -126,9 +126,7 @@ def _mixed(parts: Sequence[Trials], n_units: int) -> Trials:
     # Sessions with small counts are uint8, others int32.
     dtype = np.result_type(*(part.data.dtype for part in parts))
     pad = lambda data: np.pad(
-        data.astype(dtype),
-        ((0, 0), (0, 0), (0, n_units - data.shape[2])),
-        constant_values=PADDING,
+        data.astype(dtype), ((0, 0), (0, 0), (0, n_units - data.shape[2])), constant_values=PADDING
     )
     external = [part.external for part in parts if part.external is not None]
     return Trials(

@@ -134,10 +134,7 @@ def cut(vector: Float[Array, "entry"], shapes: Sequence[tuple[int, ...]]) -> lis
 
 
 def _prior(n: int, variance: Number, dtype: jax.typing.DTypeLike) -> Tree:
-    return {
-        "mean": jnp.zeros(n, dtype),
-        "log_variance": jnp.full(n, jnp.log(variance), dtype),
-    }
+    return {"mean": jnp.zeros(n, dtype), "log_variance": jnp.full(n, jnp.log(variance), dtype)}
 
 
 def flatten(weights: Tree) -> Float[Array, "entry"]:

@@ -154,11 +154,7 @@ def _starts(mechanism: Array, key: Array, n: int, dtype: str) -> Float[Array, "t
 
 
 def simulate(
-    mechanism: Int[Array, ""],
-    member: Member,
-    key: Array,
-    shape: tuple[int, int],
-    noise: Array,
+    mechanism: Int[Array, ""], member: Member, key: Array, shape: tuple[int, int], noise: Array
 ) -> Float[Array, "trial time 3"]:
     """States in trials. shape: (trials, bins); noise: standard deviation of the noise that each bin adds to a state."""
     n, n_bins = shape

@@ -47,13 +47,7 @@ from ctd.reconstruct.model import (
     strengths,
     trained,
 )
-from ctd.reconstruct.params import (
-    AT_REST,
-    DIVERGED,
-    FITTED,
-    WORSE_THAN_MEAN,
-    Reconstruction,
-)
+from ctd.reconstruct.params import AT_REST, DIVERGED, FITTED, WORSE_THAN_MEAN, Reconstruction
 from ctd.reconstruct.summary import REDUCED, next_jobs, plots, reduce
 from ctd.rows import Best
 

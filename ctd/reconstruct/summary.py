@@ -14,13 +14,7 @@ from ctd.plots.curves import Curves, compare_lines, loss_curves
 from ctd.principal import principal
 from ctd.reconstruct.data import Shared
 from ctd.reconstruct.measures import compare_halves, divergence_at_rest, peak
-from ctd.reconstruct.params import (
-    AT_REST,
-    DIVERGED,
-    FITTED,
-    WORSE_THAN_MEAN,
-    Reconstruction,
-)
+from ctd.reconstruct.params import AT_REST, DIVERGED, FITTED, WORSE_THAN_MEAN, Reconstruction
 from ctd.rows import Best, Columns, ranked
 from ctd.training import block_ends
 

@@ -96,10 +96,7 @@ kernel = Kernel(
     Options=Options,
     # Each pair is in one row: a row has about half as many as there are networks.
     advances=lambda inputs: max(1, len(inputs.states or inputs.weights or inputs.points) // 2),
-    display=Display(
-        summary=(*SUMMARY, *PAIRS),
-        plots=plots,
-    ),
+    display=Display(summary=(*SUMMARY, *PAIRS), plots=plots),
     batching=Batching(
         # Each pair has matrices of its own: on a CPU they fit the cache one by one.
         microbatches=(0,),

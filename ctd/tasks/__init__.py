@@ -35,29 +35,7 @@ from ctd.tasks.yang import Yang
 from ctd.tasks.yang_rules import RULES
 
 __all__ = [
-    "NAMES",
-    "RULES",
-    "TASKS",
-    "AnyTask",
-    "ChaoticGenerator",
-    "Conditions",
-    "ContextualIntegrator",
-    "Decision",
-    "FlipFlop",
-    "Integrator",
-    "Mante",
-    "MatchToSample",
-    "NBitFlipFlop",
-    "RandomDots",
-    "Recorded",
-    "Romo",
-    "Task",
-    "Trial",
-    "Yang",
-    "batch",
-    "divide",
-    "get_task",
-    "overdispersed",
-    "rates_from_states",
-    "spikes_from_rates",
-]
+    "NAMES", "RULES", "TASKS", "AnyTask", "ChaoticGenerator", "Conditions", "ContextualIntegrator", "Decision", "FlipFlop",
+    "Integrator", "Mante", "MatchToSample", "NBitFlipFlop", "RandomDots", "Recorded", "Romo", "Task", "Trial", "Yang",
+    "batch", "divide", "get_task", "overdispersed", "rates_from_states", "spikes_from_rates",
+]  # fmt: skip

@@ -18,20 +18,10 @@ from ctd.words import did_you_mean, faults
 TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
-        Integrator,
-        Decision,
-        ContextualIntegrator,
-        FlipFlop,
-        NBitFlipFlop,
-        ChaoticGenerator,
-        RandomDots,
-        Romo,
-        Mante,
-        MatchToSample,
-        Yang,
-        Recorded,
+        Integrator, Decision, ContextualIntegrator, FlipFlop, NBitFlipFlop, ChaoticGenerator, RandomDots, Romo, Mante,
+        MatchToSample, Yang, Recorded,
     )
-}
+}  # fmt: skip
 
 NAMES = f"{', '.join(TASKS)}, or the dotted path of a class of your own"
 """The task names that a job file may give, for descriptions and errors."""

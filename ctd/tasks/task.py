@@ -7,13 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import ClassVar, NamedTuple
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from ctd.late import Array, Float, Int, jax, jnp
 from ctd.words import count

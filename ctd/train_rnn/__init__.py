@@ -40,14 +40,7 @@ from ctd.tasks import Recorded
 from ctd.tasks.noise import noisy, seeded
 from ctd.tasks.scores import weighted_loss
 from ctd.train_rnn.connections import connections, read_masks
-from ctd.train_rnn.loss import (
-    Scores,
-    Shared,
-    condition_values,
-    evaluate,
-    load_trials,
-    minibatch,
-)
+from ctd.train_rnn.loss import Scores, Shared, condition_values, evaluate, load_trials, minibatch
 from ctd.train_rnn.parameters import divided, initial, stored, weights_of
 from ctd.train_rnn.params import Network
 from ctd.train_rnn.plots import rnn_plots

@@ -18,14 +18,6 @@ from ctd.weights.network import Loaded, read_weights, understand, write_named, w
 from ctd.weights.tensors import Tensors
 
 __all__ = [
-    "Loaded",
-    "Tensors",
-    "check_ending",
-    "check_guess",
-    "read_tensors",
-    "read_weights",
-    "understand",
-    "write_named",
-    "write_tensors",
-    "write_weights",
-]
+    "Loaded", "Tensors", "check_ending", "check_guess", "read_tensors", "read_weights", "understand", "write_named",
+    "write_tensors", "write_weights",
+]  # fmt: skip

@@ -286,11 +286,7 @@ kernel = Kernel(
     reduce=reduce,
     reduces_failed=True,
     reduced=REDUCED,
-    display=Display(
-        summary=SUMMARY,
-        plots=plots,
-        png_plots=6,
-    ),
+    display=Display(summary=SUMMARY, plots=plots, png_plots=6),
     batching=Batching(
         # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
         microbatches=(16,),

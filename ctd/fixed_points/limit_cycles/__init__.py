@@ -140,10 +140,7 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=REDUCED,
     Options=Options,
-    display=Display(
-        summary=SUMMARY,
-        plots=plots,
-    ),
+    display=Display(summary=SUMMARY, plots=plots),
     batching=Batching(
         # An item that corrects its cycle would have its neighbours do the same, in vain.
         microbatches=(16,),

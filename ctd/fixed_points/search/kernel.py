@@ -158,10 +158,7 @@ kernel = Kernel(
     reduces_failed=True,
     reduced=REDUCED,
     Options=Options,
-    display=Display(
-        summary=SUMMARY,
-        plots=plots,
-    ),
+    display=Display(summary=SUMMARY, plots=plots),
     batching=Batching(
         width=1024,
         # Candidates share weights, so one product serves a microbatch; a wider one leaves the cache.
