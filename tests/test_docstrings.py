@@ -102,7 +102,9 @@ def test_docstring_sections(name):
     parts = re.split(r"(?m)^(Args|Returns|Raises):\n", inspect.getdoc(function) or "")
     text, sections = parts[0], dict(zip(parts[1::2], parts[2::2], strict=True))
     parameters = list(signature.parameters.keys() - {"self"})
-    described = re.findall(r"(?m)^    [*]{0,2}(\w+): ", sections.get("Args", ""))
+    # A misspelt keyword would be lost in `**options`.
+    assert not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    described = re.findall(r"(?m)^    (\w+): ", sections.get("Args", ""))
     assert sorted(described) == sorted(parameters)
     if parameters and signature.return_annotation not in ("None", None):
         assert sections["Returns"].strip()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
+from ctd.words import suggests
 from jobs.errors import JobError, nearest
 from jobs.query.aggregate import aggregate, canonical, parse_aggregates
 from jobs.query.columns import argsort, sort_key
@@ -61,19 +62,12 @@ class QueryOptions(TypedDict, total=False):
     """For example "median(q), mean(stable), q95(seconds), count" (see jobs.query.aggregate)."""
 
 
+@suggests
 def query(
-    store: Store | Source, where: str | None = None, **options: Unpack[QueryOptions]
-) -> pd.DataFrame:
+    store: Store | Source, where: str | None = None, *, table: str | None = None, sort: str | None = None, limit: int | None = None,
+    columns: str | Sequence[str] = (), group_by: str | Sequence[str] = (), agg: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """The rows of one table that satisfy `where`, or aggregates over them, as a pandas frame.
-
-    Args:
-        store: an opened store, or several (jobs.query.collection); gathered first if shards were committed since the last gather.
-        where: a condition (see jobs.query.expression).
-        options: table, sort, limit, columns, group_by and agg, see `QueryOptions`.
-
-    Returns:
-        A frame whose `attrs["table"]` names the table; `attrs["notes"]` of aggregates says how many NaN they leave out, and how many failed
-            items count.
 
     >>> from jobs.store.store import Store
     >>> store = Store.open("points.zarr")
@@ -82,14 +76,30 @@ def query(
     >>> query(store, agg="count").columns.tolist()
     ['count']
 
+    Args:
+        store: an opened store, or several (jobs.query.collection); gathered first if shards were committed since the last gather.
+        where: a condition (see jobs.query.expression); None takes all rows.
+        table: the table's name; by default the first table that has every column named in the question.
+        sort: columns, separated by commas; a leading `-` sorts in descending order.
+        limit: most rows.
+        columns: the columns to return, in this order: a list, or one text with commas; by default, and for `all`, those shown.
+        group_by: columns, written like `columns`; the answer has one row for each combination of their values. Needs `agg`.
+        agg: for example "median(q), mean(stable), q95(seconds), count" (see jobs.query.aggregate).
+
+    Returns:
+        A frame whose `attrs["table"]` names the table; `attrs["notes"]` of aggregates says how many NaN they leave out, and how many failed
+            items count.
+
     Raises:
         JobError: an unknown table or column (the message names the nearest one), an expression that does
             not parse, or no item computed yet.
+        ValueError: there is no such keyword.
     """
     import pandas as pd
 
-    name, columns, notes = answer(store, where, **options)
-    frame = pd.DataFrame(columns)
+    options = QueryOptions(table=table, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg)  # fmt: skip
+    name, rows, notes = answer(store, where, **options)
+    frame = pd.DataFrame(rows)
     frame.attrs |= {"table": name, "notes": notes}
     return frame
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ctd.late import jax
+from ctd.words import suggests
 from jobs.errors import JobError
 from jobs.inputs.items import item_arrays
 from jobs.plan.packing import by_pack, places_of
@@ -22,7 +23,7 @@ from jobs.query.best import best as find_best
 from jobs.query.best import bests as find_bests
 from jobs.query.columns import as_array, decode
 from jobs.query.expression import Expression
-from jobs.query.query import QueryOptions, find, query, table
+from jobs.query.query import find, query, table
 from jobs.query.tables import Source, ask
 from jobs.storage.hierarchy import zarr_store
 from jobs.store.roles import Mode
@@ -77,7 +78,11 @@ class StoreTree(xr.DataTree):
                 "this tree was derived from an opened store; call the method of the tree that open_store returned"
             ) from None
 
-    def query(self, where: str | None = None, **options: Unpack[QueryOptions]) -> pd.DataFrame:
+    @suggests
+    def query(
+        self, where: str | None = None, *, table: str | None = None, sort: str | None = None, limit: int | None = None,
+        columns: str | Sequence[str] = (), group_by: str | Sequence[str] = (), agg: str | None = None,
+    ) -> pd.DataFrame:  # fmt: skip
         """Return the rows of a table that satisfy a condition, or aggregates over them, as a pandas frame.
 
         >>> store = jobs.open_store("points.zarr")
@@ -86,15 +91,23 @@ class StoreTree(xr.DataTree):
 
         Args:
             where: a condition, such as "q < 1e-10 and stable" (see jobs.query.expression); None takes all rows.
-            **options: table, sort, limit, columns, group_by, agg (see jobs.query.query.QueryOptions).
+            table: the table's name; by default the first table that has every column named in the question.
+            sort: columns, separated by commas; a leading `-` sorts in descending order.
+            limit: most rows.
+            columns: the columns to return, a list, or one text with commas; by default, and for `all`, those shown.
+            group_by: columns, written like `columns`; a row for each combination of their values. Needs `agg`.
+            agg: aggregates, such as "median(q), q95(seconds), count" (see jobs.query.aggregate).
 
         Returns:
-            A frame, with a row for each item that fits or for each group.
+            A frame, with a row for each row that fits or for each group.
 
         Raises:
             JobError: a name is unknown, or an expression does not parse.
+            ValueError: there is no such keyword.
         """
-        return query(self.store, where, **options)
+        return query(
+            self.store, where, table=table, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg
+        )  # fmt: skip
 
     def table(self, name: str = "items") -> pd.DataFrame:
         """Return all rows of one table (jobs.query.tables), with the columns that are shown by default.

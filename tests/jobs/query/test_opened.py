@@ -105,6 +105,11 @@ def test_arguments_without_a_meaning_are_refused(tree, ask, said):
         ask(tree)
 
 
+def test_query_misspelt_keyword(tree):
+    with pytest.raises(ValueError, match="limt; did you mean 'limit'"):
+        tree.query(limt=3)
+
+
 def test_open_reads_no_results(tree):
     for node in jobs.open_store(tree.store.address).subtree:
         for name, variable in node.data_vars.items():
