@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def open_store(address: "str | os.PathLike[str]") -> "StoreTree":
     """Open a store as a lazy xarray DataTree that answers queries: `query`, `select`, `table`, `best`, `weights`.
 
+    >>> len(open_store("points.zarr").query("q < 1", limit=2))
+    2
+
     Args:
         address: folder, zip archive or address such as "s3://lab/points.zarr".
 
@@ -42,6 +45,9 @@ def open_stores(
 
     A folder stands for its stores, without an archive that lies beside its store and without a store that was forked into
     another one there; a warning names them.
+
+    >>> open_stores("points.zarr").query(agg="count").columns.tolist()
+    ['count']
 
     Args:
         addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store.

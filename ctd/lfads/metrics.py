@@ -86,6 +86,10 @@ def gain(
 ) -> Float[Array, "trial time unit"]:
     """log p(counts | rates) - log p(counts | null) of every bin, in nats; log x! cancels.
 
+    >>> counts = jnp.array([[[2.0]]])
+    >>> gain(counts, counts, jnp.array(1.0)).round(3)  # 2 log 2 - 2 + 1
+    Array([[[0.386]]], dtype=float32)
+
     Args:
         counts: spike counts (trial, time, unit).
         rates: expected counts of a bin, of the same shape.

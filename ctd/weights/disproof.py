@@ -21,6 +21,10 @@ def check_guess(
     If the states have an axis of time, (trial, time, state), the steps between them are compared, too, at the input that fits best;
     the first state of a trial may be any.
 
+    >>> check_guess("net.h5", "tanh is taken", "vanilla", {}, np.array([[1.5]]))
+    Traceback (most recent call last):
+    ValueError: net.h5: tanh is taken; but states reach 1.5, and tanh 1; give cell: vanilla if they are tanh all the same
+
     Args:
         source: file of the weights, for the error.
         guess: the sentence of `Loaded.guess`.

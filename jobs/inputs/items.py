@@ -243,6 +243,9 @@ def export(store: Store, item: int, path: str | Path, part: str = "weights") -> 
 
     The file of a network can be the `weights` of other jobs.
 
+    >>> export(Store.open("points.zarr"), 0, "item.npz", "results")
+    ''
+
     Args:
         store: the store.
         item: number of the item.
