@@ -12,23 +12,24 @@ from jax import lax
 from pydantic import Field
 
 from ctd.kernel import Display, Kernel, Outcome, Params, Static, Traced, Var
+from ctd.tangent import mean_error, swing
 
-BLOCK, BLOCKS = 100, 10
-"""Steps whose mean growth is one sample, and samples of one advance."""
+STEPS = 1000
+"""Steps of an advance, whose mean growth is one sample."""
 
 
 class Network(Params):
     n: Static[int] = Field(100, gt=0, description="units")
     g: Traced[float] = Field(1.5, gt=0, description="gain")
     tol: Traced[float] = Field(2e-3, gt=0, description="standard error at which it stops")
-    max_advances: Traced[int] = Field(50, gt=1, description="advances after which it is given up")
+    max_advances: Static[int] = Field(50, gt=4, description="advances after which it is given up")
 
 
 def init(static, shared, traced, key):
     x, v = jax.random.normal(jax.random.fold_in(key, 1), (2, static.n), static.dtype)
     zero = jnp.zeros((), static.dtype)
-    return {"x": x, "v": v, "advances": jnp.int32(0), "sum": zero, "squares": zero,
-            "error": zero + jnp.inf, "done": jnp.zeros((), bool)}  # fmt: skip
+    return {"x": x, "v": v, "advances": jnp.int32(0), "means": jnp.zeros(static.max_advances, static.dtype),
+            "swings": zero, "error": zero + jnp.inf, "done": jnp.zeros((), bool)}  # fmt: skip
 
 
 def advance(static, shared, traced, key, state):
@@ -42,21 +43,20 @@ def advance(static, shared, traced, key, state):
         growth = jnp.linalg.norm(v)
         return (x, v / growth), jnp.log(growth)
 
-    (x, v), logs = lax.scan(step, (state["x"], state["v"]), length=BLOCK * BLOCKS)
-    samples = logs.reshape(BLOCKS, BLOCK).mean(axis=1)
-    on_attractor = state["advances"] > 0  # the first advance leads to it
-    n = BLOCKS * state["advances"]
-    total = state["sum"] + on_attractor * samples.sum()
-    squares = state["squares"] + on_attractor * (samples**2).sum()
-    variance = jnp.maximum(squares / n - (total / n) ** 2, 0)
-    error = jnp.where(on_attractor, jnp.sqrt(variance / (n - 1)), jnp.inf)
-    last = state["advances"] + 1 >= traced.max_advances
-    return {"x": x, "v": v, "advances": state["advances"] + 1, "sum": total, "squares": squares,
-            "error": error, "done": (error < traced.tol) | last}  # fmt: skip
+    (x, v), logs = lax.scan(step, (state["x"], state["v"]), length=STEPS)
+    n = state["advances"]  # samples so far: the first advance leads to the attractor, and is none
+    # The first advance writes to the last place, which nothing reads.
+    means = state["means"].at[n - 1].set(logs.mean())
+    swings = jnp.where(n > 0, state["swings"] + swing(logs[:, None])[0], 0)
+    # Neighbouring samples depend on each other, so that sd / sqrt(n) would be wrong.
+    error = mean_error(means[:, None], n, swings[None] / jnp.maximum(n, 1) / STEPS**2)[0]
+    done = (error < traced.tol) | (n + 1 >= static.max_advances)
+    return {"x": x, "v": v, "advances": n + 1, "means": means, "swings": swings, "error": error, "done": done}  # fmt: skip
 
 
 def result(static, shared, traced, key, state):
-    exponent = state["sum"] / (BLOCKS * (state["advances"] - 1))
+    n = state["advances"] - 1
+    exponent = jnp.where(jnp.arange(static.max_advances) < n, state["means"], 0).sum() / n
     known = state["error"] < traced.tol
     return {"exponent": exponent, "error": state["error"], "outcome": jnp.where(known, 0, 1)}
 

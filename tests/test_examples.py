@@ -87,7 +87,7 @@ def test_lorenz_spikes(monkeypatch):
 
 def test_lyapunov_table_without_a_swept_gain(command_line, job_file, monkeypatch):
     """`columns` has every traced field, swept or not."""
-    job = "kernel: lyapunov\nparams: {n: 10, max_advances: 2}\nsweep: {seeds: 3}\n"
+    job = "kernel: lyapunov\nparams: {n: 10, max_advances: 5}\nsweep: {seeds: 3}\n"
     path = job_file(job)
     code, _, err = command_line("run", path, "--executor", "serial")
     assert code == 0, err
