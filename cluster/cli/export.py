@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.cli.display import err, out, warn
-from cluster.cli.options import Conditions, StorePath, all_of, refuse
+from cluster.cli.options import Conditions, StorePath, Trust, all_of, refuse
 from cluster.cli.query import say_how_much
+from cluster.cli.running import open_to_compute
 from jobs.errors import JobError, advised, count
 from jobs.redact import redact
 from jobs.storage.addresses import path_beside
@@ -72,15 +73,18 @@ def export(
         str | None, typer.Option(help="with --limit: columns that decide which items come first")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="most runs or trials to write")] = None,
+    trust: Trust = False,
 ) -> None:
     """Write an item's trained model to a file for other jobs, NumPy or PyTorch; the file's ending chooses
     the format. With --to, write all items as runs of a tracker or trials of an Optuna study."""
     selection = {"sort": sort, "limit": limit}
     study = {"metric": metric, "mode": mode}
+    if job is None:
+        refuse("only with --job", trust=trust or None)
     if to is None:
         needs = "needs --to, which says what to write items for"
         refuse(needs, folder=folder, where=conditions, **selection, **study)
-        _write_item(store, item, path, results, job)
+        _write_item(store, item, path, results, job, trust)
     elif to == "optuna":
         refuse("not with --to optuna", folder=folder, results=results or None, job=job)
         if item is None or path is not None:
@@ -149,7 +153,12 @@ def _runs(
 
 
 def _write_item(
-    store: str, item: str | None, path: str | None, results: bool, job: str | None
+    store: str,
+    item: str | None,
+    path: str | None,
+    results: bool,
+    job: str | None,
+    trust: bool,
 ) -> None:
     if item is None or path is None:
         raise JobError("give an item and a file, or --to mlflow, tensorboard, wandb or optuna")
@@ -159,14 +168,14 @@ def _write_item(
     from jobs.inputs.items import how_failed
 
     refuse_taken(path)
-    opened_store = Store.open(store)
     if job is not None:
         refuse("not with --job; leave one out", results=results or None)
         from jobs.query.next import write_job
 
-        write_job(opened_store, int(item), job, path)
+        write_job(open_to_compute(store, trust), int(item), job, path)
         out.print(f"wrote {path}")
         return
+    opened_store = Store.open(store)
     warning = write(opened_store, int(item), path, "results" if results else "weights")
     warn(filter(None, [warning]))
     warn(

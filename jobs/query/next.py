@@ -60,8 +60,9 @@ def commands(store: Store, item: int, by: str = "") -> dict[str, str]:
 def write_job(store: Store, item: int, step: str, path: str) -> None:
     """Write the job file of a next step of an item; its names of files hold in any folder.
 
-    Raises JobError if there is no such step, or the file cannot be written.
+    Raises JobError if there is no such step, or the file cannot be written; Untrusted if the kernel, which proposes the step, may not run.
     """
+    _ = store.kernel
     proposed = _proposed(store, item, absolute(store.address))
     jobs = {name: content for name, content in proposed.items() if not isinstance(content, str)}
     if step not in jobs:

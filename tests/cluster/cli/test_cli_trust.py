@@ -57,7 +57,7 @@ LOOKS = [
 
 ASKS = [
     ["resume", "--executor", "serial"], ["gather"], ["check", "--repair"], ["posterior"],
-    ["posterior", "--store", "out.zarr"],
+    ["posterior", "--store", "out.zarr"], ["export", "0", "next.yaml", "--job", "its points"],
 ]  # fmt: skip
 """What computes, and so asks for --trust."""
 
