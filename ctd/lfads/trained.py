@@ -145,7 +145,9 @@ def by_session(
     files = params["data"]
     if isinstance(files, str):
         return [{**params, "data": data or files}]
-    held_out = params.get("held_out_units") or [()] * len(files)
+    units = params.get("held_out_units") or [()] * len(files)
+    # Of a single file, no list is around its units.
+    held_out = [units] if isinstance(units[0], int) else units
 
     def of_session(k: int, file: str) -> dict[str, Any]:
         return {**params, "data": file, "session": k, "held_out_units": held_out[k]}
@@ -156,3 +158,24 @@ def by_session(
     if os.path.realpath(data) in trained_on:
         return [of_session(trained_on.index(os.path.realpath(data)), data)]
     return [{**params, "data": data}]
+
+
+def held_out_of_session(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a posterior of one file, with the held-out units of its session where training had a list for each.
+
+    Raises ValueError if the lists differ and no `session` says which of them is meant.
+
+    >>> held_out_of_session({"held_out_units": ((3, 8), ()), "session": 0})
+    {'held_out_units': (3, 8), 'session': 0}
+    """
+    lists, session = params.get("held_out_units") or (), params.get("session")
+    if all(isinstance(unit, int) for unit in lists):
+        return dict(params)
+    if session is None and all(units == lists[0] for units in lists):
+        session = 0
+    if session not in range(len(lists)):
+        raise ValueError(
+            f"session: {session} given, but held_out_units has a list for each of {len(lists)} sessions; say which of them "
+            f"{params['data']} is of, such as --set params.session=0"
+        )
+    return {**params, "held_out_units": lists[session]}

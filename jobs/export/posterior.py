@@ -106,6 +106,8 @@ def posterior_job(
     models: from `model_params`. keep: results to keep, by default the kernel's. overrides: as of `ctd run --set`. Raises
     JobError if the data do not fit the models.
     """
+    from ctd.lfads.trained import held_out_of_session
+
     kernel = find_kernel(KERNEL, None)
     settings: dict[str, Any] = {"params": {"keep": list(keep)} if keep else {}}
     for override in overrides:
@@ -113,7 +115,10 @@ def posterior_job(
     params = settings.pop("params")
     if not isinstance(params, dict):
         raise JobError(f"--set params={params!r:.60}: expected fields, such as params.samples=5")
-    models = [{**model, **params} for model in models]
+    try:
+        models = [held_out_of_session({**model, **params}) for model in models]
+    except ValueError as error:
+        raise JobError(str(error)) from None
     common = {k: v for k, v in models[0].items() if all(k in m and m[k] == v for m in models)}
     sweep: list[dict[str, Any]] = []
     for model in models:

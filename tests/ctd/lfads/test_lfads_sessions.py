@@ -18,7 +18,7 @@ from ctd.lfads.model import Fitted
 from ctd.lfads.readins import init_stitched, of_session, of_trials, real_entries, with_core
 from ctd.lfads.sessions import load
 from ctd.lfads.train import Position, train_step
-from ctd.lfads.trained import by_session
+from ctd.lfads.trained import by_session, held_out_of_session
 from ctd.lfads.weights import unflatten
 from ctd.rows import Best
 
@@ -319,6 +319,15 @@ def test_held_out_of_each(tmp_path):
     assert [one["held_out_units"] for one in each] == [(0, 2), ()]
     (only,) = by_session(params.model_dump(), files[1], str)
     assert only["held_out_units"] == ()
+    (listed,) = by_session({"data": files[:1], "held_out_units": (0, 2)}, None, str)
+    assert listed["held_out_units"] == (0, 2)
+    # A file of other trials, of which only the user can say whose session's they are.
+    (other,) = by_session(params.model_dump(), "other.npz", str)
+    assert held_out_of_session({**other, "session": 1})["held_out_units"] == ()
+    for wrong in (None, 2):
+        with pytest.raises(ValueError, match="session: "):
+            held_out_of_session({**other, "session": wrong})
+    assert held_out_of_session({**other, "held_out_units": (4,)})["held_out_units"] == (4,)
 
 
 def test_too_many_factors_for_the_conditions(tmp_path):
