@@ -20,6 +20,7 @@ import yaml
 from cluster.api.fields import module_of, plain
 from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.cli.display import warn
+from cluster.cli.options import RunOptions
 from cluster.cli.outcome import keep_pictures, say_warnings, say_what_failed
 from cluster.cli.running import Request, open_and_compute
 from cluster.submit import Order, default_store, read_profile
@@ -254,9 +255,8 @@ class Job:
         warn(prune_compilation_cache())
         stage = self._stage(store_address)
         spec = stage.spec({})
-        request = Request(
-            store_address, spec, executor, address, failed=failed, accept_changes=accept_changes
-        )
+        how = RunOptions(executor, address, failed=failed, accept_changes=accept_changes)  # type: ignore[arg-type]  # `make` refuses others
+        request = Request(store_address, spec, how)
         create = partial(open_or_create, spec, stage.base, stage.where, store_address)
         with closing(request.make()) as runner:
             store, progress = open_and_compute(create, runner, request, stop)

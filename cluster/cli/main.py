@@ -77,9 +77,11 @@ class LateCommand(TyperCommand):
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """The context of the whole command."""
+        from cluster.cli.options import ungrouped
+
         name = str(self.name)
         app = typer.Typer(add_completion=False)
-        app.command(name)(getattr(import_module(f"cluster.cli.{COMMANDS[name]}"), name))
+        app.command(name)(ungrouped(getattr(import_module(f"cluster.cli.{COMMANDS[name]}"), name)))
         # Copy the words: parsing empties the list.
         words = [str(word) for word in args[1]] if len(args) > 1 else []
         try:

@@ -1,10 +1,13 @@
 """Arguments and options that several commands share, each declared once; how their words are split and joined."""
 
+import inspect
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -85,6 +88,70 @@ SortedBy = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=0, help="most rows to show or write")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+
+
+# --- groups ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Options of commands that take job files: where the results go, and changed fields."""
+
+    store: ResultsPath = None
+    overrides: Overrides = None
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """Options of commands that compute: where, and whether a stranger's code runs."""
+
+    executor: ExecutorName = "auto"
+    address: RayAddress = None
+    trust: Trust = False
+
+
+@dataclass(frozen=True)
+class GatherOptions(ComputeOptions):
+    """Options of commands that compute in this process by default."""
+
+    executor: GatherExecutor = "serial"
+
+
+@dataclass(frozen=True)
+class RetryOptions:
+    """Options of commands that go on with a store: which of its shards are computed again; see `jobs.run.shards.reconsider`."""
+
+    failed: Failed = False
+    accept_changes: AcceptChanges = False
+
+
+@dataclass(frozen=True)
+class RunOptions(RetryOptions, ComputeOptions):
+    """Options of run and resume."""
+
+    as_json: AsJson = False
+
+
+def ungrouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command as typer reads it: a parameter whose type is a group, a dataclass of options, is replaced by these options."""
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)}  # fmt: skip
+    parameters = []
+    for p in signature.parameters.values():
+        parts = fields(groups[p.name]) if p.name in groups else ()
+        options = [p.replace(name=part.name, default=part.default, annotation=part.type) for part in parts]  # fmt: skip
+        parameters += options or [p]
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{part.name: values.pop(part.name) for part in fields(group)})
+        command(**values)
+
+    # By keyword alone: an option may then stand before an argument without a default.
+    by_keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    vars(call)["__signature__"] = signature.replace(parameters=by_keyword)
+    return call
 
 
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w[\w-]*)*=")

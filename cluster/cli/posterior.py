@@ -67,6 +67,7 @@ BestModels = Annotated[
 
 def posterior(
     store: options.StorePath,
+    how: options.GatherOptions,
     conditions: OnModels = None,
     sort: SortedModels = None,
     limit: BestModels = 1,
@@ -74,16 +75,14 @@ def posterior(
     to: IntoFile = None,
     results: IntoStore = None,
     overrides: options.Overrides = None,
-    executor: options.GatherExecutor = "serial",
-    address: options.RayAddress = None,
-    trust: options.Trust = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Infer rates, factors and inputs of all trials, with the best models of an lfads store."""
     if results is not None and to is not None:
         raise JobError(f"--to {to}, --store {results}: both given; give one of them")
     target = _target(store, to, limit) if results is None else None
-    trained = open_to_compute(store, trust)
+    run_options = options.RunOptions(how.executor, how.address, as_json=as_json)
+    trained = open_to_compute(store, how.trust)
     if trained.job.spec.kernel != "lfads":
         raise JobError(f"{store}: is a store of {trained.job.spec.kernel}; give a store of lfads")
     base = trained.job.base
@@ -92,7 +91,7 @@ def posterior(
     if results is not None:
         job = posterior_job(models, base, (), overrides or ())
         err.print(f"{job.facts()[1]} of one model")
-        request = Request(results, job.spec, executor, address, as_json)
+        request = Request(results, job.spec, run_options)
         with signals(stop := Stop()):
             run_store(partial(open_or_create, job.spec, base, LABEL, results), request, stop)
         return
@@ -106,7 +105,7 @@ def posterior(
     err.print(jobs[0].facts()[1])
     reports = []
     for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):
-        request = Request(str(file), job.spec, executor, address, as_json)
+        request = Request(str(file), job.spec, run_options)
         opener = partial(open_or_create, job.spec, base, LABEL)
         with _temporary_store(opener, request, file) as temporary:
             about = {"store": trained.address, "item": items[0]}

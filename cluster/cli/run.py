@@ -1,7 +1,7 @@
 """The commands run, plan and gather; `resume` is in `recovery`."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -37,62 +37,63 @@ JobFiles = Annotated[
     ),
 ]
 
+BaseFolder = Annotated[
+    str | None,
+    typer.Option(
+        help="folder that relative file names in the job start from; by default the job file's"
+    ),
+]
 Fork = Annotated[
     str | None,
     typer.Option(help="an older store of this job, before its sweep grew: copy its items"),
+]
+Parts = Annotated[
+    str | None,
+    typer.Option(help="I/N, such as 0/8: share the store with others, from part I of N on"),
 ]
 
 
 def run(
     job_files: JobFiles,
-    store: options.ResultsPath = None,
-    overrides: options.Overrides = None,
-    address: options.RayAddress = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="folder that relative file names in the job start from; by default the job file's"
-        ),
-    ] = None,
-    executor: options.ExecutorName = "auto",
+    job: options.JobOptions,
+    how: options.RunOptions,
+    base: BaseFolder = None,
     fork: Fork = None,
-    parts: Annotated[
-        str | None,
-        typer.Option(help="I/N, such as 0/8: share the store with others, from part I of N on"),
-    ] = None,
-    failed: options.Failed = False,
-    accept_changes: options.AcceptChanges = False,
-    trust: options.Trust = False,
-    as_json: options.AsJson = False,
+    parts: Parts = None,
 ) -> None:
     """Run jobs and their stages; if a store exists already, do only what is left."""
     warn(prune_compilation_cache())
     with signals(stop := Stop()):
         state = RestartState.received()
-        stages = state.stages or _stages(job_files, overrides or [], store, base)
-        state = replace(state, stages=tuple(stages))
+        stages = state.stages or tuple(_stages(job_files, job, base))
         # The stage whose Ray was lost.
         first = next((k for k, stage in enumerate(stages) if stage.address == state.store), 0)
-        for option, value in ("--parts", parts), ("--fork", fork):
-            if value and len(stages) > 1:
-                raise JobError(f"{option} {value}: {len(stages)} jobs given; give one")
-        shared = _parts(parts) if parts else None
-        before = Store.open(fork) if fork else None
-        # An allocation would end at the store's lease, and lose its place in the queue; the driver of one runs here, too.
-        for stage in [] if parts or PROGRESS in os.environ else stages:
-            refuse_going_on(stage.address)
-        for later in stages[first + 1 :]:  # before the first one runs a night
-            if later.is_alone():
-                _check(later, later.spec({}))
-        for k, stage in list(enumerate(stages))[first:]:
-            if len(stages) > 1 and not as_json:
+        _check_stages(stages, first, {"parts": parts, "fork": fork})
+        shared, before = _parts(parts), Store.open(fork) if fork else None
+        for k, stage in enumerate(stages[first:], first):
+            if len(stages) > 1 and not how.as_json:
                 err.print(f"stage {stage.name}")
             spec = stage.spec({done.name: done.address for done in stages[:k]})
-            request = Request(
-                stage.address, spec, executor, address, as_json, shared, failed, accept_changes,
-                partial(_check, stage, spec), k + 1 < len(stages),
-            )  # fmt: skip
-            run_store(_opener(stage, spec, before, trust, as_json), request, stop, state)
+            _check(stage, spec)
+            request = Request(stage.address, spec, how, shared, more=k + 1 < len(stages))
+            open_stage = partial(_open, stage, spec, before, how)
+            run_store(open_stage, request, stop, replace(state, stages=stages))
+
+
+def _check_stages(stages: Sequence[Stage], first: int, of_one: Mapping[str, str | None]) -> None:
+    """Raise JobError for what can be refused before a first stage runs a night.
+
+    first: number of the first stage to run. of_one: options that take one stage alone.
+    """
+    for option, value in of_one.items():
+        if value and len(stages) > 1:
+            raise JobError(f"--{option} {value}: {len(stages)} jobs given; give one")
+    # An allocation would end at the store's lease, and lose its place in the queue; the driver of one runs here, too.
+    for stage in [] if of_one["parts"] or PROGRESS in os.environ else stages:
+        refuse_going_on(stage.address)
+    for later in stages[first + 1 :]:
+        if later.is_alone():
+            _check(later, later.spec({}))
 
 
 FEW = 20_000
@@ -109,11 +110,10 @@ def _check(stage: Stage, spec: JobSpec) -> None:
         checked_items(spec, stage.kernel(), stage.where)
 
 
-def _stages(
-    words: list[str], overrides: list[str], store: str | None, base: str | None
-) -> list[Stage]:
+def _stages(words: list[str], job: options.JobOptions, base: str | None = None) -> list[Stage]:
     """The jobs of the files among `words`; the other words are overrides too."""
     files, changes = options.split_words(words)
+    store, overrides = job.store, [*(job.overrides or ()), *changes]
     if store and len(files) > 1:
         raise JobError(
             f"--store {store}: {len(files)} job files given; give one, or leave --store out"
@@ -122,42 +122,39 @@ def _stages(
         if not folder.is_dir():
             raise JobError(f"--base {base}: there is no such folder")
         base = str(folder.absolute())  # the store keeps it
-    overrides = [*overrides, *changes]
     return [stage for path in files for stage in read_stages(path, overrides, store, base)]
 
 
-def _parts(text: str) -> tuple[int, int]:
+def _parts(text: str | None) -> tuple[int, int] | None:
+    if not text:
+        return None
     part, _, n = text.partition("/")
     if not (part.isdecimal() and n.isdecimal() and int(part) < int(n)):
         raise JobError(f"--parts {text}: expected I/N with I below N, such as 0/8")
     return int(part), int(n)
 
 
-def _opener(
-    stage: Stage, spec: JobSpec, before: Store | None, trusted: bool, quiet: bool
-) -> Callable[[Executor], Store]:
-    """The function that makes or opens the stage's store, for the executor that it is planned for."""
+def _open(
+    stage: Stage, spec: JobSpec, before: Store | None, how: options.RunOptions, executor: Executor
+) -> Store:
+    """Make or open a stage's store, planned for the executor. before: the store whose items it begins with."""
     from jobs.run.fork import fork
     from jobs.run.prepare import open_or_create
 
     def say_data(data: Sequence[str]) -> None:  # exchanged axes are to be seen before the fit
-        if data and not quiet:
+        if data and not how.as_json:
             err.print(f"data  {'; '.join(data)}")
 
-    def open_stage(runner: Executor) -> Store:
-        stage_args = (spec, stage.base, stage.where, stage.address)
-        if before and trusted:
+    stage_args = (spec, stage.base, stage.where, stage.address)
+    if before:
+        if how.trust:
             trust_base(before.job.base)
-        store = (
-            fork(*stage_args, before, runner)
-            if before
-            else open_or_create(*stage_args, runner, say_data)
-        )
-        if trusted:
-            trust_base(store.job.base)
-        return store
-
-    return open_stage
+        store = fork(*stage_args, before, executor)
+    else:
+        store = open_or_create(*stage_args, executor, say_data)
+    if how.trust:
+        trust_base(store.job.base)
+    return store
 
 
 def plan(
@@ -181,7 +178,7 @@ def plan(
     from jobs.report.planned import plan_rows
     from jobs.run.prepare import prepare_here
 
-    for stage in (stages := _stages(job_files, overrides or [], store, None)):
+    for stage in (stages := _stages(job_files, options.JobOptions(store, overrides))):
         before = {s.name: s.address for s in stages[: stages.index(stage)]}
         waits = [name for name in stage.needs() if not Store.exists(before.get(name, ""))]
         if waits and set(waits) <= before.keys():
@@ -212,21 +209,17 @@ def plan(
 
 
 def gather(
-    store: options.StorePath,
-    overrides: options.Overrides = None,
-    address: options.RayAddress = None,
-    executor: options.GatherExecutor = "serial",
-    trust: options.Trust = False,
+    store: options.StorePath, how: options.GatherOptions, overrides: options.Overrides = None
 ) -> None:
     """Make the tables of a store from what was committed since the last time; with --set, from everything."""
     from jobs.gather.gather import gather as reduce_store
     from jobs.gather.gather import set_gather
 
-    opened_store = open_to_compute(store, trust)
+    opened_store = open_to_compute(store, how.trust)
     if overrides:
         set_gather(opened_store, overrides)
     warn(prune_compilation_cache())
-    runner = make_executor(executor, opened_store.job.spec.run, address)
+    runner = make_executor(how.executor, opened_store.job.spec.run, how.address)
     with closing(runner), told_if_slow("reducing"):
         n = reduce_store(opened_store, runner)
     draw(opened_store)

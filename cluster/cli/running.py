@@ -13,6 +13,7 @@ import typer
 
 from cluster.cli.choice import choose_executor, make_executor
 from cluster.cli.display import err, live_progress, show_error, told_if_slow, warn
+from cluster.cli.options import RunOptions
 from cluster.cli.outcome import finish, say_not_repeated, say_warnings, say_what_failed
 from cluster.cli.restart import PROGRESS, RestartState, same_command
 from cluster.pace import remember_pace
@@ -38,18 +39,9 @@ class Request:
     store: str
     """Its address."""
     spec: JobSpec
-    executor: str
-    """auto, ray or serial."""
-    address: str | None = None
-    """host:port of an existing Ray; None: one is started here."""
-    as_json: bool = False
+    how: RunOptions
     parts: tuple[int, int] | None = None
     """(i, n): share the store with other drivers, starting with part i of n; the last driver gathers."""
-    failed: bool = False
-    accept_changes: bool = False
-    """For both, see `jobs.run.shards.reconsider`."""
-    check: Callable[[], None] = lambda: None
-    """Called before the executor starts; raises JobError for a job that is not valid."""
     more: bool = False
     """The same command runs further stages or files after this store."""
 
@@ -57,21 +49,18 @@ class Request:
         """Make the executor of its shards. Raises LeaseHeld, before a Ray starts, if a process of this machine runs the store; other
         machines are noticed by `run_shards`, which may have to wait for a sign of life.
         """
-        self.check()
         if Store.exists(self.store):
             lease = last_seen(Store.open(self.store).objects)
             if lease is not None and lease.is_running and self.parts is None:
                 raise held_by(self.store, lease)
-        name, run = self.executor, self.spec.run
+        name, address, run = str(self.how.executor), self.how.address, self.spec.run
         if name == "auto":
-            name, reason, run = choose_executor(run, self.store, self.address)
-            if not (self.as_json or self.address):
+            name, reason, run = choose_executor(run, self.store, address)
+            if not (self.how.as_json or address):
                 err.print(f"{name}: {reason}")
-        if name == "ray" and not self.as_json:
-            err.print(
-                f"connecting to the Ray at {self.address}" if self.address else "starting Ray"
-            )
-        return make_executor(name, run, self.address)
+        if name == "ray" and not self.how.as_json:
+            err.print(f"connecting to the Ray at {address}" if address else "starting Ray")
+        return make_executor(name, run, address)
 
     def again(self) -> str:
         """Return the command, for messages, that goes on with the run."""
@@ -103,12 +92,14 @@ def run_store(
             if stop_reason := state.asked_to_stop:
                 stop.ask(stop_reason)
             stop.check()
-            store, progress = _run_store(open_store, request, state, stop)
+            again = state.store == request.store
+            with _executor(request, state, stop, again) as executor:
+                store, progress = open_and_compute(open_store, executor, request, stop, again)
             if progress.stopped is not None:
                 _leave(request, progress.stopped, progress.share)
             if _is_complete(progress, request):
                 with _storage_explained(store):
-                    finish(store, request.as_json)
+                    finish(store, request.how.as_json)
             else:
                 err.print(
                     "other drivers run the other parts; the last one to end reduces the results; now "
@@ -122,16 +113,14 @@ def run_store(
         raise typer.Exit(1)
 
 
-def _run_store(
-    open_store: Callable[[Executor], Store], request: Request, state: RestartState, stop: Stop
-) -> tuple[Store, Progress]:
-    """Wait until a lost Ray may be started again, then open the store, run what is left and gather."""
-    again = state.store == request.store
+@contextmanager
+def _executor(request: Request, state: RestartState, stop: Stop, again: bool) -> Iterator[Executor]:
+    """Wait until a lost Ray may be started again, then make the executor; if it is lost within this block, restart the process."""
     if again and (reason := state.wait(stop)):
         _leave(request, reason)
     executor = request.make()
     try:
-        return open_and_compute(open_store, executor, request, stop, again)
+        yield executor
     except (ExecutorLost, NoRay) as lost:
         stop.check()
         if isinstance(lost, NoRay) and not again:
@@ -166,9 +155,9 @@ def open_and_compute(
     from jobs.gather.gather import gather, take_gather
     from jobs.run.shards import reconsider, run_parts, run_shards, take_settings
 
-    starts = executor.name == "ray" and request.address is None
+    starts = executor.name == "ray" and request.how.address is None
     planning = "starting Ray, planning" if starts else "planning"
-    with told_if_slow(planning, request.as_json):
+    with told_if_slow(planning, request.how.as_json):
         store = open_store(executor)
         take_gather(store, request.spec)
     warn(take_settings(store, request.spec.run))
@@ -176,10 +165,10 @@ def open_and_compute(
     if len(store.committed.numbers()) < store.job.plan.n_shards:
         warn(earlier_warnings)
     if not again:
-        reconsider(store, request.failed, request.accept_changes)
-        if request.failed:
+        reconsider(store, request.how.failed, request.how.accept_changes)
+        if request.how.failed:
             say_not_repeated(store)
-    with live_progress(quiet=request.as_json) as listener:
+    with live_progress(quiet=request.how.as_json) as listener:
         if request.parts is None:
             progress = run_shards(store, executor, listener, stop)
         else:
@@ -187,7 +176,7 @@ def open_and_compute(
     warn(text for text in planned_warnings(read_events(store)) if text not in earlier_warnings)
     if progress.stopped is None and _is_complete(progress, request):
         stop.check()  # asked for during the last advance
-        with told_if_slow("reducing", request.as_json), _storage_explained(store):
+        with told_if_slow("reducing", request.how.as_json), _storage_explained(store):
             try:
                 gather(store, executor)
             except ExecutorLost:
@@ -211,7 +200,7 @@ def _go_on(
     digest = if_it_answers(lambda: _progress_digest(request.store), state.progress)
     # In an allocation a lost Ray is not waited for: Slurm starts another allocation sooner.
     wait_s = 0 if PROGRESS in os.environ else request.spec.run.cluster_wait_s
-    then = state.after_loss(request.store, cause, digest, now, request.address, wait_s)
+    then = state.after_loss(request.store, cause, digest, now, request.how.address, wait_s)
     if not then.over(now):
         err.print(then.message(now))
     signal_fd = block_signals()

@@ -42,25 +42,23 @@ DryRun = Annotated[
 
 
 def submit(
-    job: options.JobWords,
+    words: options.JobWords,
+    job: options.JobOptions,
+    retry: options.RetryOptions,
     cluster: Annotated[
         str | None,
         typer.Option(help="name or file of a profile; by default the job file's `cluster`"),
     ] = None,
-    store: options.ResultsPath = None,
-    overrides: options.Overrides = None,
     array: Array = None,
-    failed: options.Failed = False,
-    accept_changes: options.AcceptChanges = False,
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Send a job file to a cluster, where it runs over as many allocations as it needs."""
-    files, changed_fields = options.split_words(job)
+    files, changed_fields = options.split_words(words)
     if len(files) > 1:
         raise JobError(f"{', '.join(files)}: {len(files)} job files given; give one")
-    path, changes = Path(files[0]), [*(overrides or ()), *changed_fields]
-    order = read_order(path, cluster, changes, store, array, failed, accept_changes)
+    path, changes = Path(files[0]), [*(job.overrides or ()), *changed_fields]
+    order = read_order(path, cluster, changes, job.store, array, retry.failed, retry.accept_changes)
     if _is_complete(order):
         if as_json:
             show_json({"complete": True})

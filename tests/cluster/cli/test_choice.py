@@ -10,6 +10,7 @@ import pytest
 from stores import BASE, JOB, make
 
 from cluster.cli.choice import choose_executor, workers_here
+from cluster.cli.options import RunOptions
 from cluster.cli.running import Request
 from cluster.pace import remember_pace, remembered_pace
 from jobs.plan.layout import Shard
@@ -64,7 +65,7 @@ def test_choose_executor_takes_a_ray_that_is_there(tmp_path, monkeypatch):
 def test_nothing_is_said_of_the_choice_where_an_address_is_given(monkeypatch, capsys):
     """An allocation gives that of its Ray, of which the user knows nothing."""
     monkeypatch.setattr("cluster.cli.running.make_executor", lambda *_: None)
-    Request("none.zarr", spec_of(), "auto", "n1:6379").make()
+    Request("none.zarr", spec_of(), RunOptions(address="n1:6379")).make()
     assert capsys.readouterr().err == "connecting to the Ray at n1:6379\n"
 
 

@@ -17,6 +17,7 @@ from places import ROOT
 from stores import BASE, make
 from waiting import until
 
+from cluster.cli.options import RunOptions
 from cluster.cli.outcome import say_not_repeated
 from cluster.cli.running import Request, _is_complete, to_resume
 from cluster.record import Submission
@@ -143,7 +144,7 @@ def test_check_of_an_unfinished_store_finds_nothing_wrong(ctd, made):
     ],
 )
 def test_a_driver_of_parts_waits_for_no_shard_that_it_has_given_up(parts, done, failed, complete):
-    request = Request("x.zarr", parse_job({"kernel": "toy"}, "job"), "serial", parts=parts)
+    request = Request("x.zarr", parse_job({"kernel": "toy"}, "job"), RunOptions(), parts=parts)
     assert _is_complete(Progress(6, 3, shards_done=done, failed=failed), request) is complete
 
 
