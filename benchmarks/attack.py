@@ -192,7 +192,7 @@ def specified(name: str, folder: Path) -> JobSpec:
         (best,) = choose_models(trained, None, None, 1, lambda line: None)
         models = model_params(trained, best, None)
         overrides = ["params.chunk_batches=16", "run.shard_items=1"]
-        return posterior_job(models, str(folder), (), overrides).spec
+        return posterior_job(trained, models, overrides).spec
     return parse_job({"kernel": name, "run": TWO, **JOBS[name]}, name)
 
 

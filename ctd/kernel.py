@@ -27,7 +27,7 @@ array([[1.  , 1.  , 1.  ],
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache, wraps
@@ -224,6 +224,39 @@ ANYWHERE, ON_CPU = (0, 1), (1, 0)
 """Microbatches worth measuring for a kernel that names none. On a CPU, one by one (1) is first, as an item's arrays then stay in cache."""
 
 
+class Inference(NamedTuple):
+    """The job that infers all trials of a file with a trained item, and the way its results go into a file."""
+
+    n_chunks: int
+    """Items of the job: values of its field `chunk`."""
+    n: Sequence[int]
+    """Trials for training, and for evaluation."""
+    trials: str
+    """These numbers as a text."""
+    size: str
+    """The size of an item as a text."""
+    write: Callable[[Any, Iterable[Mapping[str, np.ndarray]], Mapping[str, object]], None]
+    """(open HDF5 file, results of each item, attributes) -> the file is written, an item at a time."""
+    refusal: str = ""
+    """The reason why one file cannot hold the results."""
+
+
+class TrainedModels(NamedTuple):
+    """The way to apply a kernel, which has the fields `chunk` and `keep`, to trained items of another one: `ctd posterior`."""
+
+    keep: tuple[str, ...]
+    """Results that a file has unless the user says otherwise."""
+    ranking: Callable[[JobFields], str]
+    """params of the training job -> columns that rank its items."""
+    params: Callable[..., list[dict[str, Any]]]
+    """(params of an item that both kernels have, its store, its id, seed of its job, other file of trials or None, file -> its path) ->
+    params for each session."""
+    completed: Callable[[Mapping[str, Any]], dict[str, Any]]
+    """Such params with the user's changes -> params of the job. Raises ValueError where these contradict each other."""
+    inference: Callable[[Any, PyTree], Inference]
+    """(inputs, shared) -> the job."""
+
+
 @dataclass(frozen=True)
 class Display:
     """How the results of a kernel are judged and shown: by `ctd best`, in tables, on the page, in the PNG beside a store."""
@@ -243,6 +276,9 @@ class Display:
     """Name -> the search that `search: {preset: NAME}` stands for."""
     next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields | str]] | None = None
     """(params of an item, "STORE::ITEM", result -> shape of the item's) -> next step -> the content of its job file, or a command."""
+    posterior: str = ""
+    """The kernel that infers all trials with trained items, whose `trained` says how: `ctd posterior`."""
+    trained: TrainedModels | None = None
     summary: tuple[str, ...] = ()
     """The names that a run shows at its end: reduced ones, else results. Of several tables it shows the first that has rows; a second axis becomes lists."""
     plots: Callable[..., list[Plot]] | None = None

@@ -1,11 +1,11 @@
-"""`ctd posterior`: infer rates, factors and inputs of all trials with trained lfads models, as an HDF5 file or a store."""
+"""`ctd posterior`: infer rates, factors and inputs of all trials with trained models, as an HDF5 file or a store."""
 
 import glob
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,6 @@ from cluster.cli.display import err, out, show_json
 from cluster.cli.running import Request, open_and_compute, open_to_compute, run_store
 from jobs.errors import EXIT_STOPPED, JobError
 from jobs.export.posterior import (
-    ALL,
     LABEL,
     choose_models,
     model_params,
@@ -65,56 +64,56 @@ BestModels = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Models:
+    """Options that choose the models, and the trials that they infer."""
+
+    conditions: OnModels = None
+    sort: SortedModels = None
+    limit: BestModels = 1
+    data: OtherTrials = None
+
+
 def posterior(
     store: options.StorePath,
+    chosen: Models,
     how: options.GatherOptions,
-    conditions: OnModels = None,
-    sort: SortedModels = None,
-    limit: BestModels = 1,
-    data: OtherTrials = None,
     to: IntoFile = None,
     results: IntoStore = None,
     overrides: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Infer rates, factors and inputs of all trials, with the best models of an lfads store."""
+    """Infer rates, factors and inputs of all trials, with the best models of a store."""
     if results is not None and to is not None:
         raise JobError(f"--to {to}, --store {results}: both given; give one of them")
-    target = _target(store, to, limit) if results is None else None
-    run_options = options.RunOptions(how.executor, how.address, as_json=as_json)
+    target = _target(store, to, chosen.limit) if results is None else None
     trained = open_to_compute(store, how.trust)
-    if trained.job.spec.kernel != "lfads":
-        raise JobError(f"{store}: is a store of {trained.job.spec.kernel}; give a store of lfads")
-    base = trained.job.base
-    items = choose_models(trained, options.all_of(conditions), sort, limit, err.print)
-    models = [params for item in items for params in model_params(trained, item, data)]
-    if results is not None:
-        job = posterior_job(models, base, (), overrides or ())
-        err.print(f"{job.facts()[1]} of one model")
-        request = Request(results, job.spec, run_options)
+    conditions = options.all_of(chosen.conditions)
+    items = choose_models(trained, conditions, chosen.sort, chosen.limit, err.print)
+    models = [params for item in items for params in model_params(trained, item, chosen.data)]
+    ran = options.RunOptions(how.executor, how.address, as_json=as_json)
+    if target is None:
+        job = posterior_job(trained, models, overrides or ())
+        err.print(f"{job.inference.size} of one model")
+        request = Request(str(results), job.spec, ran)
         with signals(stop := Stop()):
-            run_store(partial(open_or_create, job.spec, base, LABEL, results), request, stop)
+            run_store(_opener(trained, request), request, stop)
         return
-    assert target is not None
-    jobs = [posterior_job([model], base, ALL, overrides or ()) for model in models]
-    if any(job.windows is not None and job.spec.params.get("samples") for job in jobs):
-        raise JobError(
-            "samples: draws of neighbouring windows are independent and cannot be merged; leave them out, or give --store OUT.zarr, "
-            "which keeps the draws of each window"
-        )
-    err.print(jobs[0].facts()[1])
+    jobs = [posterior_job(trained, [model], overrides or (), for_file=True) for model in models]
+    for refusal in filter(None, (job.inference.refusal for job in jobs)):
+        raise JobError(refusal)
+    err.print(jobs[0].inference.size)
     reports = []
+    about = {"store": trained.address, "item": items[0]}
     for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):
-        request = Request(str(file), job.spec, run_options)
-        opener = partial(open_or_create, job.spec, base, LABEL)
-        with _temporary_store(opener, request, file) as temporary:
-            about = {"store": trained.address, "item": items[0]}
-            write_posterior(temporary, file, job, about, typed=to is not None)
-        reports.append({"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]})
+        with _temporary_store(trained, Request(str(file), job.spec, ran), file) as temporary:
+            write_posterior(temporary, file, job.inference, about, typed=to is not None)
+        train, valid = job.inference.n
+        reports.append({"file": str(file), "item": items[0], "train": train, "valid": valid})
     if as_json:
         show_json(reports[0] if len(reports) == 1 else reports)
     for job, report in zip(jobs, () if as_json else reports, strict=False):
-        out.print(f"wrote {report['file']}: model {report['item']}, {job.facts()[0]}")
+        out.print(f"wrote {report['file']}: model {report['item']}, {job.inference.trials}")
 
 
 def _target(store: str, to: Path | None, limit: int) -> Path:
@@ -151,10 +150,12 @@ def _of_sessions(target: Path, models: list[dict[str, Any]], to: Path | None) ->
     return [target.with_name(f"{target.stem}-{name}.h5") for name in names]
 
 
+def _opener(trained: Store, request: Request) -> Callable[[Executor], Store]:
+    return partial(open_or_create, request.spec, trained.job.base, LABEL, request.store)
+
+
 @contextmanager
-def _temporary_store(
-    create: Callable[[str, Executor], Store], request: Request, to: Path
-) -> Iterator[Store]:
+def _temporary_store(trained: Store, request: Request, to: Path) -> Iterator[Store]:
     """A temporary store beside the file to write, which is deleted at the end."""
     _remove_left(to)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.stem}-") as scratch:
@@ -162,8 +163,7 @@ def _temporary_store(
         request = replace(request, store=f"{scratch}/posterior.zarr")
         try:
             with signals(stop := Stop()), closing(request.make()) as runner:
-                open_store = partial(create, request.store)
-                store, progress = open_and_compute(open_store, runner, request, stop)
+                store, progress = open_and_compute(_opener(trained, request), runner, request, stop)
                 stop.check()
         except Interrupted as early:
             err.print(f"stopped ({early}), nothing is written; with --store it could go on")

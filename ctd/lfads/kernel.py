@@ -263,6 +263,7 @@ kernel = Kernel(
             "data", "bin_s", "window", "align_to", "eval_every", "chop", "held_out_units", "held_out_bins", "likelihood",
         ),
         next_jobs=next_jobs,
+        posterior="lfads.posterior",
         curves=("curve.eval.loss", "curve.train.loss"),
         plots=plots,
         presets=PRESETS,

@@ -17,12 +17,26 @@ same bits as those that `lfads` stores for the same trials. A trial of a chopped
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from ctd.kernel import Batching, Data, Display, File, Kernel, Static, Traced, Values, Var, View
+from ctd.kernel import (
+    Batching,
+    Data,
+    Display,
+    File,
+    Inference,
+    Kernel,
+    Static,
+    Traced,
+    TrainedModels,
+    Values,
+    Var,
+    View,
+)
 from ctd.late import Array, Int, Real, jax, jnp, lax
 from ctd.lfads.chop import Windows
 from ctd.lfads.data import Dataset, Trials, make_dataset, read
@@ -36,8 +50,18 @@ from ctd.lfads.numpy_file import SPLIT
 from ctd.lfads.params import Model
 from ctd.lfads.plots import posterior_plots
 from ctd.lfads.readins import of_session
-from ctd.lfads.trained import check_sizes, n_external, read_trained
+from ctd.lfads.summary import RANKED
+from ctd.lfads.torch_file import write
+from ctd.lfads.trained import (
+    by_session,
+    check_sizes,
+    held_out_of_session,
+    n_external,
+    posterior_params,
+    read_trained,
+)
 from ctd.lfads.weights import Tree
+from ctd.words import count
 
 
 class Posterior(Model):
@@ -295,6 +319,40 @@ DIMS = {
     "first_bin": Var(("trial",), "1", "bin of the recording that the window starts at"),
 }  # fmt: skip
 
+# --- the job for a trained model --------------------------------------------------------------------
+
+
+def _params(
+    trained: Mapping[str, Any], store: str, item: int, seed: int, data: str | None, place: Callable[[str], str]
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The parameters for each session of a trained model; see `ctd.kernel.TrainedModels`."""
+    return by_session(posterior_params(trained, store, item, seed), data, place)
+
+
+def _inference(inputs: View[Posterior], fit: Fit) -> Inference:
+    """Describe the job for the trials of one file, and how its results are written."""
+    n = [int(trials) for trials in fit.n]
+    texts = [f"{k:,} {word}" for k, word in zip(n, ("train", "valid"), strict=True)]
+    noun, refusal = "trials", ""
+    if fit.windows is not None:
+        noun = "windows"
+        sources = [
+            count(len(each.lengths), "trial" if each.of_trials else "recording")
+            for each in fit.windows
+        ]
+        texts = [f"{text} of {source}" for text, source in zip(texts, sources, strict=True)]
+        if inputs.samples:
+            refusal = (
+                "samples: draws of neighbouring windows are independent and cannot be merged; leave them out, or give --store OUT.zarr, "
+                "which keeps the draws of each window"
+            )
+    size = f"an item is up to {fit.trial_number[0].size:,} {noun}"
+    to_file = lambda file, chunks, attributes: write(
+        file, chunks, n, attributes, fit.recorded, fit.windows
+    )
+    return Inference(fit.n_chunks, n, f"{noun} {', '.join(texts)}", size, to_file, refusal)
+
+
 kernel = Kernel(
     name="lfads.posterior",
     Params=Posterior,
@@ -305,7 +363,23 @@ kernel = Kernel(
     finished=lambda state: state.batch >= state.n_batches,
     result=result,
     advances=lambda inputs: inputs.chunk_batches,
-    display=Display(plots=posterior_plots),
+    display=Display(
+        plots=posterior_plots,
+        trained=TrainedModels(
+            keep=(
+                "rates",
+                "factors",
+                "inferred_inputs",
+                "states",
+                "initial_conditions",
+                "decoded_behavior",
+            ),
+            ranking=lambda params: RANKED[params.get("criterion", "loss")],
+            params=_params,
+            completed=held_out_of_session,
+            inference=_inference,
+        ),
+    ),
     batching=Batching(
         # A minibatch fills a device, and its bits are those of `lfads`, which runs models one by one.
         width=2,
