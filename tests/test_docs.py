@@ -19,8 +19,8 @@ from ctd.tasks import TASKS, Mante, batch
 from ctd.train_rnn.loss import eval_trials
 from jobs.inputs.measure import Evaluated
 from jobs.plan.layout import Machines
-from jobs.plan.search import searched
 from jobs.run.prepare import prepare
+from jobs.search.method import searched
 from jobs.spec.job import parse_job
 
 SPIKES, LFADS, NETWORKS = (

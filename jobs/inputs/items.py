@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ctd.weights import check_ending, write_named
+from ctd.weights.formats import check_ending
+from ctd.weights.network import write_named
 from jobs import keys
 from jobs.errors import JobError, count
 from jobs.redact import redact

@@ -15,7 +15,7 @@ from jobs.forms import MAX_ITEMS
 from jobs.plan.params import Reader, join
 from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.reductions import options_of, reductions_of
-from jobs.spec.sweep import Column, Sweep, columns_of, listed
+from jobs.spec.sweep import Column, Lookup, Sweep, columns_of, listed
 
 
 class Group(NamedTuple):
@@ -28,26 +28,6 @@ class Group(NamedTuple):
     """(n,) uint32, item ids in ascending order: row r of the group's results belongs to item items[r]."""
     labels: dict[str, Any]
     """Swept or chosen static or data field -> its value in this group."""
-
-
-@dataclass(frozen=True)
-class Lookup:
-    """The rows `table[codes[items]]`, made when they are read: a column of ten million items takes 80 MB."""
-
-    table: np.ndarray
-    codes: np.ndarray
-    items: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.items), *self.table.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.table.dtype
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return self.table[self.codes[self.items[rows]]]
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,17 @@
-"""Search in the plan: the results that it adds to the kernel's own, and whether it fits its job.
-
-An item that left at a rung has the status and the outcome *dropped*, and its results at that rung. An item whose population
-ended early (`patience`) has the outcome *settled*, and its results at that time.
-"""
+"""Check that the search of a job fits its items."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ctd.kernel import Kernel, Kind, Var, field_kinds, inputs_of
+from ctd.kernel import Kernel, Kind, field_kinds, inputs_of
 from jobs.errors import JobError, count, nearest, validated, within
 from jobs.forms import Choice, Loguniform, Uniform, extremes
 from jobs.plan.items import Group, Items
 from jobs.plan.params import in_32_bits
-from jobs.search.method import Method, number
-
-
-def searched(kernel: Kernel, search: Method | None) -> Kernel:
-    """The kernel with the results and outcomes that a search adds; the kernel itself without a search."""
-    if search is None:
-        return kernel
-    outcomes = kernel.outcomes and (*kernel.outcomes, *search.outcomes)
-    # Names and axes are the same for any number of items: 1 stands for all.
-    dims = {**kernel.dims, **{name: var for name, (var, _) in _results(search, kernel, 1).items()}}
-    return replace(kernel, dims=dims, outcomes=outcomes)
-
-
-def shapes(search: Method | None, kernel: Kernel, n_items: int) -> dict[str, np.ndarray]:
-    """The results that a search adds -> an array like that of one item. n_items: number of items in the group."""
-    if search is None:
-        return {}
-    results = _results(search, kernel, search.n_compared(n_items))
-    return {name: example for name, (_, example) in results.items()}
-
-
-def _results(search: Method, kernel: Kernel, size: int) -> dict[str, tuple[Var, np.ndarray]]:
-    return {"search_advances": number("advances made", np.int32), **search.results(kernel, size)}
+from jobs.search.method import Method, searched
 
 
 def check_search(

@@ -16,8 +16,7 @@ from jobs.search.searcher import RoundReport
 from jobs.storage import objects
 from jobs.store.events import Commit, Events, Failure, Remark
 from jobs.store.look import Look
-from jobs.store.marker import Marker
-from jobs.store.rounds import Cost
+from jobs.store.marker import Cost, Marker
 
 COMPACT_EVERY = 64
 """Compact after this many new records; until then a reader fetches each of them with a request of its own."""

@@ -16,7 +16,8 @@ from jobs.run.retry import Failures
 from jobs.run.task import Begin, Step, Task
 from jobs.search.searcher import Round, RoundReport
 from jobs.storage import objects
-from jobs.store.rounds import Cost, read_round
+from jobs.store.marker import Cost
+from jobs.store.rounds import read_round
 from jobs.store.store import Store
 
 LOSSES = 3

@@ -28,7 +28,8 @@ from jobs.search.searcher import Round, RoundReport, SearchedItems, Searcher
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
 from jobs.store.events import WARNING, Events, Remark
-from jobs.store.rounds import Cost, Decision, read_decisions, round_digest, write_decision
+from jobs.store.marker import Cost
+from jobs.store.rounds import Decision, read_decisions, round_digest, write_decision
 from jobs.store.store import Store, names_of_columns
 
 

@@ -16,8 +16,7 @@ from jobs.run.stop import Stop
 from jobs.search.searcher import Round, RoundReport
 from jobs.storage import objects
 from jobs.store.live import Value
-from jobs.store.marker import Marker
-from jobs.store.rounds import Cost
+from jobs.store.marker import Cost, Marker
 
 Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped"]
 """Why a shard was not committed.

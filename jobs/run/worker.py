@@ -49,8 +49,8 @@ from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import clear
 from jobs.store.live import EVERY_S, clear_live
 from jobs.store.manifest import host, idle_gpus
-from jobs.store.marker import Marker
-from jobs.store.rounds import Cost, Damaged, write_round
+from jobs.store.marker import Cost, Marker
+from jobs.store.rounds import Damaged, write_round
 from jobs.store.store import Store
 from jobs.store.writer import write_shard
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from jobs.search.comparison import in_words
+from jobs.search.comparison import Rung, in_words
 from jobs.search.method import OnRungs
 from jobs.search.searcher import BoolArray, RoundReport, SearchedItems, Searcher
 
@@ -30,27 +30,6 @@ class Asha(OnRungs):
     def searcher(self, items: SearchedItems) -> "AshaSearcher":
         """Return the search of these items at its start."""
         return AshaSearcher(self, items)
-
-
-class Rung:
-    """The items that have come to a rung, best first.
-
-    NaN stands behind any number; of equal losses the one that came first stands first.
-    """
-
-    def __init__(self) -> None:
-        self.rows = np.empty(0, np.int64)
-        """(n,) the items' rows in the group."""
-        self.loss = np.empty(0)
-        """(n,) their losses, rising."""
-
-    def add(self, rows: np.ndarray, loss: np.ndarray) -> None:
-        """Add items that come at the same time. rows: (k,) rising; loss: (k,)."""
-        order = np.argsort(loss, kind="stable")
-        # searchsorted takes NaN for larger than any number, as argsort does; `right` leaves the earlier of equal losses in front.
-        places = np.searchsorted(self.loss, loss[order], side="right")
-        self.loss = np.insert(self.loss, places, loss[order])
-        self.rows = np.insert(self.rows, places, rows[order])
 
 
 class AshaSearcher(Searcher):

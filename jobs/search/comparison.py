@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import BaseModel, Field, PositiveInt, field_validator
 
 from jobs.errors import JobError, count
@@ -104,3 +105,24 @@ class Comparison(BaseModel):
             f"search.{self.length_field}: {count(self._all_ends(size)[0], 'advance')} given, but items finish after "
             f"{advances}, before their first comparison; lower it, or let items make more and shorter advances"
         )
+
+
+class Rung:
+    """The items that have come to a rung, best first.
+
+    NaN stands behind any number; of equal losses the one that came first stands first.
+    """
+
+    def __init__(self) -> None:
+        self.rows = np.empty(0, np.int64)
+        """(n,) the items' rows in the group."""
+        self.loss = np.empty(0)
+        """(n,) their losses, rising."""
+
+    def add(self, rows: np.ndarray, loss: np.ndarray) -> None:
+        """Add items that come at the same time. rows: (k,) rising; loss: (k,)."""
+        order = np.argsort(loss, kind="stable")
+        # searchsorted takes NaN for larger than any number, as argsort does; `right` leaves the earlier of equal losses in front.
+        places = np.searchsorted(self.loss, loss[order], side="right")
+        self.loss = np.insert(self.loss, places, loss[order])
+        self.rows = np.insert(self.rows, places, rows[order])

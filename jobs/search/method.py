@@ -6,6 +6,7 @@ A further method is one file of this folder, with a subclass of `Method` and its
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any, ClassVar
 
@@ -141,3 +142,29 @@ class OnRungs(Method, Rungs):
 def number(text: str, dtype: Any) -> tuple[Var, np.ndarray]:
     """A result of one number an item: its description, and an array like that of one item."""
     return Var((), "1", text), np.zeros((), dtype)
+
+
+def searched(kernel: Kernel, search: Method | None) -> Kernel:
+    """The kernel with the results and outcomes that a search adds; the kernel itself without a search.
+
+    An item that left at a rung has the status and the outcome *dropped*, and its results at that rung. An item whose population
+    ended early (`patience`) has the outcome *settled*, and its results at that time.
+    """
+    if search is None:
+        return kernel
+    outcomes = kernel.outcomes and (*kernel.outcomes, *search.outcomes)
+    # Names and axes are the same for any number of items: 1 stands for all.
+    dims = {**kernel.dims, **{name: var for name, (var, _) in _results(search, kernel, 1).items()}}
+    return replace(kernel, dims=dims, outcomes=outcomes)
+
+
+def shapes(search: Method | None, kernel: Kernel, n_items: int) -> dict[str, np.ndarray]:
+    """The results that a search adds -> an array like that of one item. n_items: number of items in the group."""
+    if search is None:
+        return {}
+    results = _results(search, kernel, search.n_compared(n_items))
+    return {name: example for name, (_, example) in results.items()}
+
+
+def _results(search: Method, kernel: Kernel, size: int) -> dict[str, tuple[Var, np.ndarray]]:
+    return {"search_advances": number("advances made", np.int32), **search.results(kernel, size)}

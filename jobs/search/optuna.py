@@ -38,8 +38,7 @@ from ctd.installed import how_to_install, install, why_not
 from ctd.kernel import Params
 from jobs.errors import JobError, count
 from jobs.forms import Choice, Distribution, Integers, Loguniform, dtype_of, extremes
-from jobs.search.asha import Rung
-from jobs.search.comparison import Rungs, in_words
+from jobs.search.comparison import Rung, Rungs, in_words
 from jobs.search.method import Method
 from jobs.search.searcher import Round, RoundReport, SearchedItems, Searcher
 

@@ -13,13 +13,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field, PlainSerializer, PlainValidator
 
 from jobs.errors import count
-from jobs.search.comparison import Comparison
+
+if TYPE_CHECKING:
+    from jobs.search.comparison import Comparison
 
 TO_THE_END = 2**31 - 1
 """The length of a round that ends once all of its items have finished."""
@@ -94,7 +96,7 @@ class RoundReport:
 class Searcher(ABC):
     """The state of a search over the n items of one group. A lap is what an item does between two comparisons."""
 
-    def __init__(self, search: Comparison, items: SearchedItems) -> None:
+    def __init__(self, search: "Comparison", items: SearchedItems) -> None:
         n = len(items.ids)
         self.search, self.ids, self.n = search, items.ids, n
         self._size = search.n_compared(n)

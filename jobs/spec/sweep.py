@@ -17,6 +17,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, NamedTuple
 
@@ -37,6 +38,26 @@ class Column(NamedTuple):
     codes: np.ndarray
     values: Any
     generated: bool = False
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The rows `table[codes[items]]`, made when they are read: a column of ten million items takes 80 MB."""
+
+    table: np.ndarray
+    codes: np.ndarray
+    items: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.items), *self.table.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.table.dtype
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.table[self.codes[self.items[rows]]]
 
 
 class Sweep(BaseModel):

@@ -12,9 +12,9 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from ctd.kernel import Kernel, Var
 from jobs.late import zarr, zarr_codecs
-from jobs.plan.items import Lookup
 from jobs.plan.packing import Part
 from jobs.spec.description import Description
+from jobs.spec.sweep import Lookup
 
 DONE, FAILED, DROPPED = 1, 2, 3
 """The status of an item. 0 means not computed; DROPPED means that a search took the item out at a rung."""

@@ -18,7 +18,7 @@ from jobs.late import zarr
 from jobs.plan.items import Group, Items
 from jobs.plan.layout import chunk_shape
 from jobs.plan.packing import as_attribute, by_pack, place
-from jobs.plan.search import shapes as search_shapes
+from jobs.search.method import shapes as search_shapes
 from jobs.spec import trust
 from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import write_sums

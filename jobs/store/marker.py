@@ -4,18 +4,33 @@ A shard is done if, and only if, its marker exists. It is computed without the i
 failing item that is found adds a new record, with those before it. jobs.store.records says where records lie.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from ctd.batch import Layout
+from ctd.batch.program import Layout
 from jobs import keys
 from jobs.errors import Text
 from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import ByName
 from jobs.store.records import Record, Records
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a round, for the markers of its items."""
+
+    seconds: float = 0.0
+    started: float = math.inf
+    """When it began (seconds since 1970)."""
+    longest_s: float = 0.0
+    """Its longest advance."""
+    rounds: int = 0
+    """Advances of the devices."""
 
 
 class Marker(Record):

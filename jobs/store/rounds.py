@@ -12,9 +12,8 @@ The states of a round are one object, written whole or not at all:
     states        one item after another, so that one can be read without the rest
 """
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import Sealed, digest
 from jobs.storage.lease import LeaseHeld
 from jobs.store.checkpoint import decode, encode
+from jobs.store.marker import Cost
 from jobs.store.store import Store
 
 DIGITS = 12
@@ -39,19 +39,6 @@ class Damaged(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"the states of round {number} are missing or damaged")
         self.number = number
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of a round, for the markers of its items."""
-
-    seconds: float = 0.0
-    started: float = math.inf
-    """When it began (seconds since 1970)."""
-    longest_s: float = 0.0
-    """Its longest advance."""
-    rounds: int = 0
-    """Advances of the devices."""
 
 
 class StoredRound(NamedTuple):

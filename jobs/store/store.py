@@ -22,7 +22,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.late import zarr
 from jobs.plan.packing import Part, by_pack, entries, places_of
-from jobs.plan.search import searched
+from jobs.search.method import searched
 from jobs.spec import trust
 from jobs.spec.description import Description
 from jobs.spec.job import find_kernel

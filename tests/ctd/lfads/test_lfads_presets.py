@@ -10,7 +10,7 @@ from ctd.lfads import kernel
 from jobs.forms import extremes
 from jobs.pipeline import read_stages
 from jobs.plan.items import expand
-from jobs.plan.search import searched
+from jobs.search.method import searched
 from jobs.search.population import MIN_IMPROVEMENT, Population
 from jobs.spec.presets import expand_preset
 

@@ -28,10 +28,10 @@ from jobs.plan.packing import (
     place,
     places_of,
 )
-from jobs.plan.search import shapes as search_shapes
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
+from jobs.search.method import shapes as search_shapes
 from jobs.spec.job import find_kernel, parse_job
 from jobs.store.arrays import attributes
 from jobs.store.store import Store

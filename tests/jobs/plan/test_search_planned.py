@@ -17,9 +17,10 @@ from jobs.errors import JobError
 from jobs.inputs.measure import evaluate_group
 from jobs.plan.items import checked_items
 from jobs.plan.layout import Machines
-from jobs.plan.search import check_search, searched, shapes
+from jobs.plan.search import check_search
 from jobs.report.planned import plan_rows
 from jobs.run.prepare import prepare
+from jobs.search.method import searched, shapes
 from jobs.search.population import Population
 from jobs.spec.job import find_kernel, parse_job
 from jobs.spec.presets import job_schema

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_driver import Items, play, play_again, same, searcher_of
 
-from jobs.plan.search import shapes
 from jobs.search.asha import Asha
 from jobs.search.halving import Halving
+from jobs.search.method import shapes
 from jobs.search.optuna import Optuna
 from jobs.search.population import Population
 

@@ -5,7 +5,7 @@ import pytest
 import zarr
 
 from ctd.kernel import Var
-from jobs.plan.items import Lookup
+from jobs.spec.sweep import Lookup
 from jobs.store import arrays
 from jobs.store.arrays import put_array
 
