@@ -15,7 +15,7 @@ from jobs.query.query import rows
 from jobs.query.readers import ITEM
 from jobs.report.warnings import is_warned_of, warnings_of
 from jobs.run.progress import Progress
-from jobs.spec.trust import is_ctds_kernel, own_code
+from jobs.spec.trust import own_code
 from jobs.storage.addresses import local_path, path_beside
 from jobs.store.advice import resume_command
 from jobs.store.look import Look
@@ -161,8 +161,8 @@ def show_summary(store: Store) -> None:
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
     ids = next((n for n in frame if n in reduced and reduced[n].units == ITEM), "")
-    # Fields of an item say nothing without it; in ctd's own tables they tell rows apart, such as cycles.
-    if ids and ids not in summary_names and not is_ctds_kernel(store.job.spec.kernel):
+    # Fields of an item say nothing without it: rows may be about groups.
+    if ids and ids not in summary_names:
         names = list(frame)
         before = names[: names.index(ids)]  # behind it stand the fields of its item
         labels = [n for n in labels if n in before or n.partition("[")[0] in reduced]
@@ -185,17 +185,17 @@ def show_summary(store: Store) -> None:
 
 def other_outcomes(store: Store) -> list[str]:
     """Lines on unusual outcomes: not the commonest one, nor the first that the kernel names (items should end so), nor failures of
-    which a warning tells. For a user's own kernel: one line with all outcomes, if there are several."""
-    tally = Look(store).tally
+    which a warning tells. Of a kernel that gives no reasons: one line with all outcomes, if there are several."""
+    tally, outcomes = Look(store).tally, store.description.outcomes
     counts = tally.outcomes
-    if not is_ctds_kernel(store.job.spec.kernel):
-        names = dict.fromkeys([*(outcome.name for outcome in store.description.outcomes), *counts])
+    if not any(outcome.reason for outcome in outcomes):  # all may be the answer
+        names = dict.fromkeys([*(outcome.name for outcome in outcomes), *counts])
         texts = [f"{counts[name]:,} {name}" for name in names if counts[name]]
         return [", ".join(texts)] * (len(texts) > 1)
     others = {name for name, _ in counts.most_common()[1:]}
     return [
         f"{counts[outcome.name]:,} {outcome.name}: {outcome.reason}"
-        for outcome in store.description.outcomes[1:]
+        for outcome in outcomes[1:]
         if outcome.name in others
         and counts[outcome.name]
         and outcome.reason

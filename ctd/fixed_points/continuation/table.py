@@ -50,7 +50,7 @@ REDUCED = {
     "branch_folds": Var(_R, "1", "folds on it"),
     "branch_of_start": Var(("start_item",), "1", "number of the branch that each item followed; -1: none"),
 }  # fmt: skip
-SUMMARY = ("kind", "bifurcation_parameter", "frequency", "branch", "count")
+SUMMARY = ("kind", "bifurcation_parameter", "frequency", "branch", "count", "branch_item")
 
 
 def reduce(

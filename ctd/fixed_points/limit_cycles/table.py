@@ -59,6 +59,7 @@ REDUCED = {
 }  # fmt: skip
 SUMMARY = (
     "cycle_period", "cycle_stability", "cycle_n_unstable", "cycle_leading", "cycle_size", "cycle_count",
+    "cycle_item",
 )  # fmt: skip
 
 
