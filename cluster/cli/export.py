@@ -1,6 +1,7 @@
 """`ctd export`: write one item as a file, or all items as runs of an experiment tracker or trials of an Optuna study."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,43 +48,67 @@ Mode = Annotated[
     Literal["min", "max"] | None,
     typer.Option(help="with --to optuna: max if larger values of the metric are better"),
 ]
+Results = Annotated[
+    bool, typer.Option("--results", help="write all results except the trained model")
+]
+NextJob = Annotated[
+    str | None,
+    typer.Option(help="write the job file of a next step, by the name that `ctd best` gives it"),
+]
+Folder = Annotated[
+    Path | None, typer.Option(help="where runs go; by default STORE-TRACKER beside the store")
+]
+SortedItems = Annotated[
+    str | None, typer.Option(help="with --limit: columns that decide which items come first")
+]
+MostItems = Annotated[int | None, typer.Option(min=1, help="most runs or trials to write")]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Options of a study of Optuna."""
+
+    metric: Metric = None
+    mode: Mode = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Options that choose items."""
+
+    conditions: Conditions = None
+    sort: SortedItems = None
+    limit: MostItems = None
+
+    def read(self, store: Store, arrays: Literal["none", "model", "all"]) -> tuple[int, Any]:
+        """Return the number of the runs, and an iterator over them; print how much there is to write."""
+        from jobs.export.runs import read_runs
+
+        runs = read_runs(store, all_of(self.conditions), arrays, sort=self.sort, limit=self.limit)
+        say_how_much(store)
+        return runs
 
 
 def export(
     store: StorePath,
+    selection: Selection,
+    study: Study,
     item: ItemOrStorage = None,
     path: File = None,
-    results: Annotated[
-        bool, typer.Option("--results", help="write all results except the trained model")
-    ] = False,
-    job: Annotated[
-        str | None,
-        typer.Option(
-            help="write the job file of a next step, by the name that `ctd best` gives it"
-        ),
-    ] = None,
+    results: Results = False,
+    job: NextJob = None,
     to: To = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="where runs go; by default STORE-TRACKER beside the store")
-    ] = None,
-    metric: Metric = None,
-    mode: Mode = None,
-    conditions: Conditions = None,
-    sort: Annotated[
-        str | None, typer.Option(help="with --limit: columns that decide which items come first")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="most runs or trials to write")] = None,
+    folder: Folder = None,
     trust: Trust = False,
 ) -> None:
     """Write an item's trained model to a file for other jobs, NumPy or PyTorch; the file's ending chooses
     the format. With --to, write all items as runs of a tracker or trials of an Optuna study."""
-    selection = {"sort": sort, "limit": limit}
-    study = {"metric": metric, "mode": mode}
     if job is None:
         refuse("only with --job", trust=trust or None)
     if to is None:
         needs = "needs --to, which says what to write items for"
-        refuse(needs, folder=folder, where=conditions, **selection, **study)
+        refuse(needs, folder=folder, where=selection.conditions)
+        refuse(needs, sort=selection.sort, limit=selection.limit, **vars(study))
         _write_item(store, item, path, results, job, trust)
     elif to == "optuna":
         refuse("not with --to optuna", folder=folder, results=results or None, job=job)
@@ -91,17 +116,17 @@ def export(
             raise JobError(
                 "--to optuna: give one storage after it: sqlite:///study.db, or the path of a journal"
             )
-        _study(store, item, metric, mode, conditions, **selection)
+        _study(store, item, study, selection)
     elif item is not None:
         raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
     else:
-        refuse(f"not with --to {to}, only with --to optuna", **study)
+        refuse(f"not with --to {to}, only with --to optuna", **vars(study))
         refuse(f"not with --to {to}", job=job)
         if folder is None:
             place = path_beside(store)
             folder = place.with_name(f"{place.name}-{to}")
             _refuse_links(folder)
-        _runs(store, to, folder, "all" if results else "model", conditions, **selection)
+        _runs(store, to, folder, "all" if results else "model", selection)
 
 
 def _refuse_links(folder: Path) -> None:
@@ -113,10 +138,7 @@ def _refuse_links(folder: Path) -> None:
             )
 
 
-def _study(
-    store: str, storage: str, metric: str | None, mode: Any, conditions: Any, **selection: Any
-) -> None:
-    from jobs.export.runs import read_runs
+def _study(store: str, storage: str, study: Study, selection: Selection) -> None:
     from jobs.export.trackers import require
 
     require("optuna")
@@ -124,26 +146,21 @@ def _study(
     from jobs.query.best import require_metric
 
     opened_store, name = Store.open(store), path_beside(store).name
-    goal = require_metric(opened_store, "--metric", metric, mode)
-    n, runs = read_runs(opened_store, all_of(conditions), "none", **selection)
-    say_how_much(opened_store)
+    goal = require_metric(opened_store, "--metric", study.metric, study.mode)
+    n, runs = selection.read(opened_store, "none")
     err.print(f"writing {count(n, 'trial')} to study {name}: {direction(goal)} {goal.name}")
     new, n_existing = write_study(storage, name, opened_store, runs, goal)
     note = f" ({n_existing:,} were there already)" if n_existing else ""
     out.print(f"wrote {count(new, 'trial')}{note}; optuna-dashboard {redact(storage)}")
 
 
-def _runs(
-    store: str, to: str, folder: Path, arrays: Any, conditions: Any, **selection: Any
-) -> None:
-    from jobs.export.runs import read_runs
+def _runs(store: str, to: str, folder: Path, arrays: Any, selection: Selection) -> None:
     from jobs.export.trackers import require, write_runs
     from jobs.report.figures import saved_figures
 
     require(to)
     opened_store = Store.open(store)
-    n, runs = read_runs(opened_store, all_of(conditions), arrays, **selection)
-    say_how_much(opened_store)
+    n, runs = selection.read(opened_store, arrays)
     err.print(f"writing {count(n, 'run')} to {folder}")
     pictures = saved_figures(store, len(opened_store.job.plan.group_sizes))
     name = opened_store.job.spec.name or opened_store.job.spec.kernel
