@@ -255,8 +255,8 @@ class Job:
         warn(prune_compilation_cache())
         stage = self._stage(store_address)
         spec = stage.spec({})
-        how = RunOptions(executor, address, failed=failed, accept_changes=accept_changes)  # type: ignore[arg-type]  # `make` refuses others
-        request = Request(store_address, spec, how)
+        settings = RunOptions(executor, address, failed=failed, accept_changes=accept_changes)  # type: ignore[arg-type]  # `make` refuses others
+        request = Request(store_address, spec, settings)
         create = partial(open_or_create, spec, stage.base, stage.where, store_address)
         with closing(request.make()) as runner:
             store, progress = open_and_compute(create, runner, request, stop)

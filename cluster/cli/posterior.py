@@ -76,8 +76,8 @@ class Models:
 
 def posterior(
     store: options.StorePath,
-    chosen: Models,
-    how: options.GatherOptions,
+    selection: Models,
+    settings: options.GatherOptions,
     to: IntoFile = None,
     results: IntoStore = None,
     overrides: options.Overrides = None,
@@ -86,16 +86,16 @@ def posterior(
     """Infer rates, factors and inputs of all trials, with the best models of a store."""
     if results is not None and to is not None:
         raise JobError(f"--to {to}, --store {results}: both given; give one of them")
-    target = _target(store, to, chosen.limit) if results is None else None
-    trained = open_to_compute(store, how.trust)
-    conditions = options.all_of(chosen.conditions)
-    items = choose_models(trained, conditions, chosen.sort, chosen.limit, err.print)
-    models = [params for item in items for params in model_params(trained, item, chosen.data)]
-    ran = options.RunOptions(how.executor, how.address, as_json=as_json)
+    target = _target(store, to, selection.limit) if results is None else None
+    trained = open_to_compute(store, settings.trust)
+    conditions = options.all_of(selection.conditions)
+    items = choose_models(trained, conditions, selection.sort, selection.limit, err.print)
+    models = [params for item in items for params in model_params(trained, item, selection.data)]
+    run_options = options.RunOptions(settings.executor, settings.address, as_json=as_json)
     if target is None:
         job = posterior_job(trained, models, overrides or ())
         err.print(f"{job.inference.size} of one model")
-        request = Request(str(results), job.spec, ran)
+        request = Request(str(results), job.spec, run_options)
         with signals(stop := Stop()):
             run_store(_opener(trained, request), request, stop)
         return
@@ -106,7 +106,9 @@ def posterior(
     reports = []
     about = {"store": trained.address, "item": items[0]}
     for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):
-        with _temporary_store(trained, Request(str(file), job.spec, ran), file) as temporary:
+        with _temporary_store(
+            trained, Request(str(file), job.spec, run_options), file
+        ) as temporary:
             write_posterior(temporary, file, job.inference, about, typed=to is not None)
         train, valid = job.inference.n
         reports.append({"file": str(file), "item": items[0], "train": train, "valid": valid})

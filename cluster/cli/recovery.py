@@ -163,7 +163,7 @@ def together(lines: Iterable[str]) -> list[str]:
     return merged
 
 
-def resume(store: options.StorePath, how: options.RunOptions) -> None:
+def resume(store: options.StorePath, settings: options.RunOptions) -> None:
     """Continue the job of a store. This needs only the store and its kernel's code."""
     warn(prune_compilation_cache())
     with signals(stop := Stop()):
@@ -171,11 +171,11 @@ def resume(store: options.StorePath, how: options.RunOptions) -> None:
             raise JobError(
                 f"{store}: its submission has made no store; {past[-1].again()} continues it"
             )
-        opened_store = open_to_compute(store, how.trust, how.accept_changes)
+        opened_store = open_to_compute(store, settings.trust, settings.accept_changes)
         if (submission := submitted(store)).goes_on:
             lines, submit = "; ".join(together(submission.lines)), again_command(opened_store)
             warn([f"{lines}; this computes here, {submit} computes on the cluster"])
-        request = Request(store, opened_store.job.spec, how)
+        request = Request(store, opened_store.job.spec, settings)
         run_store(lambda runner: opened_store, request, stop)
 
 

@@ -56,7 +56,7 @@ Parts = Annotated[
 def run(
     job_files: JobFiles,
     job: options.JobOptions,
-    how: options.RunOptions,
+    settings: options.RunOptions,
     base: BaseFolder = None,
     fork: Fork = None,
     parts: Parts = None,
@@ -71,25 +71,25 @@ def run(
         _check_stages(stages, first, {"parts": parts, "fork": fork})
         shared, before = _parts(parts), Store.open(fork) if fork else None
         for k, stage in enumerate(stages[first:], first):
-            if len(stages) > 1 and not how.as_json:
+            if len(stages) > 1 and not settings.as_json:
                 err.print(f"stage {stage.name}")
             spec = stage.spec({done.name: done.address for done in stages[:k]})
             _check(stage, spec)
-            request = Request(stage.address, spec, how, shared, more=k + 1 < len(stages))
-            open_stage = partial(_open, stage, spec, before, how)
+            request = Request(stage.address, spec, settings, shared, more=k + 1 < len(stages))
+            open_stage = partial(_open, stage, spec, before, settings)
             run_store(open_stage, request, stop, replace(state, stages=stages))
 
 
-def _check_stages(stages: Sequence[Stage], first: int, of_one: Mapping[str, str | None]) -> None:
+def _check_stages(stages: Sequence[Stage], first: int, single: Mapping[str, str | None]) -> None:
     """Raise JobError for what can be refused before a first stage runs a night.
 
-    first: number of the first stage to run. of_one: options that take one stage alone.
+    first: number of the first stage to run. single: options that take one stage alone.
     """
-    for option, value in of_one.items():
+    for option, value in single.items():
         if value and len(stages) > 1:
             raise JobError(f"--{option} {value}: {len(stages)} jobs given; give one")
     # An allocation would end at the store's lease, and lose its place in the queue; the driver of one runs here, too.
-    for stage in [] if of_one["parts"] or PROGRESS in os.environ else stages:
+    for stage in [] if single["parts"] or PROGRESS in os.environ else stages:
         refuse_going_on(stage.address)
     for later in stages[first + 1 :]:
         if later.is_alone():
@@ -135,24 +135,28 @@ def _parts(text: str | None) -> tuple[int, int] | None:
 
 
 def _open(
-    stage: Stage, spec: JobSpec, before: Store | None, how: options.RunOptions, executor: Executor
+    stage: Stage,
+    spec: JobSpec,
+    before: Store | None,
+    settings: options.RunOptions,
+    executor: Executor,
 ) -> Store:
     """Make or open a stage's store, planned for the executor. before: the store whose items it begins with."""
     from jobs.run.fork import fork
     from jobs.run.prepare import open_or_create
 
     def say_data(data: Sequence[str]) -> None:  # exchanged axes are to be seen before the fit
-        if data and not how.as_json:
+        if data and not settings.as_json:
             err.print(f"data  {'; '.join(data)}")
 
     stage_args = (spec, stage.base, stage.where, stage.address)
     if before:
-        if how.trust:
+        if settings.trust:
             trust_base(before.job.base)
         store = fork(*stage_args, before, executor)
     else:
         store = open_or_create(*stage_args, executor, say_data)
-    if how.trust:
+    if settings.trust:
         trust_base(store.job.base)
     return store
 
@@ -209,17 +213,17 @@ def plan(
 
 
 def gather(
-    store: options.StorePath, how: options.GatherOptions, overrides: options.Overrides = None
+    store: options.StorePath, settings: options.GatherOptions, overrides: options.Overrides = None
 ) -> None:
     """Make the tables of a store from what was committed since the last time; with --set, from everything."""
     from jobs.gather.gather import gather as reduce_store
     from jobs.gather.gather import set_gather
 
-    opened_store = open_to_compute(store, how.trust)
+    opened_store = open_to_compute(store, settings.trust)
     if overrides:
         set_gather(opened_store, overrides)
     warn(prune_compilation_cache())
-    runner = make_executor(how.executor, opened_store.job.spec.run, how.address)
+    runner = make_executor(settings.executor, opened_store.job.spec.run, settings.address)
     with closing(runner), told_if_slow("reducing"):
         n = reduce_store(opened_store, runner)
     draw(opened_store)

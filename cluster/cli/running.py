@@ -39,7 +39,7 @@ class Request:
     store: str
     """Its address."""
     spec: JobSpec
-    how: RunOptions
+    settings: RunOptions
     parts: tuple[int, int] | None = None
     """(i, n): share the store with other drivers, starting with part i of n; the last driver gathers."""
     more: bool = False
@@ -53,12 +53,12 @@ class Request:
             lease = last_seen(Store.open(self.store).objects)
             if lease is not None and lease.is_running and self.parts is None:
                 raise held_by(self.store, lease)
-        name, address, run = str(self.how.executor), self.how.address, self.spec.run
+        name, address, run = str(self.settings.executor), self.settings.address, self.spec.run
         if name == "auto":
             name, reason, run = choose_executor(run, self.store, address)
-            if not (self.how.as_json or address):
+            if not (self.settings.as_json or address):
                 err.print(f"{name}: {reason}")
-        if name == "ray" and not self.how.as_json:
+        if name == "ray" and not self.settings.as_json:
             err.print(f"connecting to the Ray at {address}" if address else "starting Ray")
         return make_executor(name, run, address)
 
@@ -99,7 +99,7 @@ def run_store(
                 _leave(request, progress.stopped, progress.share)
             if _is_complete(progress, request):
                 with _storage_explained(store):
-                    finish(store, request.how.as_json)
+                    finish(store, request.settings.as_json)
             else:
                 err.print(
                     "other drivers run the other parts; the last one to end reduces the results; now "
@@ -155,9 +155,9 @@ def open_and_compute(
     from jobs.gather.gather import gather, take_gather
     from jobs.run.shards import reconsider, run_parts, run_shards, take_settings
 
-    starts = executor.name == "ray" and request.how.address is None
+    starts = executor.name == "ray" and request.settings.address is None
     planning = "starting Ray, planning" if starts else "planning"
-    with told_if_slow(planning, request.how.as_json):
+    with told_if_slow(planning, request.settings.as_json):
         store = open_store(executor)
         take_gather(store, request.spec)
     warn(take_settings(store, request.spec.run))
@@ -165,10 +165,10 @@ def open_and_compute(
     if len(store.committed.numbers()) < store.job.plan.n_shards:
         warn(earlier_warnings)
     if not again:
-        reconsider(store, request.how.failed, request.how.accept_changes)
-        if request.how.failed:
+        reconsider(store, request.settings.failed, request.settings.accept_changes)
+        if request.settings.failed:
             say_not_repeated(store)
-    with live_progress(quiet=request.how.as_json) as listener:
+    with live_progress(quiet=request.settings.as_json) as listener:
         if request.parts is None:
             progress = run_shards(store, executor, listener, stop)
         else:
@@ -176,7 +176,7 @@ def open_and_compute(
     warn(text for text in planned_warnings(read_events(store)) if text not in earlier_warnings)
     if progress.stopped is None and _is_complete(progress, request):
         stop.check()  # asked for during the last advance
-        with told_if_slow("reducing", request.how.as_json), _storage_explained(store):
+        with told_if_slow("reducing", request.settings.as_json), _storage_explained(store):
             try:
                 gather(store, executor)
             except ExecutorLost:
@@ -200,7 +200,7 @@ def _go_on(
     digest = if_it_answers(lambda: _progress_digest(request.store), state.progress)
     # In an allocation a lost Ray is not waited for: Slurm starts another allocation sooner.
     wait_s = 0 if PROGRESS in os.environ else request.spec.run.cluster_wait_s
-    then = state.after_loss(request.store, cause, digest, now, request.how.address, wait_s)
+    then = state.after_loss(request.store, cause, digest, now, request.settings.address, wait_s)
     if not then.over(now):
         err.print(then.message(now))
     signal_fd = block_signals()

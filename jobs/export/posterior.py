@@ -32,9 +32,9 @@ def posterior_of(store: Store) -> tuple[Kernel, TrainedModels]:
     """Return the kernel that infers all trials with items of a store, and the way to do it. Raises JobError if there is none."""
     kernel = store.science.display.posterior and find_kernel(store.science.display.posterior, None)
     if not kernel or kernel.display.trained is None:
-        able = [name for name in kernel_names() if load_kernel(name).display.posterior]
-        given, expected = store.job.spec.kernel, ", ".join(able)
-        raise JobError(f"{store.address}: is a store of {given}; give a store of {expected}")
+        names = [name for name in kernel_names() if load_kernel(name).display.posterior]
+        name, expected = store.job.spec.kernel, ", ".join(names)
+        raise JobError(f"{store.address}: is a store of {name}; give a store of {expected}")
     return kernel, kernel.display.trained
 
 
