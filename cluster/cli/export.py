@@ -85,7 +85,7 @@ class Selection:
         from jobs.export.runs import read_runs
 
         runs = read_runs(store, all_of(self.conditions), arrays, sort=self.sort, limit=self.limit)
-        say_how_much(store)
+        say_how_much([store])
         return runs
 
 

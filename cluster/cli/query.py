@@ -64,13 +64,13 @@ def query(
     """Answer a question from the tables of a store. Several stores are read as one, with a column for
     the store and for each parameter that differs."""
     options.check_target(to, as_json)
-    store = open_all(stores, err.print)
+    collection = open_all(stores, err.print)
     question: QueryOptions = {
         "table": table, "sort": ",".join(sort or ()), "limit": limit, "agg": agg,
         "columns": ",".join(columns or ()), "group_by": ",".join(group_by or ()),
     }  # fmt: skip
     is_default = not (columns or agg or as_json or to)
-    name, answer_columns, notes = answer(store, options.all_of(conditions), **question)
+    name, answer_columns, notes = answer(collection, options.all_of(conditions), **question)
     for line in notes:
         err.print(line)
     if agg and to is None and not as_json:  # only what they are grouped by are texts
@@ -79,11 +79,10 @@ def query(
             n: np.where(v == "", "-", v) if is_text(v) else v for n, v in answer_columns.items()
         }
     if is_default:
-        answer_columns = _default_columns(
-            name, answer_columns, store, [*sort_keys(question["sort"])]
-        )
+        keys = [*sort_keys(question["sort"])]
+        answer_columns = _default_columns(name, answer_columns, collection, keys)
     if to is not None:
-        write_table(answer_columns, to, described(_stores_of(store)))
+        write_table(answer_columns, to, described(collection.stores))
     elif as_json:
         show_json(records(answer_columns))
         say_infinite(answer_columns)
@@ -91,26 +90,17 @@ def query(
         most = 100 if limit is None else None
         show_table(answer_columns, name, most, not is_default, "--json or --to FILE gives all")
     if not n_rows(answer_columns) and limit != 0:
-        _say_none(name, store, bool(conditions))
-    if isinstance(store, StoreCollection) and "kernel" not in f"{conditions} {question}":
-        _say_kernels(_kernels_in(name, answer_columns, store))
-    say_how_much(store)
-
-
-def _say_none(name: str, store: Store | StoreCollection, conditions: bool) -> None:
-    """Say why an answer has no row."""
-    reason = no_rows(name, _stores_of(store)[0])
-    err.print(f"no row of table {name} meets the conditions" if conditions else reason)
-
-
-def _say_kernels(kernels: list[str]) -> None:
-    """Say that an answer has rows of several kernels, whose parameters of one name may be unlike."""
-    if len(kernels) > 1:
+        reason = no_rows(name, collection.stores[0])
+        err.print(f"no row of table {name} meets the conditions" if conditions else reason)
+    kernels = _kernels(_with_rows(name, answer_columns, collection))
+    # Their parameters of one name may be unlike.
+    if len(kernels) > 1 and "kernel" not in f"{conditions} {question}":
         err.print(f"several kernels: --where \"kernel == '{kernels[0]}'\" asks one")
+    say_how_much(collection.stores)
 
 
 def _default_columns(
-    table: str, columns: dict[str, np.ndarray], store: Store | StoreCollection, sorted_by: list[str]
+    table: str, columns: dict[str, np.ndarray], collection: StoreCollection, sorted_by: list[str]
 ) -> dict[str, np.ndarray]:
     """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
     differs between stores; what the rows are sorted by; others as they come, entries of the weights last.
@@ -118,21 +108,22 @@ def _default_columns(
     Left out are an item's place, its group if there is one, its status if all are done, columns of kernels without rows, and,
     of what neither was swept nor sums up the kernel, columns with NaN alone, or with one value, which a line tells.
     """
-    n_first, differing, stores, available = 1, set[str](), _stores_of(store), list(columns)
-    if isinstance(store, StoreCollection):
-        kernels = _kernels_in(table, columns, store)
-        with_rows = [member for member in stores if member.job.spec.kernel in kernels]
-        shelf = StoreCollection(with_rows) if 0 < len(with_rows) < len(stores) else store
-        n_first, differing, stores = 2, set(shelf.differing), shelf.stores
-        present = {*shelf[table].names, *sorted_by}
+    kernels = _kernels(_with_rows(table, columns, collection))
+    with_rows = [store for store in collection.stores if store.job.spec.kernel in kernels]
+    available = list(columns)
+    if 0 < len(with_rows) < len(collection.stores):
+        collection = StoreCollection(with_rows)
+        present = {*collection[table].names, *sorted_by}
         available = [name for name in columns if name in present]
-    swept = differing.union(*([*member.swept, *member.roles.varied] for member in stores))
+    stores = collection.stores
+    swept = {*collection.differing}.union(*([*s.swept, *s.roles.varied] for s in stores))
     kind = lambda name: name.partition(".")[0].partition("[")[0]
     is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
+    n_first = 1 + collection.labelled
     first = [name for name in available if name in available[:n_first] or name == table]
     inputs = [name for name in available if is_swept(name) and name not in sorted_by]
     hidden = {"row"}
-    if all(len(member.job.plan.group_sizes) == 1 for member in stores):
+    if all(len(store.job.plan.group_sizes) == 1 for store in stores):
         hidden.add("group")
     if "status" in available and set(columns["status"]) <= {"done"}:
         hidden.add("status")
@@ -142,8 +133,7 @@ def _default_columns(
     values = {name: columns[name][0] for name in same}
     if finite := [f"{name} {cell(value)}" for name, value in values.items() if value == value]:
         err.print(f"in all rows: {', '.join(finite)}")
-    hidden |= {*same}
-    hidden -= set(sorted_by)
+    hidden = hidden.union(same).difference(sorted_by)
     others = sorted(available, key=lambda name: kind(name) == "weights")  # few ask for these
     order = dict.fromkeys([*first, *inputs, *sorted_by, *others])
     return {name: columns[name] for name in order if name in available and name not in hidden}
@@ -168,39 +158,29 @@ def _of_one_value(
     return [name for name in single if columns[name].dtype.kind == "O" and len(columns[name])]
 
 
-def _kernels_in(table: str, columns: "Columns", shelf: StoreCollection) -> list[str]:
-    """The kernels that have rows in an answer; without the column `store`, those that have the table."""
-    labels = {*columns.get("store", shelf.labels)}
-    labelled = zip(shelf.labels, shelf.stores, strict=True)
-    having = [
-        store for label, store in labelled if label in labels and table in tables_of(store).names()
-    ]
-    return list(dict.fromkeys(store.job.spec.kernel for store in having))
+def _with_rows(table: str, columns: "Columns", collection: StoreCollection) -> list[Store]:
+    """The stores that have rows in an answer; without the column `store`, those that have the table."""
+    labels = {*columns.get("store", collection.labels)}
+    labelled = zip(collection.labels, collection.stores, strict=True)
+    return [s for label, s in labelled if label in labels and table in tables_of(s).names()]
 
 
-def _stores_of(store: Store | StoreCollection) -> Sequence[Store]:
-    return store.stores if isinstance(store, StoreCollection) else [store]
+def _kernels(stores: Sequence[Store]) -> list[str]:
+    return list(dict.fromkeys(store.job.spec.kernel for store in stores))
 
 
-def say_how_much(store: Store | StoreCollection) -> None:
+def say_how_much(stores: Sequence[Store]) -> None:
     """Print how many items the answer covers, if a store is not complete."""
     from jobs.gather.gather import left_out
 
-    stores = _stores_of(store)
-    done = [tables_of(member)["items"].n for member in stores]
-    total = [member.job.plan.n_items for member in stores]
     for warning in dict.fromkeys(filter(None, map(left_out, stores))):
         err.print(warning)
-    if behind := [
-        member.address
-        for member, n, n_items in zip(stores, done, total, strict=True)
-        if n < n_items
-    ]:
+    n_done = {store.address: tables_of(store)["items"].n for store in stores}
+    n_items = {store.address: store.job.plan.n_items for store in stores}
+    if behind := [address for address, n in n_items.items() if n_done[address] < n]:
         others = f", and so for {count(len(behind) - 1, 'other')}" if behind[1:] else ""
-        shows = advised("ctd", "status", behind[0])
-        err.print(
-            f"{sum(done):,} of {count(sum(total), 'item')} so far; {shows} shows more{others}"
-        )
+        counts = f"{sum(n_done.values()):,} of {count(sum(n_items.values()), 'item')} so far"
+        err.print(f"{counts}; {advised('ctd', 'status', behind[0])} shows more{others}")
 
 
 # --- the best -----------------------------------------------------------------------------------------
@@ -222,67 +202,56 @@ def best(
     """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next.
     Of several stores, show the best item of each, one line per store. If items differ in what the metric is measured on, such as
     the file of trials, show the best for each value."""
-    store = open_all(stores, err.print)
-    if isinstance(store, StoreCollection):
-        _show_best_of_each(store, by, mode, as_json)
-        return
-    best_items = _bests(store, by, mode)
-    if len(best_items) > 1:
-        shelf = StoreCollection([store])
-        _show_bests({shelf.labels[0]: best_items}, shelf, as_json)
-        return
-    if as_json:
-        show_json(best_items[0].to_json())
-        return
-    show_facts(best_items[0].facts())
-    out.print()
-    for purpose, command in best_items[0].next.items():
-        out.print(f"# {purpose}", style="dim")
-        out.print(command)
+    from jobs.query.best import Best, bests, require_metric
 
-
-def _bests(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "list[Best]":
-    """Find the best items of a store, `name` among several, and print the warnings of its results."""
-    from jobs.query.best import bests, require_metric
-
-    best_items = bests(store, require_metric(store, "--by", by, mode))
-    if not best_items:
-        shows = advised("ctd", "status", store.address)
-        raise JobError(f"{store.address}: no item is done with a finite value; {shows} says why")
-    say_warnings(store, name)
-    return best_items
-
-
-def _show_best_of_each(
-    shelf: StoreCollection, by: str | None, mode: Mode | None, as_json: bool
-) -> None:
-    by_label, having = {}, []
-    wrong: dict[str, list[str]] = {}
-    for label, store in zip(shelf.labels, shelf.stores, strict=True):
+    collection = open_all(stores, err.print)
+    by_label, wrong = dict[str, list[Best]](), dict[str, list[str]]()
+    for label, store in zip(collection.labels, collection.stores, strict=True):
         try:
-            by_label[label] = _bests(store, by, mode, label)
-            having.append(store)
+            best_items = bests(store, require_metric(store, "--by", by, mode))
+            if not best_items:
+                shows = advised("ctd", "status", store.address)
+                message = f"{store.address}: no item is done with a finite value; {shows} says why"
+                raise JobError(message)
+            say_warnings(store, label * collection.labelled)
+            by_label[label] = best_items
         except JobError as error:
+            if not collection.labelled:
+                raise
             wrong.setdefault(str(error), []).append(label)
     lines = [f"{', '.join(labels)}: {reason}" for reason, labels in wrong.items()]
     if not by_label:
         raise JobError("\n".join(lines))
-    _show_bests(by_label, StoreCollection(having), as_json)
+    _show_bests(by_label, collection, as_json)
     for line in lines:
         err.print(f"left out: {line}")
 
 
-def _show_bests(by_label: "dict[str, list[Best]]", shelf: StoreCollection, as_json: bool) -> None:
-    """Print the best items of stores, one line each, and why they do not compare."""
+def _show_bests(
+    by_label: "dict[str, list[Best]]", collection: StoreCollection, as_json: bool
+) -> None:
+    """Print the best item of the only store, with the commands to type next; several, one line each, and why they do not compare."""
     from jobs.query.best import differing_bases, no_best_of_all, rows_of, table_of
 
+    best_items = [(label, best) for label, some in by_label.items() for best in some]
+    first = best_items[0][1]
+    is_single = len(best_items) == 1 and not collection.labelled
     if as_json:
-        show_json([{"store": name, **b.to_json()} for name, some in by_label.items() for b in some])
-        return
-    rows = rows_of(by_label, shelf)
-    show_table(table_of(rows), limit=None)
-    for metric, names in differing_bases(rows).items():
-        out.print(no_best_of_all(metric, names))
+        entries = [{"store": label, **best.to_json()} for label, best in best_items]
+        show_json(first.to_json() if is_single else entries)
+    elif is_single:
+        show_facts(first.facts())
+        out.print()
+        for purpose, command in first.next.items():
+            out.print(f"# {purpose}", style="dim")
+            out.print(command)
+    else:
+        labelled = zip(collection.labels, collection.stores, strict=True)
+        compared = StoreCollection([store for label, store in labelled if label in by_label])
+        rows = rows_of(by_label, compared)
+        show_table(table_of(rows), limit=None)
+        for metric, names in differing_bases(rows).items():
+            out.print(no_best_of_all(metric, names))
 
 
 # --- two stores side by side ---------------------------------------------------------------------------
@@ -321,4 +290,4 @@ def compare(
             out.print(note)
         show_table(comparison.changed, f"items that ended differently: {len(comparison.changed):,}")
     for store in stores:
-        say_how_much(store)
+        say_how_much([store])

@@ -37,22 +37,26 @@ FEW = 4
 """Most values of a swept field that are listed; a longer list is summed up by its number and range."""
 
 
-def open_all(addresses: Iterable[str], warn: Callable[[str], object]) -> Store | StoreCollection:
-    """Open the stores that addresses stand for: one as it is, several as a collection. warn: the `tell` of jobs.store.finding.find_stores."""
+def open_all(addresses: Iterable[str], warn: Callable[[str], object]) -> StoreCollection:
+    """Open the stores that addresses stand for; a single one answers without the column `store`. warn: the `tell` of jobs.store.finding.find_stores."""
     stores = [Store.open(address) for address in find_stores(addresses, warn)]
-    return stores[0] if len(stores) == 1 else StoreCollection(stores)
+    return StoreCollection(stores, labelled=len(stores) > 1)
 
 
 class StoreCollection(Source):
-    """Several opened stores. `query` and `table` are those of one store, over the rows of all.
+    """One or several opened stores. `query` and `table` are those of one store, over the rows of all.
+
+    labelled: the rows have the column `store`, and each parameter that differs between stores; otherwise they are those of the
+    only store.
 
     >>> stores = StoreCollection([Store.open("points.zarr")])
     >>> stores.query(group_by="store", agg="count").store.tolist()
     ['points']
     """
 
-    def __init__(self, stores: Sequence[Store]) -> None:
+    def __init__(self, stores: Sequence[Store], *, labelled: bool = True) -> None:
         super().__init__(stores)
+        self.labelled = labelled
         self.labels = short_names([store.address for store in stores])
         """The value of the column `store` for each."""
         self._parts = [tables_of(store) for store in stores]
@@ -114,6 +118,8 @@ class StoreCollection(Source):
         return [*(name for name in names if name != "shards"), "shards"]
 
     def _make_table(self, name: str) -> Table:
+        if not self.labelled:
+            return self._parts[0][name]
         if name not in self.names():
             raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
         pieces = [self._table_of(k, name) for k in range(len(self.stores))]

@@ -16,6 +16,7 @@ from cluster.cli import display
 from cluster.cli.outcome import no_rows
 from cluster.cli.query import _default_columns, _is_constant
 from jobs.gather.gather import gather
+from jobs.query.collection import open_all
 from jobs.query.query import tables
 from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
@@ -195,9 +196,9 @@ def test_report_on_a_full_disk_leaves_the_old_page(command_line, folder, tmp_pat
 
 
 def test_entries_of_the_weights_stand_behind_the_results(folder):
-    store, names = Store.open(str(folder / "whole.zarr")), ["item", "weights.tau", "norm", "rate"]
-    rows = {name: np.zeros(1) for name in names}
-    assert [*_default_columns("items", rows, store, [])] == ["item", "rate", "norm", "weights.tau"]
+    alone = open_all([str(folder / "whole.zarr")], print)
+    rows = {name: np.zeros(1) for name in ("item", "weights.tau", "norm", "rate")}
+    assert [*_default_columns("items", rows, alone, [])] == ["item", "rate", "norm", "weights.tau"]
 
 
 def test_query_of_a_store_being_written_says_how_much_is_there(ctd):

@@ -9,7 +9,7 @@ import jobs
 from jobs.errors import JobError
 from jobs.query.best import best, rows_of, table_of
 from jobs.query.collection import StoreCollection, _in_words, short_names
-from jobs.query.query import query
+from jobs.query.query import query, table, tables
 from jobs.query.table import Table
 from jobs.report.page import Content, several
 from jobs.store.roles import Metric
@@ -64,6 +64,15 @@ def test_collection_has_the_rows_of_all_and_what_differs(collection, frames):
     assert found[found.store == "c"].push.unique().tolist() == ["[1, -1]"]
     assert set_ones.seed.isna().tolist() == [True, True, False], "only c has replicates"
     assert "offset" not in found, "it is the same everywhere"
+
+
+def test_collection_of_one_store(collection):
+    store = collection.stores[0]
+    alone = StoreCollection([store], labelled=False)
+    assert (alone.names(), alone.differing) == (tables(store), {})
+    for name in alone.names():
+        pd.testing.assert_frame_equal(alone.table(name), table(store, name))
+    assert StoreCollection([store]).table().columns[0] == "store", "as of jobs.open_stores"
 
 
 def test_collection_reads_any_rows_of_any_column(collection, frames):
