@@ -33,7 +33,7 @@ from cluster.cache import use_compilation_cache
 PANELS = {
     "Run": "run.run run.plan recovery.status recovery.resume recovery.cancel recovery.check recovery.logs run.gather",
     "Ask and show": "query.query query.best report.report report.watch query.compare export.export posterior.posterior",
-    "Keep stores": "shelf.ls shelf.note shelf.archive",
+    "Keep stores": "listing.ls listing.note listing.archive",
     "Write jobs": "kernels.kernels kernels.new kernels.schema kernels.weights",
     "Clusters": "submit.submit clusters.clusters",
 }

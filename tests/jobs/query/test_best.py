@@ -287,12 +287,12 @@ def test_best_for_each_data(scaled):
 def test_best_of_stores_by_data(scaled):
     """Stores of other data do not compare, though their losses do."""
     both, one, other = scaled
-    shelf = StoreCollection([other, both, one])
+    collection = StoreCollection([other, both, one])
     found = {
         label: bests(store, Metric("loss"))
-        for label, store in zip(shelf.labels, shelf.stores, strict=True)
+        for label, store in zip(collection.labels, collection.stores, strict=True)
     }
-    rows = rows_of(found, shelf)
+    rows = rows_of(found, collection)
     assert [(row.store, row.best.value) for row in rows] == [
         ("other", 15.0), ("both", 15.0), ("both", 1.5), ("one", 1.5),
     ]  # fmt: skip

@@ -250,8 +250,8 @@ def test_archives_without_their_store_count_once(copies, tmp_path, monkeypatch):
 def test_items_of_a_folder_with_a_fork(copies, command_line, monkeypatch):
     monkeypatch.chdir(copies)
     with pytest.warns(UserWarning, match="has their items: a.zarr"):
-        shelf = jobs.open_stores(["."])
-    assert [(one.address, one.job.plan.n_items) for one in shelf.stores] == [
+        opened = jobs.open_stores(["."])
+    assert [(one.address, one.job.plan.n_items) for one in opened.stores] == [
         ("b.zarr", 2),
         ("more/c.zarr", 6),
     ]

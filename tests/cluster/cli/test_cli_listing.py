@@ -12,7 +12,7 @@ from jobs.gather.gather import gather
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Stores: whole.zarr and, beside it, deep/empty.zarr, of which nothing is computed."""
-    folder = tmp_path_factory.mktemp("shelf")
+    folder = tmp_path_factory.mktemp("folder")
     gather(run(folder / "whole.zarr", JOB)[0])
     make(folder / "deep" / "empty.zarr", {**JOB, "seed": 6})
     return folder
@@ -80,7 +80,7 @@ def test_note_is_shown_by_ls_status_and_page(ctd, tmp_path):
         (["note", "deep", "x"], "it is a folder of stores, give one: deep/empty.zarr"),
     ],
 )
-def test_shelf_refuses(ctd, args, said):
+def test_list_refuses(ctd, args, said):
     code, out, err = ctd(*args)
     assert (code, out) == (2, "")
     assert said in err

@@ -1,4 +1,4 @@
-"""A shelf in a bucket, on a real S3 server: listed, asked as one, archived."""
+"""Several stores in a bucket, on a real S3 server: listed, asked as one, archived."""
 
 import json
 
@@ -25,26 +25,26 @@ def stored(s3_server, tmp_path_factory):
         for name, value in s3_server.environment().items():
             patch.setenv(name, value)
         for name, job in (("a", SMALL), ("b", OTHER)):
-            gather(run(f"s3://lab/shelf/{name}.zarr", job)[0])
-    return "s3://lab/shelf"
+            gather(run(f"s3://lab/several/{name}.zarr", job)[0])
+    return "s3://lab/several"
 
 
 @pytest.fixture
-def shelf(s3, stored):
+def prefix(s3, stored):
     """The same, with the environment that reaches it."""
     del s3
     return stored
 
 
-def test_a_shelf_in_a_bucket(shelf, command_line, tmp_path):
-    asked = jobs.open_stores([f"{shelf}/*.zarr"])
+def test_stores_in_a_bucket(prefix, command_line, tmp_path):
+    asked = jobs.open_stores([f"{prefix}/*.zarr"])
     found = asked.query(group_by="store,n_steps", agg="count", sort="store")
     assert found.to_numpy().tolist() == [["a", 7, 3], ["b", 5, 3]]
-    code, out, err = command_line("query", shelf, "--where", "n_steps == 5", "--json")
+    code, out, err = command_line("query", prefix, "--where", "n_steps == 5", "--json")
     assert (code, len(json.loads(out))) == (0, 3), err
-    write_note(Store.open(f"{shelf}/a.zarr"), Note(tags=("paper",)))
-    assert list_stores([shelf], tags=["paper"])[0]["address"].tolist() == [f"{shelf}/a.zarr"]
-    code, out, err = command_line("archive", f"{shelf}/a.zarr", tmp_path / "a.zip")
+    write_note(Store.open(f"{prefix}/a.zarr"), Note(tags=("paper",)))
+    assert list_stores([prefix], tags=["paper"])[0]["address"].tolist() == [f"{prefix}/a.zarr"]
+    code, out, err = command_line("archive", f"{prefix}/a.zarr", tmp_path / "a.zip")
     assert code == 0, err
     a = asked.stores[0]
     assert table(Store.open(str(tmp_path / "a.zip")), "items").equals(table(a, "items"))
