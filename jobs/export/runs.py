@@ -127,7 +127,7 @@ def _points(steps: Sequence[int], values: np.ndarray) -> list[tuple[int, float]]
 def _steps(store: Store, group: int, axis: str, n: int) -> Sequence[int]:
     """The coordinate of an axis if it consists of increasing whole numbers; else 0, 1, ..."""
     if axis in store.results(group):
-        coordinates = np.asarray(store.stored(group, axis)[:])
+        coordinates = np.asarray(store.node(f"results/{group}/{axis}")[:])
         if (
             coordinates.shape == (n,)
             and coordinates.dtype.kind in "iu"

@@ -262,7 +262,7 @@ def along(store: Store, group: int, axis: str, places: np.ndarray) -> tuple[np.n
     """The coordinate of an axis at these places, with its label; of texts, and without one, the places."""
     if axis not in store.results(group):
         return places, Axis(axis)
-    array = store.stored(group, axis)
+    array = store.node(f"results/{group}/{axis}")
     attrs = attributes(array)
     values = as_array(decode(np.asarray(array[:]), attrs))  # texts are stored as codes
     if values.dtype.kind in "OU":

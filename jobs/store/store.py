@@ -137,21 +137,17 @@ class Store:
         Returns:
             The group of Zarr.
         """
-        return self._node(f"results/{group}")
+        return self.node(f"results/{group}")
 
-    def stored(self, group: int, name: str) -> zarr.Array[Any]:
-        """Open a stored array of a group, which may be a pack of several results.
+    def node(self, path: str) -> Any:
+        """Open the Zarr group or array at a path.
 
         Args:
-            group: number of the group.
-            name: name of the stored array.
+            path: of the group or array, such as results/G/NAME; that of a pack holds several results.
 
         Returns:
-            The array of Zarr, leading axis `item`.
+            The group or array of Zarr.
         """
-        return self._node(f"results/{group}/{name}")
-
-    def _node(self, path: str) -> Any:
         objects.refuse_fork()
         # Kept: on an object store each opened group or array costs a request.
         if path not in self._nodes:
@@ -168,9 +164,9 @@ class Store:
         Returns:
             The array, leading axis `item`; a packed result as a `Part`.
         """
-        if place := places_of(attributes(self.results(group))).get(name):
-            return Part(self.stored(group, place.pack), place)
-        return self.stored(group, name)
+        place = places_of(attributes(self.results(group))).get(name)
+        array = self.node(f"results/{group}/{place.pack if place else name}")
+        return Part(array, place) if place else array
 
     @cached_property
     def swept(self) -> list[str]:
@@ -220,7 +216,7 @@ def rows_of(
         low, high = pack_places[0].at, pack_places[-1].at + pack_places[-1].size
         # Far apart, they would take the memory of all that lies between them.
         if len(pack_places) > 1 and high - low <= 2 * sum(place.size for place in pack_places):
-            read = np.asarray(store.stored(group, pack)[start:stop, low:high])
+            read = np.asarray(store.node(f"results/{group}/{pack}")[start:stop, low:high])
             # Copies, so that none keeps the others in memory.
             unpacked |= {
                 name: entries(read, place._replace(at=place.at - low)).copy()

@@ -51,9 +51,9 @@ def _stored(
     padded = lambda name: _padded(store, marker, name, values, rows)
     for name in [*store.names(group), "status"]:
         if name not in packed:
-            yield store.stored(group, name), padded(name)
+            yield store.node(f"results/{group}/{name}"), padded(name)
     for pack, names in by_pack(packed).items():
-        array = store.stored(group, pack)
+        array = store.node(f"results/{group}/{pack}")
         yield array, pack_values([padded(name) for name in names], array.dtype)
 
 
