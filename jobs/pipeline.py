@@ -38,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError, validated, within
 from jobs.plan.items import checked_job
-from jobs.query.query import rows
+from jobs.query.query import answer
 from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
 from jobs.spec.presets import expand_preset
 from jobs.spec.trust import allow_and_remember, modules_of
@@ -229,7 +229,8 @@ def _select(address: str, reference: Reference) -> Selected:
     if not Store.exists(address):
         raise JobError(f"{address}: there is no such store; run the job that makes it first")
     options = reference.model_dump(include={"where", "sort", "limit"})
-    _, columns = rows(Store.open(address), table="items", columns=("item", "group"), **options)
+    names = ("item", "group")
+    columns = answer(Store.open(address), table="items", columns=names, **options).columns
     if not len(columns["item"]):
         condition = f" with {reference.where!r}" if reference.where else ""
         raise JobError(f"{address} has no item{condition}; ctd query shows what it has")

@@ -11,7 +11,7 @@ import numpy as np
 from cluster.cli.display import err, out, show_json, show_table, told_if_slow, warn
 from jobs.errors import JobError, advised, count
 from jobs.gather.gather import reduction_error
-from jobs.query.query import rows
+from jobs.query.query import answer
 from jobs.query.readers import ITEM
 from jobs.report.warnings import is_warned_of, warnings_of
 from jobs.run.progress import Progress
@@ -131,7 +131,9 @@ def show_results(store: Store) -> None:
     name, sign = metric.name, "-" * metric.more_is_better
     columns = ", ".join(["item", *store.roles.varied, name])
     done = "status == 'done'"
-    _, best = rows(store, done, table="items", columns=columns, sort=sign + name, limit=MOST_ITEMS)
+    best = answer(
+        store, done, table="items", columns=columns, sort=sign + name, limit=MOST_ITEMS
+    ).columns
     if name == store.description.metric:
         show_summary(store)
     else:
@@ -147,14 +149,14 @@ def show_summary(store: Store) -> None:
     """Print the results that the kernel names in its `summary`: of its tables the first that tells something, or of items."""
     reduced, summaries = store.description.reduced, store.description.summaries()
     if store.description.summary and not reduced:
-        _, frame = rows(store, table="items")
+        frame = answer(store, table="items").columns
         columns = [name for name in frame if name in ("item", *store.swept)]
         columns += [name for name in store.description.summary if name in frame]
         hint = f"{advised('ctd', 'query', store.address)} shows them"
         show_table({name: frame[name] for name in columns}, hint=hint)
     if not summaries:
         return
-    frames = {table: rows(store, table=table)[1] for table in summaries}
+    frames = {table: answer(store, table=table).columns for table in summaries}
     axis = store.description.first_shown(frames) or next(iter(frames))
     frame, summary_names, swept = frames[axis], summaries[axis], store.swept
     labels = [name for name in frame if name not in reduced or name in swept]

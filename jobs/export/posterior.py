@@ -10,7 +10,7 @@ from ctd.kernel import Inference, Kernel, TrainedModels
 from jobs.errors import JobError, validated
 from jobs.inputs.items import item_params
 from jobs.inputs.measure import load_group, with_files
-from jobs.query.query import rows
+from jobs.query.query import answer
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
 from jobs.storage.addresses import absolute, join
 from jobs.store.arrays import plain
@@ -56,9 +56,8 @@ def choose_models(
     first = ranked[0].removeprefix("-")
     failing = [outcome.name for outcome in store.description.outcomes if outcome.failed]
     condition = conditions or " and ".join(f"outcome != {name!r}" for name in failing) or None
-    _, columns = rows(
-        store, condition, table="items", sort=",".join(ranked), columns=["item", first]
-    )
+    order = ",".join(ranked)
+    columns = answer(store, condition, table="items", sort=order, columns=["item", first]).columns
     n, items = len(columns["item"]), [int(item) for item in columns["item"][:limit]]
     if not n:
         raise JobError(f"{store.address}: no model with {conditions or 'a finite loss'}")

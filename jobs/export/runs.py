@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jobs.inputs.items import WEIGHTS, row_params
-from jobs.query.query import rows
+from jobs.query.query import answer
 from jobs.spec.job import leaves
 from jobs.store.store import Store
 
@@ -73,7 +73,7 @@ def read_runs(
     Raises:
         JobError: the condition does not fit the table `items`, or no item is computed yet.
     """
-    _, columns = rows(store, conditions, table="items", **selection)
+    columns = answer(store, conditions, table="items", **selection).columns
     return len(columns["item"]), _runs(store, columns, arrays)
 
 

@@ -13,7 +13,7 @@ from jobs.errors import JobError, count, nearest
 from jobs.forms import end_of
 from jobs.query.columns import as_text, brief
 from jobs.query.next import commands, computes_once
-from jobs.query.query import rows
+from jobs.query.query import answer
 from jobs.query.tables import ask
 from jobs.spec.job import JobSpec
 from jobs.store.arrays import plain
@@ -186,7 +186,7 @@ def best(store: Store, metric: Metric) -> Best | None:
     Raises JobError if the job sweeps what the metric is measured on: `bests` then has the best for each value.
 
     >>> store = Store.open("points.zarr")
-    >>> _, smallest = rows(store, columns="item, q", sort="q", limit=1)
+    >>> smallest = answer(store, columns="item, q", sort="q", limit=1).columns
     >>> bool(best(store, Metric("q")).value == smallest["q"][0])
     True
     """
@@ -208,7 +208,7 @@ def bests(store: Store, metric: Metric) -> list[Best]:
     names_read = [
         n for n in ("item", "status", "outcome", metric.name, *store.roles.varied) if n in names
     ]
-    return bests_of(store, rows(store, table="items", columns=names_read)[1], metric)
+    return bests_of(store, answer(store, table="items", columns=names_read).columns, metric)
 
 
 def bests_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> list[Best]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -100,21 +100,24 @@ def query(
     options = QueryOptions(table=table, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg)  # fmt: skip
     name, rows, notes = answer(store, where, **options)
     frame = pd.DataFrame(rows)
-    frame.attrs |= {"table": name, "notes": notes}
+    frame.attrs |= {"table": name, "notes": [*notes]}
     return frame
 
 
-def rows(
-    store: Store | Source, where: str | None = None, **options: Unpack[QueryOptions]
-) -> tuple[str, dict[str, np.ndarray]]:
-    """Answer a question as `query` does, but without pandas: (the table's name, its columns)."""
-    return answer(store, where, **options)[:2]
+class Answer(NamedTuple):
+    """The answer to a question."""
+
+    table: str
+    """The name of the table that was asked."""
+    columns: dict[str, np.ndarray]
+    notes: Sequence[str] = ()
+    """The notes of aggregates."""
 
 
 def answer(
     store: Store | Source, where: str | None = None, **options: Unpack[QueryOptions]
-) -> tuple[str, dict[str, np.ndarray], list[str]]:
-    """Answer a question: (the table's name, its columns, the notes of aggregates). Only aggregates import pandas."""
+) -> Answer:
+    """Answer a question as `query` does, but import pandas for aggregates alone."""
     columns, group_by = _names(options.get("columns")), _names(options.get("group_by"))
     columns = [] if columns == ["all"] else columns
     source, sort, limit = options.get("table"), options.get("sort"), options.get("limit")
@@ -129,16 +132,16 @@ def answer(
     # A condition or a group that names either sets failed items apart.
     decides = {"status", "outcome"} & {*group_by, *(test.names if test else ())}
 
-    def answer_from(tables: Source) -> tuple[str, dict[str, np.ndarray], list[str]]:
+    def answer_from(tables: Source) -> Answer:
         if not aggregates:
             table, rows = find(tables, source, test, sort, limit, columns)
-            return table.name, table.columns(columns, rows), []
+            return Answer(table.name, table.columns(columns, rows))
         table, rows = find(tables, source, test, needed=needed)
         table.prefetch(needed)
         frame = aggregate(table, rows, group_by, aggregates, tell_failed=not decides)
         aggregated = Table.from_columns({name: frame[name].to_numpy() for name in frame})
         answers = aggregated.columns(columns, select(aggregated, None, sort, limit))
-        return table.name, answers, frame.attrs.get("notes", [])
+        return Answer(table.name, answers, frame.attrs.get("notes", ()))
 
     return ask(store, answer_from)
 

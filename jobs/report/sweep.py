@@ -12,7 +12,7 @@ from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_
 from jobs.errors import count, left_out
 from jobs.forms import Distribution, Loguniform
 from jobs.query.columns import rows_of_items
-from jobs.query.query import rows
+from jobs.query.query import answer
 from jobs.query.tables import ask
 from jobs.report.effects import LEAST_ITEMS, by_importance, effects
 from jobs.report.factors import MAX_KINDS, is_replicate, with_factors, with_places, zipped
@@ -244,7 +244,8 @@ def _comparable(
     search = store.job.spec.search
     assert search is not None
     names = f"item, {search.metric}"
-    _, first = rows(store, f"{search.lap_name} == 0", table=SEARCH_TABLE, columns=names)
+    at_first = f"{search.lap_name} == 0"
+    first = answer(store, at_first, table=SEARCH_TABLE, columns=names).columns
     place = rows_of_items(columns["item"], first["item"])
     reached, name = place >= 0, f"{search.metric} at the first rung"
     compared = {column: values[reached] for column, values in columns.items()}
