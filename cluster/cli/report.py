@@ -31,8 +31,7 @@ def report(
     """Write one HTML page about one or several stores: what ran, what failed, and the results. The page needs no
     network."""
     from jobs.gather.gather import left_out
-    from jobs.query.collection import StoreCollection
-    from jobs.report.page import Content, render, require_content, several
+    from jobs.report.page import content_of, render, require_content
 
     opened_stores, empty = [], []
     for store in map(Store.open, find_stores(stores, err.print)):
@@ -47,10 +46,7 @@ def report(
     if path.suffix.lower() not in (".html", ".htm"):
         raise JobError(f"--to {path}: the report is a page; give a name that ends in .html")
     jax.config.update("jax_platforms", "cpu")  # the memory of GPUs is the workers'
-    contents = [Content(store).all() for store in opened_stores]
-    text = render(
-        contents[0] if len(contents) == 1 else several(contents, StoreCollection(opened_stores))
-    )
+    text = render(content_of(opened_stores))
     for store in opened_stores:
         if warning := left_out(store):
             err.print(warning)

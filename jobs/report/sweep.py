@@ -178,8 +178,8 @@ def _shade_of(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
 # --- the sweep as the page shows it ---------------------------------------------------------------
 
 
-def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The swept parameters, the results, how strongly each result depends on each parameter, and a plot of the best item so far.
+def axes(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The swept parameters, the results, and a plot of the best item so far; `sweep` adds what the parameters explain.
 
     columns: (n,) each, of the table `items`, and the factors that `zipped` makes of them.
     """
@@ -194,21 +194,10 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         if name not in store.swept or not is_replicate(columns[column])
     ]
     parameters = with_factors(parameters, zipped(store, columns))
+    judging = roles.settings(parameters)
     single = [name for name, var in dims.items() if var.axes == () and number(name)]
     results = [name for name in single if name not in ("outcome", *parameters)]
     metric = judged.name if judged and judged.name in results else ""
-    results = sorted(results, key=lambda name: name != metric)[:MAX_RESULTS]
-    failed = columns["status"] == "failed"
-    compared, measured = _comparable(store, columns, results)
-    # A seed numbers draws: what it explains is chance.
-    judging = roles.settings(parameters)
-    repeating = [name for name in parameters if name not in judging]
-    measured_effects = effects(compared, judging, measured)
-    if failed.any() and not failed.all():
-        measured_effects += effects(
-            {**columns, "failed": failed.astype(float)}, judging, ["failed"]
-        )
-    parameters = by_importance(measured_effects, parameters, (measured or [""])[0])
     best = None
     # On a grid, the order in which items end says nothing.
     has_draws = store.job.spec.search or any(part.random for part in store.job.spec.sweeps())
@@ -217,16 +206,34 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         best = best_so_far(metric, judged.more_is_better, columns, ended)
     return {
         "parameters": parameters,
-        "replicates": repeating,
+        "replicates": [name for name in parameters if name not in judging],
         "log": [name for name in parameters if _is_log(columns[name], _laws(store, name))],
-        "results": results,
+        "results": sorted(results, key=lambda name: name != metric)[:MAX_RESULTS],
         "metric": metric,
         "falling": bool(judged and judged.more_is_better),
         "searched": store.job.spec.search is not None,
+        "plots": [best] if best else [],
+    }
+
+
+def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The `axes` of a store, and how strongly each result depends on each parameter."""
+    content = axes(store, columns)
+    failed = columns["status"] == "failed"
+    compared, measured = _comparable(store, columns, content["results"])
+    # A seed numbers draws: what it explains is chance.
+    judging = [name for name in content["parameters"] if name not in content["replicates"]]
+    measured_effects = effects(compared, judging, measured)
+    if failed.any() and not failed.all():
+        failures = {**columns, "failed": failed.astype(float)}
+        measured_effects += effects(failures, judging, ["failed"])
+    names = by_importance(measured_effects, content["parameters"], (measured or [""])[0])
+    return content | {
+        "parameters": names,
+        "log": [name for name in names if name in content["log"]],
         "parallel": len(columns["item"]) >= FEWEST_PARALLEL,
         "effects": [effect.to_json() for effect in measured_effects],
         "unmeasured": "" if measured_effects or not judging else _unmeasured(len(compared["item"])),
-        "plots": [best] if best else [],
     }
 
 

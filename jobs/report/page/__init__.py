@@ -5,7 +5,8 @@
     facts      counts, times, hosts, failures, logs      groups   plots of groups, also of running shards
     encode     plots and tables as JSON of bounded size; plots of several groups or stores as one
     pictures   plots that a store keeps for readers who do not run its kernel
-    several    the contents of several stores as one     assets/  the page's HTML, CSS and JavaScript
+    several    several stores as one: their facts and pictures, one set of tables, one sweep
+    assets/    the page's HTML, CSS and JavaScript
 
 The page's script inserts the JSON as text, never as markup, so that names and traces cannot inject any.
 """
@@ -16,11 +17,16 @@ import html
 import json
 import re
 import time
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from jobs.errors import JobError
 from jobs.gather.gather import left_out
+from jobs.query.collection import StoreCollection
 from jobs.query.query import summed_up, table, tables
 from jobs.query.tables import nothing_yet
 from jobs.redact import redact
@@ -31,7 +37,7 @@ from jobs.report.page.encode import plot_json, table_json, titles_of
 from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
 from jobs.report.page.several import several as several
-from jobs.report.sweep import sweep
+from jobs.report.sweep import axes, overview, sweep
 from jobs.store.events import read_events
 from jobs.store.store import Store
 
@@ -63,35 +69,61 @@ class Content:
         store = self._store
         if not store.committed.numbers():
             return dict(EMPTY)
-        frames = {name: table(store, name) for name in tables(store)}
-        columns = {str(name): column.to_numpy() for name, column in frames["items"].items()}
-        entries = answers(store, frames, columns)
-        first = entries[0]
-        group_entries, n_left_out = groups(store)
-        if not first["plots"] and not any(group["plots"] for group in group_entries):
-            first["plots"] = [plot_json(plot) for plot in default_plots(store)[:1] if plot.layers]
-        elif not first["plots"]:
-            first["picture"] = len(store.job.plan.group_sizes) == 1
-        # The page draws columns of the table `items`.
-        combined = zipped(store, columns)
-        frames["items"] = frames["items"].assign(**combined)
-        swept, titles = sweep(store, columns | combined), titles_of([store])
-        content = {
-            "answers": entries,
-            "groups": group_entries,
-            "groups_left_out": n_left_out,
-            "tables": [
-                table_json(name, frame, titles, stay=summed_up([store]))
-                for name, frame in frames.items()
-                if frame.size
-            ],
-            "sweep": swept | {"plots": [plot_json(plot) for plot in swept["plots"]]},
-        }
+        frames, columns = self._tables()
+        content = self._pictures(frames, columns)
+        entries, metric = content["answers"], store.roles.metric
+        plots = [overview(store, metric.name)] if metric else []
+        if not any(plots) and not any(group["plots"] for group in content["groups"]):
+            plots = [plot for plot in default_plots(store)[:1] if plot.layers]
+        elif not any(plots):
+            entries[0]["picture"] = len(store.job.plan.group_sizes) == 1
+        entries[0]["plots"] = [plot_json(plot) for plot in plots if plot]
+        titles, stay = titles_of([store]), summed_up([store])
+        content["tables"] = [
+            table_json(name, frame, titles, stay=stay)
+            for name, frame in frames.items()
+            if frame.size
+        ]
+        content["sweep"] = _encoded(sweep(store, columns))
         return redact(content)
+
+    def part(self) -> dict[str, Any]:
+        """`facts`, answers, groups, and the axes of the sweep, for the page of several stores, which has tables and effects of its own."""
+        if not self._store.committed.numbers():
+            return self.facts() | EMPTY
+        frames, columns = self._tables()
+        content = self._pictures(frames, columns)
+        return self.facts() | redact(content | {"sweep": _encoded(axes(self._store, columns))})
+
+    def _tables(self) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray]]:
+        """(The tables by name, the columns of the items), with the factors that the page draws as columns of the items."""
+        frames = {name: table(self._store, name) for name in tables(self._store)}
+        columns = {str(name): column.to_numpy() for name, column in frames["items"].items()}
+        combined = zipped(self._store, columns)
+        frames["items"] = frames["items"].assign(**combined)
+        return frames, columns | combined
+
+    def _pictures(
+        self, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        group_entries, n_left_out = groups(self._store)
+        entries = answers(self._store, frames, columns)
+        return {"answers": entries, "groups": group_entries, "groups_left_out": n_left_out}
 
     def all(self) -> dict[str, Any]:
         """`facts` and `results` together."""
         return self.facts() | self.results()
+
+
+def _encoded(content: dict[str, Any]) -> dict[str, Any]:
+    return content | {"plots": [plot_json(plot) for plot in content["plots"]]}
+
+
+def content_of(stores: Sequence[Store]) -> dict[str, Any]:
+    """The content of the page of one store, or of several together."""
+    if len(stores) == 1:
+        return Content(stores[0]).all()
+    return several([Content(store).part() for store in stores], StoreCollection(stores))
 
 
 def require_content(store: Store) -> None:

@@ -11,8 +11,7 @@ from jobs.errors import count
 from jobs.query.best import Best, bests_of
 from jobs.query.columns import brief
 from jobs.query.query import summed_up
-from jobs.report.page.encode import plot_json, table_json
-from jobs.report.sweep import overview
+from jobs.report.page.encode import table_json
 from jobs.store.advice import again_command
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
@@ -29,9 +28,9 @@ def answers(
     """Describe the best item, or that for each value of what the metric is measured on (at most MAX_KINDS); without a metric, count
     the rows of the kernel's summary.
 
-    Returns, for each, `lead`, a sentence; `facts`, [name, text] pairs; `next`, [what, command] pairs; `plots`, of the first; `opens`,
-    the table to open; `table`, rows of the summary or None; `picture`, whether the page shows the first plot of the only group
-    here, which the caller decides.
+    Returns, for each, `lead`, a sentence; `facts`, [name, text] pairs; `next`, [what, command] pairs; `opens`, the table to open;
+    `table`, rows of the summary or None; `plots`, and `picture`, whether the page shows the first plot of the only group here, both
+    of which the caller decides.
 
     frames: the tables by name. columns: of the table `items`.
     """
@@ -39,14 +38,12 @@ def answers(
     judged = metric and metric.name in columns and columns[metric.name].dtype.kind in "iuf"
     if metric and judged and (best_items := bests_of(store, columns, metric)):
         entries = [_of_item(entry) for entry in best_items[:MAX_KINDS]]
-        plot = overview(store, metric.name)
-        entries[0]["plots"] = [plot_json(plot)] if plot else []
         if len(best_items) > MAX_KINDS:
             entries[-1]["facts"].append(
                 ("further", f"{len(best_items) - MAX_KINDS:,} more; `ctd best` shows all")
             )
     else:
-        entries = [{"plots": [], **_summed_up(store, frames, columns)}]
+        entries = [_summed_up(store, frames, columns)]
     if failed := [entry.item for items in store.failed.items().values() for entry in items]:
         address = shlex.quote(store.address)
         again = again_command(store, "--failed").strip("`")
@@ -55,7 +52,7 @@ def answers(
     return [
         entry
         | {"facts": list(map(list, entry["facts"])), "next": list(map(list, entry["next"].items()))}
-        | {"picture": False}
+        | {"plots": [], "picture": False}
         for entry in entries
     ]
 
@@ -66,7 +63,6 @@ def _of_item(best: Best) -> dict[str, Any]:
         "lead": f"Item {lead}",
         "facts": facts,
         "next": dict(best.next),
-        "plots": [],
         "opens": "items",
         "table": None,
     }

@@ -12,7 +12,7 @@ from ctd.plots import is_geometric
 from jobs.query.best import best
 from jobs.query.collection import StoreCollection
 from jobs.query.query import query
-from jobs.report.page import Content, several
+from jobs.report.page import Content, content_of, several
 from jobs.report.page.answer import _summed_up, are_names, first_rows, in_each, kinds
 from jobs.report.page.several import OFFSET, _best_first, _status
 from jobs.store.roles import Metric
@@ -81,14 +81,24 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept, monkeypatch):
     assert (alone["n_workers"], worker["items"]) == (1, 2 * 6), "one process computed both"
 
 
+def test_sweep_of_stores_once(swept, monkeypatch):
+    store, _ = swept
+    measured = []
+    monkeypatch.setattr("jobs.report.sweep.effects", lambda *names: measured.append(names))
+    assert content_of([store, finished("toy")])["sweep"]["metric"] == "eval_loss"
+    assert measured == [], "of each store alone"
+
+
 def test_a_default_of_a_kernel_is_in_no_column_of_another_kernels_field(swept):
     store, content = swept
     points = finished("fixed_points")
-    shelf = StoreCollection([store, points])
-    assert float(shelf.overview()["learning_rate"][1]) > 0, "fixed_points has a field of that name"
-    found = several([content, Content(points).all()], shelf)
+    collection = StoreCollection([store, points])
+    assert float(collection.overview()["learning_rate"][1]) > 0, (
+        "fixed_points has a field of that name"
+    )
+    found = several([content, Content(points).all()], collection)
     table = {column["name"]: column["values"] for column in found["differing"]}
-    assert table["learning_rate"] == [shelf.overview()["learning_rate"][0], ""]
+    assert table["learning_rate"] == [collection.overview()["learning_rate"][0], ""]
 
 
 def test_without_a_metric_what_was_found_is_counted(swept):
@@ -146,11 +156,11 @@ def test_a_kernel_without_pictures_answers_with_the_default_one(monkeypatch):
 def test_answers_of_stores_begin_with_the_best(values, more_is_better, order):
     names, roles = sorted(order), SimpleNamespace(metric=Metric("y", more_is_better))
     items = pd.DataFrame({"store": names, "status": "done", "y": values})
-    each, shelf = (
+    each, collection = (
         [(name, {}) for name in names],
         SimpleNamespace(stores=[SimpleNamespace(roles=roles)] * len(names), differing={}, swept=[]),
     )
-    assert "".join(name for name, _ in _best_first(each, shelf, items)) == order
+    assert "".join(name for name, _ in _best_first(each, collection, items)) == order
 
 
 def test_rows_are_counted_in_each_setting():

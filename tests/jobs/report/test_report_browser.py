@@ -675,11 +675,11 @@ def test_several_stores_stand_on_one_page_with_what_differs(visit, pages, tmp_pa
     job = {**JOBS["train_rnn"], "params": SMALL_RNN, "run": FOUR_SLOTS}
     other, _ = run(tmp_path / "another.zarr", job)
     path = tmp_path / "two.html"
-    shelf, contents = (
+    collection, contents = (
         StoreCollection([store, other]),
         [Content(one).all() for one in (store, other)],
     )
-    path.write_text(render(several(contents, shelf)), encoding="utf-8")
+    path.write_text(render(several(contents, collection)), encoding="utf-8")
     page = visit(path)
     assert page.locator(".tile b").first.inner_text() == "20"
     rows = page.locator("#stores tr").all_inner_texts()
@@ -695,7 +695,9 @@ def test_several_stores_stand_on_one_page_with_what_differs(visit, pages, tmp_pa
         "no curve is of one n alone"
     )
     figure = page.locator(".figure", has=page.get_by_role("heading", name=title))
-    assert figure.get_by_label("colour by").input_value() in shelf.differing, "not what both sweep"
+    assert figure.get_by_label("colour by").input_value() in collection.differing, (
+        "not what both sweep"
+    )
     for field, shown in (("n", {"n = 4", "n = 6"}), ("store", {"store = another", "store = train_rnn"})):  # fmt: skip
         figure.get_by_label("colour by").select_option(field)
         assert shown <= set(page.evaluate(f"({FIGURE})('{title}').layers.map((l) => l.name)"))
