@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from jobs.run.ledger import Ledger, peers
-from jobs.run.limits import Durations
+from jobs.run.ledger import Ledger
+from jobs.run.limits import should_try_elsewhere
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.task import Executor, ExecutorLost, Heartbeat, Key, Report, ShardProgress, Task
@@ -66,16 +66,11 @@ class Attempts:
     def shards(self) -> list[int]:
         return sorted({number for number, _ in self._running})
 
-    def slow(self, durations: Durations) -> list[tuple[Task, float]]:
-        """Return (attempt, its seconds so far), longest first, of those that have lasted far longer than their peers; no probes."""
-        now, slow = time.monotonic(), []
-        for key, task in self._running.items():
-            seconds = now - self._began[key]
-            # One second attempt a run, even if it has ended.
-            first = not task.probe and task.shard.number not in self._seconds
-            if first and seconds > durations.patience(peers(task)):
-                slow.append((task, seconds))
-        return sorted(slow, key=lambda pair: -pair[1])
+    def firsts(self) -> list[tuple[Task, float]]:
+        """Return (attempt, its seconds so far), longest first, at shards that have had no second attempt in this run."""
+        now = time.monotonic()
+        tasks = (task for task in self._running.values() if task.shard.number not in self._seconds)
+        return sorted(((t, now - self._began[t.key]) for t in tasks), key=lambda pair: -pair[1])
 
 
 class Driver:
@@ -182,11 +177,13 @@ class Driver:
 
     def _try_elsewhere(self) -> None:
         """Begin a second attempt, on another node, at each shard that takes far longer than its peers."""
-        for task, seconds in self.attempts.slow(self.ledger.durations):
+        ledger, factor = self.ledger, self.ledger.store.job.spec.run.straggler_factor
+        for task, seconds in self.attempts.firsts():
+            slots = ledger.failures.slots.get(task.shard.group)
+            peers = ledger.durations.recent(task)
             second = task._replace(attempt=task.attempt + 1, begin="beside")
-            # With other slots the second attempt might give other bits than the first, and both write the same objects.
-            same = task.slots == self.ledger.failures.slots.get(task.shard.group)
-            if same and self.executor.try_elsewhere(second):
+            is_slow = should_try_elsewhere(task, seconds, peers, factor, slots)
+            if is_slow and self.executor.try_elsewhere(second):
                 self.attempts.begin(second)
                 self._note("second", second, f"the first attempt has run for {seconds:.0f} s")
 

@@ -7,7 +7,7 @@ import heapq
 import time
 
 from jobs.errors import count
-from jobs.run.limits import Durations, Pause, Peers, storage_trouble
+from jobs.run.limits import Durations, Pause, peers, storage_trouble
 from jobs.run.progress import progress_of
 from jobs.run.retry import Failures, Verdict
 from jobs.run.search import Searches
@@ -70,8 +70,7 @@ class Ledger:
         """Markers and failing items since records were last moved into a segment."""
         self.events, self.storage = Events(store), Pause()
         self.searches = Searches(store, self.failures, self.done, self.progress, self.events)
-        run = store.job.spec.run
-        self.durations = Durations(run.time_limit_s, run.straggler_factor)
+        self.durations = Durations(store.job.spec.run.time_limit_s)
         for marker in markers:
             self._learn(marker, len(marker.without))
 
@@ -200,8 +199,3 @@ class Ledger:
         group = marker.shard.group
         self.durations.note((group, None), marker.seconds, marker.longest_s)
         self.failures.note_fine(group, marker.n_items - n_blamed)
-
-
-def peers(task: Task) -> Peers:
-    """Return what a task has in common with those that should take as long."""
-    return task.shard.group, task.step.round.length if task.step else None

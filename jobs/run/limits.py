@@ -4,7 +4,9 @@ import shutil
 import statistics
 import time
 from collections import deque
+from collections.abc import Collection
 
+from jobs.run.task import Task
 from jobs.storage import addresses
 
 LEAST_LIMIT_S = 60.0
@@ -29,15 +31,41 @@ Peers = tuple[int, int | None]
 """(Group, length of the round; None without a search): shards and rounds that should take equally long."""
 
 
+def peers(task: Task) -> Peers:
+    """Return what a task has in common with those that should take as long."""
+    return task.shard.group, task.step.round.length if task.step else None
+
+
+def should_try_elsewhere(
+    task: Task, seconds: float, peer_seconds: Collection[float], factor: float, slots: int | None
+) -> bool:
+    """Decide whether the only attempt at a shard is so slow that a second one should begin on another node.
+
+    A second attempt takes about one median of its peers, so it likely ends sooner than one that has taken several already.
+
+    Args:
+        task: the attempt that runs.
+        seconds: how long it has run.
+        peer_seconds: the durations (s) of its last committed peers.
+        factor: how many medians an attempt may take; 0: as many as it likes.
+        slots: those that its group has now.
+    """
+    # A probe writes nothing. With other slots the second attempt might give other bits, and both write the same objects.
+    if task.probe or task.slots != slots or not factor or not peer_seconds:
+        return False
+    # The median: one other slow shard among the peers must not raise it.
+    return seconds > max(LEAST_PATIENCE_S, factor * statistics.median(peer_seconds))
+
+
 class Durations:
-    """The durations of shards and rounds, which decide which advance hangs, and which shard gets a second attempt.
+    """The durations of shards and rounds of a run, by which an advance hangs or an attempt is slow.
 
     time_limit_s: the job's own limit of an advance. Without it, there is none until a shard of the group is committed: the first
-    advance includes compilation, whose duration nobody knows. straggler_factor: 0: no second attempts.
+    advance includes compilation, whose duration nobody knows.
     """
 
-    def __init__(self, time_limit_s: float | None, straggler_factor: float) -> None:
-        self._time_limit_s, self._factor = time_limit_s, straggler_factor
+    def __init__(self, time_limit_s: float | None) -> None:
+        self._time_limit_s = time_limit_s
         self._longest: dict[int, float] = {}
         """Group -> its longest advance (s): the next worker has to compile as well."""
         self._seconds: dict[Peers, deque[float]] = {}
@@ -55,15 +83,9 @@ class Durations:
             limit = max(LEAST_LIMIT_S, LIMIT_FACTOR * self._longest.get(group, float("inf")))
         return limit if advancing else max(REST_LIMIT_S, limit)
 
-    def patience(self, peers: Peers) -> float:
-        """Return how long (s) one of these may run before a second attempt begins: a multiple of the median of its peers.
-
-        A second attempt takes about one median, so it likely ends sooner than a shard that has taken several already.
-        """
-        if not self._factor or peers not in self._seconds:
-            return float("inf")
-        # The median: one other slow shard among the peers must not raise it.
-        return max(LEAST_PATIENCE_S, self._factor * statistics.median(self._seconds[peers]))
+    def recent(self, task: Task) -> Collection[float]:
+        """Return the durations (s) of the last committed peers of a task."""
+        return self._seconds.get(peers(task), ())
 
 
 class Pause:

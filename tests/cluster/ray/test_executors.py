@@ -1,6 +1,5 @@
 """What an executor owes to `run_shards`, for all of them; and what only processes can suffer."""
 
-import math
 import os
 import time
 from concurrent.futures import Future
@@ -291,13 +290,13 @@ def test_a_worker_dies_in_a_round_of_a_search(ray_pool, folder, monkeypatch):
 def test_a_straggler_is_superseded_on_another_node(ray_pool, folder, monkeypatch):
     """Its first attempt stays at a gate that nobody opens; the second ends the run, and the first one's process."""
     monkeypatch.setattr("jobs.run.limits.LEAST_PATIENCE_S", 0.0)
-    measured = Durations.patience
+    measured = Durations.recent
 
     # On a busy machine the second attempt might be at the gate before the first one.
-    def patience(self, peers):
-        return measured(self, peers) if (folder / "waits").exists() else math.inf
+    def peers_once_there(self, task):
+        return measured(self, task) if (folder / "waits").exists() else ()
 
-    monkeypatch.setattr(Durations, "patience", patience)
+    monkeypatch.setattr(Durations, "recent", peers_once_there)
     params = {"tag": "superseded"}
     faults = {"fault": [0, 0, 0, 8]}
     store = make(folder, ray_pool, "superseded", faults, params=params, straggler_factor=2)

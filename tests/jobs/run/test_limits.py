@@ -136,7 +136,7 @@ def test_workers_that_do_not_start_are_said_to_be_waited_for(tmp_path, monkeypat
 
 
 def test_time_limit_comes_from_measured_times():
-    durations = Durations(None, 4)
+    durations = Durations(None)
     note = lambda longest_s: durations.note((0, None), 20.0, longest_s)
     # A shard in which nothing was computed, and a round in which everything failed, tell nothing of compilation.
     note(None)
@@ -148,7 +148,7 @@ def test_time_limit_comes_from_measured_times():
     note(1.0)
     assert durations.limit(0) == 200
     assert durations.limit(1) == float("inf")
-    assert Durations(3.0, 4).limit(1) == 3.0
+    assert Durations(3.0).limit(1) == 3.0
 
 
 def test_a_probe_that_cannot_load_blames_no_item(tmp_path):

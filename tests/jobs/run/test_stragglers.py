@@ -5,8 +5,9 @@ from nodes import Nodes
 from search_jobs import in_rounds, same, whole_store
 from stores import JOB, make, run, tree_bytes
 
+from jobs.plan.layout import Shard
 from jobs.report.history import history, history_lines
-from jobs.run.limits import LEAST_PATIENCE_S, PEERS, Durations
+from jobs.run.limits import LEAST_PATIENCE_S, PEERS, Durations, should_try_elsewhere
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Task
@@ -166,16 +167,38 @@ def test_second_attempt_goes_on_from_the_checkpoint_of_the_first_and_keeps_none(
     assert left() == []
 
 
-def test_patience_is_a_multiple_of_the_median_of_the_last_peers():
-    shards, rounds = (0, None), (0, 3)
-    durations = Durations(None, 4)
-    assert durations.patience(shards) == float("inf")
-    durations.note(shards, 1.0, 0.5)
-    assert durations.patience(shards) == LEAST_PATIENCE_S
-    for _ in range(PEERS):
-        durations.note(shards, 20.0, 0.5)
-    assert durations.patience(shards) == 80
-    assert durations.patience(rounds) == float("inf")
-    never = Durations(None, 0)
-    never.note(shards, 1.0, 0.5)
-    assert never.patience(shards) == float("inf")
+SHARD = Task(Shard(3, 0, 6, 8))
+
+
+@pytest.mark.parametrize(
+    ("task", "seconds", "peers", "factor", "slots", "begins"),
+    [
+        (SHARD, 81, [20, 20, 20], 4, None, True),
+        (SHARD, 80, [20, 20, 20], 4, None, False),
+        (SHARD, 81, [1, 20, 900], 4, None, True),
+        (SHARD, LEAST_PATIENCE_S, [1], 4, None, False),
+        (SHARD, LEAST_PATIENCE_S + 1, [1], 4, None, True),
+        (SHARD, 1e6, [], 4, None, False),
+        (SHARD, 1e6, [20], 0, None, False),
+        (SHARD._replace(probe=True), 1e6, [20], 4, None, False),
+        (SHARD, 1e6, [20], 4, 1, False),
+        (SHARD._replace(slots=1), 1e6, [20], 4, 1, True),
+        (SHARD._replace(slots=2), 1e6, [20], 4, 1, False),
+    ],
+    ids=[
+        "slow", "at the limit", "median", "short peers", "short peers, slow", "no peers", "not wanted",
+        "probe", "narrowed since", "narrowed", "narrowed further",
+    ],
+)  # fmt: skip
+def test_second_attempt_decided(task, seconds, peers, factor, slots, begins):
+    assert should_try_elsewhere(task, seconds, peers, factor, slots) is begins
+
+
+def test_peers_are_the_last_alike():
+    """Shards of the task's group, no rounds; of those the last ones alone."""
+    durations = Durations(None)
+    durations.note((0, 3), 5.0, 0.5)
+    assert not durations.recent(SHARD)
+    for seconds in range(PEERS + 1):
+        durations.note((0, None), seconds, 0.5)
+    assert list(durations.recent(SHARD)) == [*range(1, PEERS + 1)]
