@@ -23,7 +23,7 @@ class Figure extends Layers {
       button("+", "zoom in", () => this.zoom(0.6)),
       button("−", "zoom out", () => this.zoom(1 / 0.6)),
       button("reset", "show everything", () => this.reset()));
-    const saves = el("div", { className: "saves" }, ...["PNG", "SVG", "CSV"].map((kind) => button(kind, `save as ${kind}`, () => savePlot(this, kind))));
+    const saves = el("div", { className: "saves" }, ...["PNG", "CSV"].map((kind) => button(kind, `save as ${kind}`, () => savePlot(this, kind))));
     this.node = el("div", { className: "card figure" }, el("div", { className: "head" }, this.title, tools), this.legend, this.frame, el("div", { className: "foot" }, this.note, saves));
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.frame);
@@ -122,7 +122,7 @@ class Figure extends Layers {
     this.drawOver();
   }
 
-  // Axes and layers on a context of a canvas, or an Svg.
+  // Axes and layers on a context of a canvas.
   paint(c, w, h) {
     c.font = "11.5px system-ui, sans-serif";
     const yTicks = this.ticks(1, this.view[2], this.view[3], Math.max(2, h / 55));

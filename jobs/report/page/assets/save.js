@@ -1,5 +1,4 @@
-// A plot as a PNG, an SVG or a CSV file. The SVG comes from the drawing itself: `Svg` has those methods of a canvas
-// that plots use.
+// A plot as a PNG or a CSV file.
 
 function save(name, kind, data) {
   const url = URL.createObjectURL(data instanceof Blob ? data : new Blob([data], { type: kind }));
@@ -11,53 +10,6 @@ function save(name, kind, data) {
 }
 
 const fileName = (title, end) => `${title.replace(/[^\w.-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 60) || "plot"}.${end}`;
-
-class Svg {
-  constructor(width, height) {
-    Object.assign(this, { width, height, fillStyle: "#000", strokeStyle: "#000", lineWidth: 1, globalAlpha: 1, font: "12px sans-serif", textAlign: "left", textBaseline: "alphabetic", lineJoin: "miter" });
-    [this.parts, this.path, this.dash, this.stack, this.moved, this.clips] = [[], "", [], [], "", 0];
-    this.ruler = document.createElement("canvas").getContext("2d");
-  }
-
-  setLineDash(dash) { this.dash = dash; }
-  beginPath() { this.path = ""; }
-  closePath() { this.path += "Z"; }
-  moveTo(x, y) { this.path += `M${num(x)} ${num(y)}`; }
-  lineTo(x, y) { this.path += `L${num(x)} ${num(y)}`; }
-  rect(x, y, w, h) { this.path += `M${num(x)} ${num(y)}h${num(w)}v${num(h)}h${num(-w)}Z`; }
-  arc(x, y, r) { this.path += `M${num(x - r)} ${num(y)}a${num(r)} ${num(r)} 0 1 0 ${num(2 * r)} 0a${num(r)} ${num(r)} 0 1 0 ${num(-2 * r)} 0Z`; }
-  measureText(text) { this.ruler.font = this.font; return this.ruler.measureText(text); }
-  clearRect() {}
-  add(tag, attributes, text = "") {
-    const all = { ...attributes, opacity: this.globalAlpha === 1 ? undefined : this.globalAlpha, transform: this.moved || undefined };
-    const written = Object.entries(all).filter(([, v]) => v !== undefined).map(([k, v]) => ` ${k}="${escaped(String(v))}"`).join("");
-    this.parts.push(`<${tag}${written}>${escaped(text)}</${tag}>`);
-  }
-  stroke() { this.add("path", { d: this.path, fill: "none", stroke: this.strokeStyle, "stroke-width": this.lineWidth, "stroke-linejoin": this.lineJoin, "stroke-dasharray": this.dash.join(" ") || undefined }); }
-  fill() { this.add("path", { d: this.path, fill: this.fillStyle }); }
-  fillRect(x, y, width, height) { this.add("rect", { x: num(x), y: num(y), width: num(width), height: num(height), fill: this.fillStyle }); }
-  strokeRect(x, y, width, height) { this.add("rect", { x: num(x), y: num(y), width: num(width), height: num(height), fill: "none", stroke: this.strokeStyle, "stroke-width": this.lineWidth }); }
-  fillText(text, x, y) {
-    const anchor = { center: "middle", right: "end" }[this.textAlign] || "start", down = { top: "0.8em", middle: "0.35em", bottom: "-0.2em" }[this.textBaseline] || "0";
-    this.add("text", { x: num(x), y: num(y), dy: down, fill: this.fillStyle, "text-anchor": anchor, "font-family": "sans-serif", "font-size": parseFloat(this.font.match(/[\d.]+px/)) }, text);
-  }
-  translate(x, y) { this.moved += ` translate(${num(x)} ${num(y)})`; }
-  rotate(angle) { this.moved += ` rotate(${num((180 * angle) / Math.PI)})`; }
-  save() { this.stack.push([this.moved, this.clips]); }
-  clip() {
-    this.parts.push(`<clipPath id="clip${this.parts.length}"><path d="${this.path}"${this.moved ? ` transform="${this.moved}"` : ""}/></clipPath><g clip-path="url(#clip${this.parts.length})">`);
-    this.clips++;
-  }
-  restore() {
-    const [moved, clips] = this.stack.pop();
-    while (this.clips > clips) { this.parts.push("</g>"); this.clips--; }
-    this.moved = moved;
-  }
-  text() { return `<svg xmlns="http://www.w3.org/2000/svg" width="${this.width}" height="${this.height}" viewBox="0 0 ${this.width} ${this.height}">${this.parts.join("")}</svg>`; }
-}
-
-const num = (v) => String(Number(v.toFixed(2)));
-const escaped = (text) => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
 
 // The legend of a saved figure: [colour or null, text, x, y] of each entry, in as many rows as they need.
 function entriesOf(figure, c, width) {
@@ -75,7 +27,7 @@ function entriesOf(figure, c, width) {
   });
 }
 
-// Title, legend and plot of a figure on a canvas's context, or an Svg.
+// Title, legend and plot of a figure on a canvas's context.
 function compose(figure, c, entries, width, height, top) {
   c.fillStyle = THEME.card;
   c.fillRect(0, 0, width, height + top);
@@ -99,14 +51,9 @@ function compose(figure, c, entries, width, height, top) {
 
 function savePlot(figure, kind) {
   const width = figure.frame.clientWidth, height = figure.frame.clientHeight, { title } = figure.plot;
-  const entries = entriesOf(figure, new Svg(width, height), width), top = entries.length ? entries.at(-1)[3] + 22 : 36;
   if (kind === "CSV") return save(fileName(title, "csv"), "text/csv", plotCsv(figure.plot));
-  if (kind === "SVG") {
-    const svg = new Svg(width, height + top);
-    compose(figure, svg, entries, width, height, top);
-    return save(fileName(title, "svg"), "image/svg+xml", svg.text());
-  }
-  const canvas = el("canvas", { width: 2 * width, height: 2 * (height + top) }), c = canvas.getContext("2d");
+  const canvas = el("canvas"), c = canvas.getContext("2d"), entries = entriesOf(figure, c, width), top = entries.length ? entries.at(-1)[3] + 22 : 36;
+  [canvas.width, canvas.height] = [2 * width, 2 * (height + top)];
   c.scale(2, 2);
   compose(figure, c, entries, width, height, top);
   return canvas.toBlob((blob) => save(fileName(title, "png"), "image/png", blob));
