@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def overview(store: Store, metric: str) -> Plot | None:
     first, *others = _numbers_before_words(fine, names)
     description = store.description.fields.get(first, "")  # it has the unit
     label = f"{first}, {description}" if 0 < len(description) <= MAX_DESCRIPTION else first
-    x, axis = _places(label, fine[first], _is_log(fine[first], _laws(store, first)))
+    x, axis = _places(label, fine[first], is_log(fine[first], _is_loguniform(store, first)))
     y, ids, series = fine[metric].astype(float), fine["item"], list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
     medians = "strokes" if axis.ticks else "lines"
@@ -170,7 +170,7 @@ def _series(
 
 def _shade_of(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
     """(label of a colour scale, the numbers on it): logarithms of values that were spread geometrically."""
-    if _is_log(np.unique(values.astype(float))):
+    if is_log(np.unique(values.astype(float))):
         return f"log10 {name}", np.log10(values)
     return name, values
 
@@ -207,7 +207,12 @@ def axes(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {
         "parameters": parameters,
         "replicates": [name for name in parameters if name not in judging],
-        "log": [name for name in parameters if _is_log(columns[name], _laws(store, name))],
+        # A whole number of an item that failed is 0.
+        "log": [
+            name
+            for name in dict.fromkeys([*parameters, *single])
+            if is_log(columns[name][columns["status"] != "failed"], _is_loguniform(store, name))
+        ],
         "results": sorted(results, key=lambda name: name != metric)[:MAX_RESULTS],
         "metric": metric,
         "falling": bool(judged and judged.more_is_better),
@@ -230,7 +235,6 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     names = by_importance(measured_effects, content["parameters"], (measured or [""])[0])
     return content | {
         "parameters": names,
-        "log": [name for name in names if name in content["log"]],
         "parallel": len(columns["item"]) >= FEWEST_PARALLEL,
         "effects": [effect.to_json() for effect in measured_effects],
         "unmeasured": "" if measured_effects or not judging else _unmeasured(len(compared["item"])),
@@ -280,9 +284,17 @@ def _laws(store: Store, name: str) -> list[Distribution]:
     return [laws_of[field] for laws_of in laws if field in laws_of]
 
 
-def _is_log(values: np.ndarray, laws: Collection[Distribution] = ()) -> bool:
-    """Return whether a parameter was swept geometrically, or over so much that it needs a logarithmic axis. laws: see `_laws`."""
+def _is_loguniform(store: Store, name: str) -> bool:
+    return any(isinstance(law, Loguniform) for law in _laws(store, name))
+
+
+def is_log(values: np.ndarray, is_loguniform: bool = False) -> bool:
+    """Return whether a column needs a logarithmic axis: it was drawn or swept geometrically, or it spans very much; of the page, too.
+
+    >>> is_log(np.array([1, 2, 4])), is_log(np.array([1.0, 1.5]), True), is_log(np.array([0, 1.5]), True)
+    (True, True, False)
+    """
     if values.dtype.kind not in "iuf":
         return False
-    in_log = any(isinstance(law, Loguniform) for law in laws) and not (values <= 0).any()
+    in_log = is_loguniform and not (values <= 0).any()
     return in_log or is_geometric(values) or is_wide(values)

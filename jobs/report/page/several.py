@@ -24,7 +24,7 @@ from jobs.report.page.encode import (
     titles_of,
 )
 from jobs.report.page.facts import COUNTS, by_worker
-from jobs.report.sweep import FEWEST_PARALLEL
+from jobs.report.sweep import FEWEST_PARALLEL, is_log
 from jobs.spec.job import leaves
 
 OFFSET = 2**32
@@ -311,7 +311,8 @@ def _sweep(
         "searched": any(sweep["searched"] for sweep in mine),
         "parallel": int(rows.sum()) >= FEWEST_PARALLEL,
         "replicates": repeating,
-        "log": union("log"),
+        # What one store swept geometrically may have a 0 in another.
+        "log": [name for name in columns if is_log(columns[name], name in union("log"))],
         "effects": [e._replace(parameter=called[e.parameter]).to_json() for e in measured],
         "unmeasured": without if pruned else "",
         "plots": _titled(

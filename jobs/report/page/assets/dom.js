@@ -60,13 +60,6 @@ function ends(low, high) {
   return low !== high && texts[0] === texts[1] ? [low, high].map((v) => String(Number(v.toPrecision(digits))).replaceAll("-", "−")) : texts;
 }
 
-// Whether positive numbers span so much that only a logarithmic axis shows them: uniform ones do not.
-function isWide(column) {
-  if (column.kind !== "number") return false;
-  const sorted = column.values.filter((v) => Number.isFinite(v)).sort((a, b) => a - b), n = sorted.length;
-  return n > 0 && sorted[0] > 0 && sorted[Math.ceil(0.9 * (n - 1))] > 20 * sorted[Math.floor(0.1 * (n - 1))];
-}
-
 // The ends of numbers. Values more than three interquartile ranges beyond the quartiles (far out, Tukey 1977) lie outside if they would
 // take most of an axis: isCut says so.
 function span(values) {

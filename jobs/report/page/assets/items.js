@@ -36,6 +36,9 @@ const ITEMS = {
   },
 };
 
+// Whether a column of the items needs a logarithmic axis.
+const isLog = (column) => STATE.content.sweep.log.includes(column.name);
+
 const itemTable = () => STATE.content.tables.find((t) => t.name === "items");
 
 // The page's numbers of a table's items, row by row: their ids, if the page is about one store.

@@ -21,7 +21,7 @@ class Parallel {
   update(columns, colour, note, isWhole) {
     const before = new Map((this.axes || []).map((axis) => [axis.column.name, axis]));
     this.axes = columns.map((column) => {
-      const finite = column.values.filter((v) => Number.isFinite(v)), log = isWide(column);
+      const finite = column.values.filter((v) => Number.isFinite(v)), log = isLog(column);
       const isText = column.kind === "text", map = log ? Math.log10 : isText ? (v) => column.labels.indexOf(v) : (v) => v;
       const placed = log ? finite.map(map) : finite, every = [finite.reduce((a, b) => Math.min(a, b), Infinity), finite.reduce((a, b) => Math.max(a, b), -Infinity)];
       const inner = span(isText ? [] : placed), isCut = inner.isCut && !isWhole;

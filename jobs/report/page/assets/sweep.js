@@ -161,9 +161,6 @@ function leftOut(table, columns, drawn) {
   return said.length ? `${said.join(" and ")} left out.` : "";
 }
 
-// What one store swept geometrically may have a 0 in another.
-const isLog = (column) => isWide(column) || (STATE.content.sweep.log.includes(column.name) && column.values.every((v) => v === null || v > 0));
-
 function scatter(table, xName, yName, colourName) {
   const find = (name) => columnOf(table, name), x = find(xName), y = find(yName), colour = find(colourName), ids = idsOf(table), item = find("item"), counts = isOther(table, "failed");
   const axis = (c) => ({ label: c.name, log: isLog(c), ticks: c.kind === "text" ? c.labels : [] });
@@ -219,7 +216,7 @@ function categories(column) {
   const known = [...new Set(column.values.filter((v) => v !== null))].sort((a, b) => a - b);
   if (column.kind === "text") return { ticks: column.labels, of: (v) => v };
   if (known.length <= 24) { const at = new Map(known.map((v, k) => [v, k])); return { ticks: known.map((v, k) => apart(v, known[k - 1], known[k + 1])), of: (v) => at.get(v) }; }
-  const log = isWide(column), f = log ? Math.log10 : (v) => v, low = f(known[0]), step = (f(known.at(-1)) - low) / 10;
+  const log = isLog(column), f = log ? Math.log10 : (v) => v, low = f(known[0]), step = (f(known.at(-1)) - low) / 10;
   // As many digits as tell the ends of an interval apart.
   const digits = log ? 2 : Math.max(2, 1 + Math.ceil(Math.log10(Math.max(Math.abs(known[0]), Math.abs(known.at(-1))) / step))), end = (k) => fmt(Number((log ? 10 ** (low + k * step) : low + k * step).toPrecision(digits)));
   return { ticks: Array.from({ length: 10 }, (_, k) => `${end(k)}–${end(k + 1)}`), of: (v) => (v === null || (log && v <= 0) ? undefined : Math.min(9, Math.floor((f(v) - low) / step))) };
@@ -234,7 +231,7 @@ function map(table, xName, yName, valueName, isWhole) {
     if (done(row) && Number.isFinite(value) && i !== undefined && k !== undefined && (!ids || ITEMS.isKept(ids[row]))) cells[k][i].push(value);
   });
   let z = cells.map((row) => row.map((some) => (some.length ? median(some.map((value) => [value]))[0] : null)));
-  const log = isWide({ kind: "number", values: z.flat() }), counts = cells.flat().map((some) => some.length).filter(Boolean);
+  const log = isLog(v), counts = cells.flat().map((some) => some.length).filter(Boolean);
   if (log) z = z.map((row) => row.map((value) => (value === null ? null : Math.log10(value))));
   const inner = span(z.flat()), isCut = inner.isCut && !isWhole, beyond = z.flat().filter((value) => value !== null && (value < inner.low || value > inner.high)).length;
   const [few, many] = [Math.min(...counts), Math.max(...counts)];
