@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctd.plots import tick
+from ctd.words import number
 
 
 def principal_axes(points: np.ndarray, k: int) -> np.ndarray:
@@ -40,7 +40,9 @@ def component(share: np.ndarray, k: int, owner: str = "") -> str:
     >>> component(np.array([0.912, 0.05]), 0)
     'principal component 1 (91.2 % of the variance)'
     """
-    return f"principal component {k + 1}{owner} ({tick(100 * float(share[k]))} % of the variance)"
+    return (
+        f"principal component {k + 1}{owner} ({number(100 * float(share[k]), 3)} % of the variance)"
+    )
 
 
 def _spectrum(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

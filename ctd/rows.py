@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from ctd.plots import Group
-from ctd.words import number
+from ctd.words import brief
 
 
 class Best(BaseModel, frozen=True, extra="forbid"):
@@ -144,14 +144,8 @@ def lines_of(columns: Columns) -> list[str]:
     ['     q   kind', '     0   slow', '0.3333  fixed']
     """
     rows = zip(*(values[:MAX_ROWS] for values in columns.values()), strict=True)
-    cells = [list(columns), *([_text(x) for x in row] for row in rows)]
+    cells = [list(columns), *([*map(brief, row)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(text.rjust(n) for text, n in zip(row, widths, strict=True)) for row in cells]
     more = max(map(len, columns.values()), default=0) - MAX_ROWS
     return [*lines, f"... {more} more"] if more > 0 else lines
-
-
-def _text(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"[{', '.join(map(_text, value))}]"
-    return number(float(value)) if isinstance(value, float | np.floating) else str(value)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 
+import numpy as np
 from pydantic import ValidationError
 
 MANY = 20
@@ -32,14 +33,43 @@ def some(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:10])) + ", ..." * (len(numbers) > 10)
 
 
-def number(value: float) -> str:
-    """A real number with 4 digits; with 6 where 4 would make it 1, so that stable differs from marginal, and a share from all.
+def number(value: float, digits: int = 4) -> str:
+    """A real number as a short text; with 6 digits where fewer would make it 1, so that stable differs from marginal, and a share from all.
+
+    digits: 4 in tables; 3 in pictures, whose ticks and legends have less room.
 
     >>> number(0.123456), number(-0.99998), number(1.00003), number(1.0), number(-0.0)
     ('0.1235', '-0.99998', '1.00003', '1', '0')
+    >>> number(3.1623, 3), number(999.6, 3), number(2.5e-7), number(1e5), number(100_500, 3)
+    ('3.16', '1000', '2.5e-7', '1e5', '100500')
     """
-    text = f"{value + 0.0:.4g}"  # -0.0 + 0.0 is 0.0
-    return f"{value:.6g}" if text in ("1", "-1") else text
+    size = abs(value)
+    # Few digits would write 1234 as 1.23e3, and tell no 1,000,400 from a million.
+    is_whole = size < 1e9 and size == round(size) != float(f"{size:.{digits}g}")
+    if is_whole or 10**digits - 0.5 <= size < 1e5:
+        return f"{value:.0f}"
+    text = f"{value + 0.0:.{digits}g}"  # -0.0 + 0.0 is 0.0
+    if text in ("1", "-1"):
+        text = f"{value:.6g}"
+    return text.replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+
+
+def brief(value: object) -> str:
+    """A value as people read it in a table: real numbers have 4 digits.
+
+    >>> brief(0.123456), brief(True), brief(1 - 2j), brief(np.array([0.5, 1.0])), brief("gru")
+    ('0.1235', 'yes', '1-2i', '[0.5, 1]', 'gru')
+    """
+    if isinstance(value, np.ndarray):
+        return f"[{', '.join(map(brief, value))}]"
+    if isinstance(value, float | np.floating):
+        return number(float(value))
+    if isinstance(value, complex | np.complexfloating):
+        real, imaginary = number(float(value.real)), number(float(value.imag))
+        return f"{real}{'' if imaginary[0] == '-' else '+'}{imaginary}i"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def left_out(n_failed: int, n_not_finite: int = 0, noun: str = "item") -> str:

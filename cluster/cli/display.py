@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ctd.words import number
+from ctd.words import brief, number
 from jobs.errors import count
 from jobs.query.columns import of_json
 from jobs.run.progress import Listener
@@ -150,31 +150,21 @@ def told_if_slow(message: str, quiet: bool = False) -> Iterator[None]:
 
 
 def cell(value: object) -> str:
-    """A value of a table as short text.
-
-    >>> cell(0.123456), cell(0.99998), cell(True), cell(1 - 2j)
-    ('0.1235', '0.99998', 'yes', '1-2i')
-    """
-    if isinstance(value, float | np.floating):
-        return number(float(value))
-    if isinstance(value, complex | np.complexfloating):
-        return f"{number(float(value.real))}{value.imag:+.4g}i"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    return printable(str(value), keep="")
+    """A value of a table as short text, safe to print."""
+    return printable(brief(value), keep="")
 
 
 def _cells(column: Sequence[Any] | np.ndarray) -> list[str]:
     """The values of a column as texts: reals that differ by less than a thousandth with 6 digits, since 4 would make them equal.
 
     >>> _cells([1122.31, 1122.45]), _cells([1122.31, 1155.0]), _cells([1e4, 1e4])
-    (['1122.31', '1122.45'], ['1122', '1155'], ['1e+04', '1e+04'])
+    (['1122.31', '1122.45'], ['1122', '1155'], ['10000', '10000'])
     """
     values = np.asarray(column)
     if values.dtype.kind == "f":
         finite = values[np.isfinite(values)]
         if len(finite) and 0 < np.ptp(finite) < 1e-3 * abs(finite).max():
-            return [f"{value:.6g}" for value in values]
+            return [number(value, 6) for value in values]
     return [*map(cell, column)]
 
 

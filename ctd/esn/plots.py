@@ -19,11 +19,10 @@ from ctd.plots import (
     log_histogram,
     of_group,
     stacked,
-    tick,
 )
 from ctd.plots.curves import Curves, loss_curves, rows_axis
 from ctd.rows import Columns
-from ctd.words import left_out
+from ctd.words import left_out, number
 
 N_OUTPUTS = 5
 """Most outputs drawn of a replay."""
@@ -99,7 +98,7 @@ def _note(measure: Measure, group: Group) -> str:
     seeds = f"the {count.min():,} networks" if np.ptp(count) == 0 else "all networks"
     horizon = inputs.dt * (inputs.horizon or inputs.test or inputs.train)
     return measure.note.format(
-        seeds=seeds, threshold=low, valid_error=inputs.valid_error, horizon=tick(horizon)
+        seeds=seeds, threshold=low, valid_error=inputs.valid_error, horizon=number(horizon, 3)
     )
 
 
@@ -127,7 +126,10 @@ def _over_two(measure: Measure, varied: list[str], group: Group) -> Plot:
         kind = "mean" if measure.best is None else "best value"
         note += f"; {kind} over {', '.join(others)}"
     xs, ys, z = on_grid(x, y, value, measure.best)
-    axes = Axis(across, ticks=[tick(v) for v in xs]), Axis(up, ticks=[tick(v) for v in ys])
+    axes = (
+        Axis(across, ticks=[number(v, 3) for v in xs]),
+        Axis(up, ticks=[number(v, 3) for v in ys]),
+    )
     return Plot(measure.title, [Image(z)], *axes, scale, note=f"{note}.")
 
 

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.plots import Lines, Points, tick
+from ctd.plots import Lines, Points
 from ctd.rows import combinations
+from ctd.words import number
 
 MOST_INPUTS = 3
 """Constant inputs up to which each has pictures of its own."""
@@ -21,7 +22,7 @@ def input_text(x: np.ndarray) -> str:
     >>> input_text(np.array([0.25, 0.0]))
     'x = (0.25, 0)'
     """
-    return f"x = ({', '.join(tick(value) for value in x)})"
+    return f"x = ({', '.join(number(value, 3) for value in x)})"
 
 
 class Part(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ctd.containers import opened_hdf5, read_datasets
 from ctd.mechanisms.counts import MOST_MEAN
-from ctd.plots import tick
+from ctd.words import number
 
 REACH = 1.25
 """A recording may be smaller or larger than those of the atlas by this factor."""
@@ -54,7 +54,7 @@ def check_size(path: str, counts: np.ndarray, sizes: dict[str, np.ndarray]) -> N
             f"data: {path}: has a mean count of {mine['mean_count']:.3g} in a bin, and an atlas {MOST_MEAN:g} at most; use narrower bins"
         )
     outside = [
-        f"{field} {tick(value)}, but the atlas goes from {tick(sizes[field].min())} to {tick(sizes[field].max())}"
+        f"{field} {number(value, 3)}, but the atlas goes from {number(sizes[field].min(), 3)} to {number(sizes[field].max(), 3)}"
         for field, value in mine.items()
         if not sizes[field].min() / REACH <= value <= sizes[field].max() * REACH
     ]

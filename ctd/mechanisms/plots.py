@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ctd.mechanisms.families import NAMES
-from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
+from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group
+from ctd.words import number
 
 
 @of_group
@@ -85,7 +86,7 @@ def _by_noise(group: Group) -> Plot:
             rows = rows[np.argsort(level[rows])]
             share = np.asarray(group.reduced[key], float)[rows]
             layers.append(Lines(level[rows], share, f"{name}{suffix}", dashed=suffix != ""))
-    axis = Axis("noise on the state", ticks=[*map(tick, levels)])
+    axis = Axis("noise on the state", ticks=[number(level, 3) for level in levels])
     return Plot("Unseen members told right, by neurons x trials", layers, axis, Axis("share"))
 
 

@@ -258,18 +258,6 @@ def is_geometric(values: ArrayLike) -> bool:
     return bool(factors.min() > 1.3 and factors.max() < 1.25 * factors.min())
 
 
-def tick(value: float) -> str:
-    """A number as a short text, of whole numbers with all digits.
-
-    >>> tick(0.01), tick(3.1623), tick(999.6), tick(1e5), tick(100_500)
-    ('0.01', '3.16', '1000', '1e5', '100500')
-    """
-    # .3g would write 1234 as 1.23e+03, and tell no 1,000,400 from a million.
-    if 999.5 <= (n := abs(value)) < 1e5 or (n < 1e9 and n == round(n) != float(f"{n:.3g}")):
-        return f"{value:.0f}"
-    return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
-
-
 def spread(n: int, most: int) -> np.ndarray:
     """At most `most` of the integers 0 ... n-1, evenly spaced, both ends included.
 

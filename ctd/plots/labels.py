@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctd.plots import Axis, spread, tick
+from ctd.plots import Axis, spread
+from ctd.words import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,10 @@ def label_numbers(axis: XAxis | YAxis, spec: Axis) -> None:
 
     low, high = sorted(axis.get_view_interval())
     if spec.at:
-        texts, places = [tick(value) for value in spec.at], axis.get_transform().transform(spec.at)
+        texts, places = (
+            [number(value, 3) for value in spec.at],
+            axis.get_transform().transform(spec.at),
+        )
         extent = np.ptp(axis.get_transform().transform([low, high]))
         if max(map(len, texts)) + GAP <= ROOM * np.diff(places).min(initial=extent) / extent:
             axis.set_ticks(spec.at, texts)

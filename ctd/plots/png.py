@@ -27,9 +27,9 @@ from ctd.plots import (
     Scale,
     Spans,
     is_whole,
-    tick,
 )
 from ctd.plots.labels import category_ticks, folded, label_numbers, make_room, number_marks
+from ctd.words import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def draw(plots: Sequence[Plot], title: str = "") -> Canvas:
             bar = canvas.colorbar(shades, ax=ax, label=plot.scale.label, shrink=0.9)
             if shades.cmap.N == 1:
                 value = float(np.mean(shades.get_clim()))
-                bar.set_ticks([value], labels=[tick(value)])
+                bar.set_ticks([value], labels=[number(value, 3)])
             else:
                 bar.ax.locator_params(axis="y", integer=is_whole(plot, "z", "colour"))
             scales.append(plot.scale)
@@ -139,7 +139,7 @@ def _legend(ax: Axes, plot: Plot) -> None:
         # Line2D takes a diameter where scatter takes an area.
         width = np.sqrt(_area(_radius(size)))
         handles.append(Line2D([], [], ls="", marker="o", ms=width, mfc="white", mec="0.4"))
-        labels.append(f"{plot.areas} {tick(size)}")
+        labels.append(f"{plot.areas} {number(size, 3)}")
     if not handles:
         return
     shaded = any(_is_shaded(layer) for layer in plot.layers)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ctd.plots import Band, Layer, Lines, Plot, Scale, has_line, is_wide, tick
+from ctd.plots import Band, Layer, Lines, Plot, Scale, has_line, is_wide
 from ctd.plots.curves import curve_quantiles
+from ctd.words import number
 
 MAX_VALUES = 10
 """Distinct values up to which lines are grouped by value, with medians."""
@@ -34,26 +35,26 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     kinds = visible if len(visible) > 1 else sorted(has)
     if len(kinds) < 2:  # one value tells nothing
         return plot
-    number = all(map(_is_number, kinds))
-    if not number and len(kinds) > MAX_VALUES:
+    numeric = all(map(_is_number, kinds))
+    if not numeric and len(kinds) > MAX_VALUES:
         return plot
     # A sweep over decades is coloured by its logarithm.
-    wide = number and is_wide(kinds)
+    wide = numeric and is_wide(kinds)
     n_lines = sum(len(layer.item) for layer in owned)
     medians = len(kinds) <= MAX_VALUES and n_lines >= MANY * len(kinds)
     shade = {
-        kind: (np.log10(kind) if wide else kind) if number else k for k, kind in enumerate(kinds)
+        kind: (np.log10(kind) if wide else kind) if numeric else k for k, kind in enumerate(kinds)
     }
     layers: list[Layer] = []
     for layer in plot.layers:
         if isinstance(layer, Lines) and layer.item is not None:
-            layers += _grouped(layer, name, values, shade, number, medians)
+            layers += _grouped(layer, name, values, shade, numeric, medians)
         elif not medians or not (isinstance(layer, Band) or getattr(layer, "strong", False)):
             layers.append(layer)  # what sums up all lines would hide the medians
     # Strong lines last, so that nothing covers them.
     layers.sort(key=lambda layer: getattr(layer, "strong", False))
     label = f"log10 {name}" if wide else name
-    scale = Scale(label if len(kinds) > MAX_VALUES else "") if number else plot.scale
+    scale = Scale(label if len(kinds) > MAX_VALUES else "") if numeric else plot.scale
     notes = [plot.note, _missing_note(has, name), "Thick: median over items." * medians]
     note = " ".join(filter(None, notes))
     return dataclasses.replace(plot, layers=layers, scale=scale, note=note)
@@ -64,7 +65,7 @@ def _is_number(kind: Any) -> bool:
 
 
 def _value_text(kind: Any) -> str:
-    return tick(float(kind)) if _is_number(kind) else str(kind)
+    return number(float(kind), 3) if _is_number(kind) else str(kind)
 
 
 def _have_lines(layers: list[Lines], values: Mapping[int, Any]) -> dict[Any, bool]:
@@ -86,7 +87,7 @@ def _missing_note(has: Mapping[Any, bool], name: str) -> str:
 
 
 def _grouped(
-    layer: Lines, name: str, values: Mapping[int, Any], shade: Mapping[Any, float], number: bool, medians: bool
+    layer: Lines, name: str, values: Mapping[int, Any], shade: Mapping[Any, float], numeric: bool, medians: bool
 ) -> list[Layer]:  # fmt: skip
     """Split a layer into one for each value, each with a median line if there are `medians`."""
     # Item ids are NumPy integers; the mapping has Python's.
@@ -100,7 +101,7 @@ def _grouped(
         label = f"{name} = {_value_text(kind)}"
         if len(shade) > MAX_VALUES:  # the colour bar tells
             label = ""
-        looks = {"colour": [colour] * len(rows)} if number else {"colour": None, "hue": k}
+        looks = {"colour": [colour] * len(rows)} if numeric else {"colour": None, "hue": k}
         ours = dataclasses.replace(
             layer, x=x if x.ndim == 1 else x[rows], y=y[rows], item=np.asarray(layer.item)[rows],
             text=[layer.text[int(row)] for row in rows] if len(layer.text) else (),
@@ -108,6 +109,6 @@ def _grouped(
         )  # fmt: skip
         layers.append(ours)
         if medians and x.ndim == 1 and not layer.dashed:
-            look = {"colour": [colour]} if number else {"hue": k}
-            layers.append(Lines(x, curve_quantiles(y[rows])[1], label, strong=number, **look))
+            look = {"colour": [colour]} if numeric else {"hue": k}
+            layers.append(Lines(x, curve_quantiles(y[rows])[1], label, strong=numeric, **look))
     return layers

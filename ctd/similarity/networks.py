@@ -17,9 +17,9 @@ from ctd.containers import opened_hdf5, text_attribute
 from ctd.data import dataset_of, read_arrays, read_table
 from ctd.kernel import View
 from ctd.late import Array, Float, jax
-from ctd.plots import tick
 from ctd.similarity.params import OF_DYNAMICS, OF_INPUTS, OF_POINTS, Comparison, Method
 from ctd.weights import keras_file, read_weights
+from ctd.words import number
 
 MOST = 10_000
 """Most networks: the matrix of more would take more than a gigabyte, and its eigenvectors hours."""
@@ -230,7 +230,7 @@ def annotate(names: Sequence[str], attributes: Sequence[Mapping[str, Label]]) ->
         field: _column(field, [network[field] for network in attributes]) for field in fields
     }
     parameters = {field: values for field, values in columns.items() if len(np.unique(values)) > 1}
-    text = lambda value: value if isinstance(value, str) else tick(value)
+    text = lambda value: value if isinstance(value, str) else number(value, 3)
     labels = [
         " ".join(f"{field}={text(values[k])}" for field, values in parameters.items()) or name
         for k, name in enumerate(names)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
+from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group
 from ctd.rows import Columns
 from ctd.similarity.networks import Annotations, read_annotations
 from ctd.similarity.pairs import UNITS
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS
-from ctd.words import count
+from ctd.words import count, number
 
 MOST_TICKS = 30
 """Most networks whose names stand on an axis."""
@@ -135,6 +135,8 @@ def _coloured(
     layers: list[Layer] = []
     for value in different:
         rows = np.flatnonzero(values == value)
-        text = f"{name or ''} {value if isinstance(value, str) else tick(float(value))}".strip()
+        text = (
+            f"{name or ''} {value if isinstance(value, str) else number(float(value), 3)}".strip()
+        )
         layers.append(Points(x[rows], y[rows], text, text=[labels[k] for k in rows], key=key[rows]))
     return layers, Scale()

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ctd.words import brief
 from jobs.errors import JobError, nearest
-from jobs.query.columns import Column, Text, as_array, brief, categories
+from jobs.query.columns import Column, Text, as_array, categories
 from jobs.query.expression import Expression, fault, parse
 from jobs.query.table import Table
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ctd.rows import combinations
+from ctd.words import brief
 from jobs.errors import JobError, count, nearest
 from jobs.forms import end_of
-from jobs.query.columns import as_text, brief
+from jobs.query.columns import as_text
 from jobs.query.next import commands, computes_once
 from jobs.query.query import answer
 from jobs.query.tables import ask

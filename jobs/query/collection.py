@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from obstore.exceptions import BaseError
 
+from ctd.words import brief
 from jobs.errors import JobError, nearest
 from jobs.query import query as questions
-from jobs.query.columns import as_array, as_column, as_text, brief, labelled
+from jobs.query.columns import as_array, as_column, as_text, labelled
 from jobs.query.expression import Expression
 from jobs.query.table import Read, Table, end_to_end
 from jobs.query.tables import Source, Tables, ask, tables_of

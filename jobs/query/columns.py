@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctd.rows import combinations
-from ctd.words import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -233,11 +232,6 @@ def as_text(value: object) -> str:
         int(element) if isinstance(element, float) and element.is_integer() else element
     )
     return str([short(element) for element in value])
-
-
-def brief(value: object) -> str:
-    """A value as people read it: a real number to 4 digits."""
-    return number(value) if isinstance(value, float) else str(value)
 
 
 def of_json(value: object) -> Any:

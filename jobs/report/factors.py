@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ctd.words import number
 from jobs.store.roles import columns_of
 from jobs.store.store import Store
 
@@ -32,7 +33,7 @@ def _texts(values: np.ndarray) -> np.ndarray:
     """The values as texts, numbers with four digits if these tell them apart."""
     if values.dtype.kind != "f":
         return values.astype(str)
-    short = np.array([f"{value:.4g}" for value in values])
+    short = np.array([number(value) for value in values])
     return short if len(np.unique(short)) == len(np.unique(values)) else values.astype(str)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ctd.kernel import Var
-from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide, tick
+from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide
+from ctd.words import number
 from jobs.errors import count, left_out
 from jobs.forms import Distribution, Loguniform
 from jobs.query.columns import rows_of_items
@@ -158,11 +159,11 @@ def _series(
         column = fine[others[0]]
         values = column if column.dtype.kind in "iufb" else column.astype(str)
         kinds = np.unique(values)
-        number = kinds.dtype.kind in "iuf"
-        shades = _shade_of(others[0], kinds)[1] if number else np.arange(len(kinds))
-        if len(kinds) <= (MAX_SHADES if number else MAX_KINDS):
+        numeric = kinds.dtype.kind in "iuf"
+        shades = _shade_of(others[0], kinds)[1] if numeric else np.arange(len(kinds))
+        if len(kinds) <= (MAX_SHADES if numeric else MAX_KINDS):
             for kind, shade in zip(kinds, shades, strict=True):
-                text = tick(float(kind)) if number else str(kind)
+                text = number(float(kind), 3) if numeric else str(kind)
                 yield f"{others[0]} = {text}", float(shade), values == kind
             return
     yield "", 0.0, np.ones(len(fine["item"]), bool)
@@ -185,7 +186,7 @@ def axes(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     roles, dims = store.roles, store.description.dims
     judged = roles.metric
-    number = lambda name: name in columns and columns[name].dtype.kind in "iuf"
+    numeric = lambda name: name in columns and columns[name].dtype.kind in "iuf"
     # Searched parameters count by their final values.
     parameters = [
         column
@@ -195,7 +196,7 @@ def axes(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     ]
     parameters = with_factors(parameters, zipped(store, columns))
     judging = roles.settings(parameters)
-    single = [name for name, var in dims.items() if var.axes == () and number(name)]
+    single = [name for name, var in dims.items() if var.axes == () and numeric(name)]
     results = [name for name in single if name not in ("outcome", *parameters)]
     metric = judged.name if judged and judged.name in results else ""
     best = None

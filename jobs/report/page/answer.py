@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ctd.words import brief
 from jobs.errors import count
 from jobs.query.best import Best, bests_of
-from jobs.query.columns import brief
 from jobs.query.query import summed_up
 from jobs.report.page.encode import table_json
 from jobs.store.advice import again_command

@@ -157,7 +157,7 @@ def test_table_cuts_no_value(capsys, monkeypatch, width, tables):
     display.show_table(WIDE)
     told = capsys.readouterr().out
     assert told.count("62599") == told.count("item") == tables
-    for value in ("8.359e-08", "1e-300", "1-2.5e-05i", "0+2i"):
+    for value in ("8.359e-8", "1e-300", "1-2.5e-5i", "0+2i"):
         assert value in told
     words = told.split()
     assert all(

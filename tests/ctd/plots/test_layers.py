@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ctd.plots import Axis, Band, Bars, Image, Lines, Points, Spans, histogram, stacked, tick
+from ctd.plots import Axis, Band, Bars, Image, Lines, Points, Spans, histogram, stacked
+from ctd.words import number
 
 
 @pytest.mark.parametrize(
@@ -18,11 +19,11 @@ from ctd.plots import Axis, Band, Bars, Image, Lines, Points, Spans, histogram, 
     ],
 )
 def test_tick_is_short(value, text):
-    assert tick(value) == text
+    assert number(value, 3) == text
 
 
 def test_whole_numbers_are_told_apart():
-    assert [tick(v) for v in (1e6, 1_000_400, 123_456, 123_456.5, -1_000_300, 1e12 + 1)] == [
+    assert [number(v, 3) for v in (1e6, 1_000_400, 123_456, 123_456.5, -1_000_300, 1e12 + 1)] == [
         "1e6",
         "1000400",
         "123456",

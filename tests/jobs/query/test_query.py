@@ -392,10 +392,10 @@ def test_aggregates_say_how_many_failed_items_count(tmp_path):
     leave = "--where \"status == 'done'\" leaves them out"
     assert said(agg="mean(norm), count") == [f"5 of 7 counted items failed (diverged); {leave}"]
     assert said("rate < 1e31", agg="min(norm)", group_by="rate") == [
-        f"1 of 3 counted items failed (diverged): 1 of 1 in rate 1e+30; {leave}"
+        f"1 of 3 counted items failed (diverged): 1 of 1 in rate 1e30; {leave}"
     ]
     [many] = said(agg="mean(norm)", group_by="rate")
-    assert ": 1 of 1 in rate 1e+30, 1 of 1 in rate 1e+31, 1 of 1 in rate 1e+32 and 2 more groups; " in many  # fmt: skip
+    assert ": 1 of 1 in rate 1e30, 1 of 1 in rate 1e31, 1 of 1 in rate 1e32 and 2 more groups; " in many  # fmt: skip
     assert not said("status != 'dropped'", agg="mean(norm)")
     assert not said(agg="mean(norm)", group_by="outcome")
     # Whole numbers and conditions are never NaN, so that they count too; a count counts what is asked of it.

@@ -12,7 +12,8 @@ from stores import JOB, make, run
 
 import jobs
 from ctd.kernel import Display, Var
-from ctd.plots import Axis, Lines, Plot, Points, tick
+from ctd.plots import Axis, Lines, Plot, Points
+from ctd.words import number
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import table
@@ -318,7 +319,9 @@ def test_lines_of_a_population_have_the_final_values_of_what_it_moves():
     columns, found = data_of(made, 0)
     plot = Plot("curves", [Lines([0, 1], np.zeros((8, 2)), item=columns["item"][:])])
     named = {layer.name for layer in _by_swept(made, [plot], columns, found)[0].layers}
-    assert named == {f"final_rate = {tick(rate)}" for rate in results(made)["final_rate"].tolist()}
+    assert named == {
+        f"final_rate = {number(rate, 3)}" for rate in results(made)["final_rate"].tolist()
+    }
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from page_stores import finished
 
-from ctd.plots import tick
+from ctd.words import number
 from jobs.query.query import table
 from jobs.report.page import Content
 
@@ -49,8 +49,8 @@ def test_esn_map_and_replay_show_the_numbers_of_the_store():
     image = plots["Success"]
     assert "whose replay NRMSE is below 0.1" in image["note"]
     for _, point in points.iterrows():
-        column = image["x"]["ticks"].index(tick(point.g))
-        row = image["y"]["ticks"].index(tick(point.alpha))
+        column = image["x"]["ticks"].index(number(point.g, 3))
+        row = image["y"]["ticks"].index(number(point.alpha, 3))
         # 4 digits
         assert image["layers"][0]["z"][row][column] == pytest.approx(point.success_rate, abs=1e-4)
     # Offsets and scale are taken off again: the NRMSE between the lines is the stored one.
