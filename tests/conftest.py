@@ -21,6 +21,7 @@ sys.path[:0] = [str(HERE / "support"), str(EXAMPLES), str(EXAMPLES / "published"
 
 
 from bytecode import keep_bytecode  # noqa: E402  they lie in support/
+from messages import Messages  # noqa: E402
 from processes import hear_signals  # noqa: E402
 from quick import QUICK  # noqa: E402
 
@@ -122,6 +123,11 @@ def pytest_addoption(parser):
         action="store_true",
         help="check shapes and types of the arrays that the kernels and cells of ctd get and give, at every call",
     )
+    parser.addoption(
+        "--write-messages",
+        action="store_true",
+        help="write the messages that the tests meet to tests/messages.json instead of comparing them",
+    )
 
 
 def pytest_configure(config):
@@ -131,6 +137,7 @@ def pytest_configure(config):
     The endurance tests compile as a user's jobs do.
     """
     hear_signals()
+    config.pluginmanager.register(Messages(config))
     if "endurance" not in config.option.markexpr.replace("not endurance", ""):
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
     if "CTD_CACHE" not in os.environ:
