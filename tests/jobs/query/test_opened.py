@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from messages import refused
 from page_stores import finished
 from places import EXAMPLES
 from stores import SMALL_RNN, copied_run, make
@@ -58,7 +59,7 @@ def test_open_is_xarrays_own_tree_with_texts_for_codes(tree):
     assert "source" in decoded
     xr.testing.assert_identical(xr.DataTree(tree.to_dataset(), dict(tree.children)), plain)
     assert (tree["shards"].host == tree.table("shards").host[0]).any()
-    with pytest.raises(JobError, match="derived from an opened store"):
+    with refused(JobError):
         tree.isel(item=0).query("n == 3")
 
 
@@ -90,18 +91,18 @@ def test_a_store_may_be_given_as_a_path_or_at_home(tree, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("ask", "said"),
+    "ask",
     [
-        (lambda tree: tree.query(sort="norm", limit=-1), "limit: -1 given; expected at least 0"),
-        (lambda tree: tree.select("norm > 0", limit=-1), "limit: -1 given; expected at least 0"),
-        (lambda tree: tree.best("norm", "maximum"), "mode: 'maximum' given; expected 'min' or"),
-        (lambda tree: jobs.figure(tree, 2), "group: 2 given; the store has the groups 0 to 1"),
-        (lambda tree: jobs.figure(tree, -1), "group: -1 given; the store has the groups 0 to 1"),
-        (lambda _: jobs.open_stores([]), "addresses: none given; expected stores"),
+        lambda tree: tree.query(sort="norm", limit=-1),
+        lambda tree: tree.select("norm > 0", limit=-1),
+        lambda tree: tree.best("norm", "maximum"),
+        lambda tree: jobs.figure(tree, 2),
+        lambda tree: jobs.figure(tree, -1),
+        lambda _: jobs.open_stores([]),
     ],
 )
-def test_arguments_without_a_meaning_are_refused(tree, ask, said):
-    with pytest.raises(JobError, match=said):
+def test_arguments_without_a_meaning_are_refused(tree, ask):
+    with refused(JobError):
         ask(tree)
 
 
@@ -136,7 +137,7 @@ def test_select_sorts_limits_and_leaves_empty_groups_out(tree):
     assert chosen["results/1"].item.values.tolist() == best.tolist()
     assert "results/0" not in chosen
     assert "results" not in tree.select("norm < 0")
-    with pytest.raises(JobError, match="unknown column 'nrm'; did you mean 'norm'"):
+    with refused(JobError):
         tree.select("nrm > 1")
 
 
@@ -206,7 +207,7 @@ def test_weights_go_on_in_jax(tmp_path):
         np.testing.assert_allclose(np.asarray(states)[k], h, rtol=1e-12, atol=1e-15)
     assert states.dtype == np.float64
     assert gradient["wR"].shape == (6, 6)
-    with pytest.raises(JobError, match="has no item 7"):
+    with refused(JobError):
         tree.weights(7)
 
 
@@ -227,13 +228,10 @@ def test_the_networks_page_shows_how_a_network_goes_on():
 
 
 def test_weights_where_none_are_stored(tree):
-    with pytest.raises(
-        JobError,
-        match=r"kernel toy stores no weights in this job; all that it stores: .*::0::results$",
-    ):
+    with refused(JobError):
         tree.weights(0)
     reservoirs = jobs.open_store(finished("esn").address)
-    with pytest.raises(JobError, match=r"its params ask for them, record: \[weights\]$"):
+    with refused(JobError):
         reservoirs.weights(0)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import refused
 from stores import JOB, copied_run, make, run
 
 from ctd.kernel import Var
@@ -103,8 +104,7 @@ def test_query_takes_names_as_a_list_or_with_commas(store):
 
 
 def test_query_tells_arrays_from_unknown_columns(store):
-    said = r"unknown column 'x': it is an array \(item, component\), not a column; read it as jobs.open_store"
-    with pytest.raises(JobError, match=said):
+    with refused(JobError):
         query(store, where="x > 0")
 
 
@@ -207,13 +207,13 @@ def test_query_sees_a_new_gather(tmp_path):
 
 def test_query_while_the_job_runs(tmp_path, monkeypatch):
     store = make(tmp_path / "w.zarr")
-    with pytest.raises(JobError, match=r"w.zarr: no item has been computed yet; `ctd status "):
+    with refused(JobError):
         query(store)
     assert query(store, table="place").empty
     with monkeypatch.context() as patch:
         stopped = [Begin(), End(stopped="Ctrl-C", ended=4)]
         patch.setattr("jobs.store.look.read_events", lambda store: stopped)
-        with pytest.raises(JobError, match="4 items ended; they are committed with the rest of"):
+        with refused(JobError):
             query(store)
     executor = SerialExecutor(1)
     executor.start(store.address)
@@ -262,14 +262,14 @@ def test_query_while_another_process_gathers(tmp_path, monkeypatch):
 
     assert (ask(store, lambda tables: question(tables, 2))[:22] == 1).all()
     assert len(tried) == 3
-    with pytest.raises(JobError, match="another process may be gathering it; try again"):
+    with refused(JobError):
         ask(store, lambda tables: question(tables, 1000))
 
     def fails(tables: Tables):
         question(tables, 1000)
         raise OSError("too many levels of links")
 
-    with pytest.raises(JobError, match=r"cannot be read \(OSError: too many levels of links\): "):
+    with refused(JobError):
         ask(store, fails)
 
 
@@ -281,7 +281,7 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
 
     store = copied_run(tmp_path / "r.zarr")
     monkeypatch.setattr(module, "require_rows", denied)
-    with pytest.raises(JobError, match="has not been gathered, and you may not write to it"):
+    with refused(JobError):
         query(store)
     gather(store)
     assert len(query(store)) == 44
@@ -290,7 +290,7 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "WAIT_S", 0)
     objects.delete(store.objects, "run/sums/gathered.json")
     for asked in (store, Store.open(store.address)):
-        with pytest.raises(JobError, match="another process may be gathering it; try again"):
+        with refused(JobError):
             query(asked)
 
 
@@ -525,7 +525,7 @@ def test_query_of_complex_numbers(mapped):
     x = query(mapped, columns="x", table="items").x
     assert row["mean(z)"] == pytest.approx(x.mean() * (1 + 2j))
     for of in ("min(z)", "median(z)", "q95(z)", "std(z)"):
-        with pytest.raises(JobError, match="its values are complex; aggregate abs"):
+        with refused(JobError):
             query(mapped, agg=of, table="items")
 
 
@@ -536,7 +536,7 @@ def test_query_list_is_text_and_elements(mapped):
     assert len(query(mapped, where="push[1] > 0 and layers[0] == 3")) == 4
     assert len(query(mapped, where="isnan(layers[1])")) == 8
     assert len(query(mapped, where="push == '[0.5, 0]'")) == 8
-    with pytest.raises(JobError, match="a list, whose first number is push"):
+    with refused(JobError):
         query(mapped, where="push > 0")
 
 

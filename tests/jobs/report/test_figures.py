@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from disks import full_disk
 from failing import Failing, holds
+from messages import refused
 from page_stores import finished
 from search_jobs import HALVING, results, whole_store
 from stores import JOB, make, run
@@ -80,17 +81,14 @@ def test_a_kernels_plots_are_drawn(store, tmp_path, monkeypatch):
         found = save_figures(store, tmp_path / "v")
         assert [path.name for path in found] == ["v.png", "v-1.png"], "v.png is that of group 0"
     monkeypatch.setattr(store, "kernel", replace(store.kernel, display=Display(plots=elsewhere)))
-    with pytest.raises(
-        JobError,
-        match=r"plots: a matplotlib.figure.Figure is returned, expected a list of ctd.plots.Plot",
-    ):
+    with refused(JobError):
         save_figures(store, tmp_path / "u")
 
 
 def test_a_picture_that_cannot_be_written_is_told(store, tmp_path):
     """As in a folder of somebody else's: the results of a run are shown, and one line says why there is no picture."""
     (tmp_path / "t.png").mkdir()
-    with pytest.raises(JobError, match=r"t\.png: cannot be written: Is a directory"):
+    with refused(JobError):
         save_figures(store, tmp_path / "t")
 
 
@@ -105,7 +103,7 @@ def test_pictures_say_where_their_data_are_others_now(monkeypatch):
     assert figure(store).get_suptitle().splitlines()[-1] == said
     assert groups(store)[0][0]["error"] == said
     monkeypatch.setattr(store, "job", store.job.model_copy(update={"base": "/nowhere"}))
-    with pytest.raises(JobError, match=r"a figure reads the input files again: .*no such file"):
+    with refused(JobError):
         figure(store)
 
 
@@ -115,7 +113,7 @@ def test_no_table_is_made_from_other_data(monkeypatch):
     monkeypatch.setattr(
         store, "job", store.job.model_copy(update={"inputs": {"net.h5": "of another"}})
     )
-    with pytest.raises(JobError, match=r"net\.h5 changed since the items were computed; bring it"):
+    with refused(JobError):
         reduce_group(store, 0)
     assert "gathered/0" in store.root
 
@@ -125,9 +123,7 @@ def test_a_figure_that_raises_is_told_with_its_line(store, tmp_path, monkeypatch
         return columns["n"][0].shape[2]
 
     monkeypatch.setattr(store, "kernel", replace(store.kernel, display=Display(plots=broken)))
-    with pytest.raises(
-        JobError, match=r"plots: .*Error: .*\n.*test_figures.py, line \d+, in broken"
-    ):
+    with refused(JobError):
         save_figures(store, tmp_path / "t")
 
 
@@ -204,7 +200,7 @@ def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "kernel", replace(store.kernel, display=Display(plots=norms)))
     for path in (tmp_path / "t.png", tmp_path / "t-0.png"):
         path.write_text("old")
-    with full_disk(), pytest.raises(JobError, match="too large"):
+    with full_disk(), refused(JobError):
         save_figures(store, tmp_path / "t")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old", "old"]
 

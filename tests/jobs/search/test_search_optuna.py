@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import optuna
 import pytest
+from messages import refused
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from search_driver import Items, play, play_again, same, searcher_of
@@ -311,19 +312,19 @@ kernel = one_shot("fourth_kernel", Fourth, {"y": Var()}, lambda static, shared, 
 
 
 @pytest.mark.parametrize(
-    ("sampler", "lacks", "said"),
+    ("sampler", "lacks"),
     [
-        ("tpe", "optuna", r"search\.sampler: tpe needs Optuna; .*pip install .*'cmaes.*'optuna"),
-        ("cmaes", "cmaes", r"cmaes needs the package cmaes; .*pip install .*'cmaes.*'optuna"),
-        ("gp", "torch", "gp needs PyTorch; .*pip install .*torch, or take another sampler"),
+        ("tpe", "optuna"),
+        ("cmaes", "cmaes"),
+        ("gp", "torch"),
     ],
 )
-def test_a_sampler_that_is_not_installed(monkeypatch, sampler, lacks, said):
+def test_a_sampler_that_is_not_installed(monkeypatch, sampler, lacks):
     there = importlib.util.find_spec
     monkeypatch.setattr(
         "ctd.installed.find_spec", lambda name: None if name == lacks else there("math")
     )
-    with pytest.raises(JobError, match=said):
+    with refused(JobError):
         made(search(sampler=sampler))
 
 

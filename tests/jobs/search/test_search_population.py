@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from messages import refused
 from search_driver import play, searcher_of
 from search_jobs import POPULATION, RATE, changed, cut, results
 from search_reference import Member, members_of, train_population
@@ -125,7 +126,7 @@ def test_population_does_not_copy_finished_members(tmp_path, exploit):
     job["sweep"]["zip"]["limit"] = [2, 2, 99, 99, 99, 99]  # the best two finish in no time
     job["params"].pop("limit")
     job["search"]["params"] |= {"noise": {"uniform": [0, 1]}}  # limit must not differ otherwise
-    with pytest.raises(JobError, match="limit differs inside the population of items 0-5"):
+    with refused(JobError):
         make(tmp_path / "x.zarr", job)
 
 
@@ -247,19 +248,19 @@ def test_starts_lie_apart_from_ranges(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    "change",
     [
-        ({"start": 2.0}, "rate: starts at 2.0, outside of its range"),
-        ({"start": "middle"}, "start: expected a number, or `range`"),
-        ({"start": True}, "start: expected a number, or `range`"),
-        ({"start": 0.1}, "'rate' is given in sweep, but its values begin in search.params"),
+        {"start": 2.0},
+        {"start": "middle"},
+        {"start": True},
+        {"start": 0.1},
     ],
 )
-def test_bad_starts_are_told(tmp_path, change, told):
+def test_bad_starts_are_told(tmp_path, change):
     sweep = POPULATION["sweep"] if change == {"start": 0.1} else {"seeds": 8}
     job = POPULATION | {"sweep": sweep}
     job["search"] = job["search"] | {"params": {"rate": RATE | change}}
-    with pytest.raises(JobError, match=told) as error:
+    with refused(JobError) as error:
         make(tmp_path / "p.zarr", job)
     assert len(str(error.value).splitlines()) == 1
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from messages import refused
 
 from ctd.catalogue import load_kernel
 from jobs.errors import JobError
@@ -33,7 +34,7 @@ def test_read_job_yaml_and_json_agree(job_file):
 def test_read_job_overrides(job_file, override, where, expected):
     path = job_file("kernel: toy\n")
     if expected is None:
-        with pytest.raises(JobError, match="name: must be text"):
+        with refused(JobError):
             read_job(path, [override])
     else:
         assert where(read_job(path, [override])) == expected
@@ -93,18 +94,18 @@ def test_read_job_refuses(job_file, text, override, said):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    "name",
     [
-        ("binary.yaml", "not text"),
-        ("s.zarr", "is a store"),
-        ("", "is a folder; give a file in YAML or JSON"),
+        "binary.yaml",
+        "s.zarr",
+        "",
     ],
 )
-def test_read_job_of_what_is_no_job_file(tmp_path, name, said):
+def test_read_job_of_what_is_no_job_file(tmp_path, name):
     (tmp_path / "binary.yaml").write_bytes(b"\x89HDF\r\n")
     (tmp_path / "s.zarr").mkdir()
     (tmp_path / "s.zarr" / "zarr.json").write_text("{}")
-    with pytest.raises(JobError, match=said):
+    with refused(JobError):
         read_job(tmp_path / name)
 
 
@@ -121,7 +122,7 @@ def test_read_job_merges_and_overrides_by_anchors(job_file):
 
 
 def test_read_job_missing_file(tmp_path):
-    with pytest.raises(JobError, match="cannot be read"):
+    with refused(JobError):
         read_job(tmp_path / "none.yaml")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import refused
 from pydantic import ValidationError
 
 from jobs.plan.params import join
@@ -107,39 +108,36 @@ def test_more_samples_keep_the_first_items(change, grown):
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    "given",
     [
-        ({"random": {"a": {"uniform": [0, 1]}}}, "give `samples: N`"),
-        ({"samples": 3}, "without random fields"),
-        ({"zip": {"a": [1], "b": [1, 2]}}, "equal length"),
-        ({"grid": {"a": [1]}, "zip": {"a": [1]}}, "swept twice: a"),
-        ({"grid": {"a": []}}, "at least 1 item"),
-        ({"grid": {"a": {"geomspace": [0, 1, 3]}}}, "greater than 0"),
-        ({"grid": {"a": {"range": [0, 10, 0]}}}, "expected whole numbers: n, .*no step of 0"),
-        ({"grid": {"a": {"range": [0, 2.5]}}}, "expected whole numbers: n"),
-        ({"grid": {"a": {"range": [1, 2, 3, 4]}}}, "expected whole numbers: n"),
-        ({"grid": {"a": {"range": [3]}}}, "expected whole numbers: n"),
-        ({"grid": {"a": {"range": "3"}}}, "expected whole numbers: n"),
+        {"random": {"a": {"uniform": [0, 1]}}},
+        {"samples": 3},
+        {"zip": {"a": [1], "b": [1, 2]}},
+        {"grid": {"a": [1]}, "zip": {"a": [1]}},
+        {"grid": {"a": []}},
+        {"grid": {"a": {"geomspace": [0, 1, 3]}}},
+        {"grid": {"a": {"range": [0, 10, 0]}}},
+        {"grid": {"a": {"range": [0, 2.5]}}},
+        {"grid": {"a": {"range": [1, 2, 3, 4]}}},
+        {"grid": {"a": {"range": [3]}}},
+        {"grid": {"a": {"range": "3"}}},
         # More than NumPy can count.
-        ({"grid": {"a": {"range": 2**63}}}, "expected whole numbers: n"),
-        ({"zip": {"a": {"linspace": [0, 1, 2**63]}}}, "less than or equal to 100000000"),
-        ({"random": {"a": {"integers": [0, 2**64]}}, "samples": 2}, "less than or equal to"),
-        ({"random": {"a": {"integers": [3, 3]}}, "samples": 2}, "low < high"),
-        (
-            {"random": {"a": {"uniform": [0.3, 0]}}, "samples": 2},
-            r"\[0.3, 0.0\] given; expected low < high",
-        ),
-        ({"random": {"a": {"loguniform": [0.1, 0.001]}}, "samples": 2}, "low < high"),
-        ({"seeds": 0}, "greater than 0"),
-        ({"grid": {"a": 3}}, "a list, or one of {range: n}"),
-        ({"grid": {"a": {"logspace": [0, 1, 3]}}}, "a list, or one of {range: n}"),
-        ({"grid": {"a": {"linspace": [0, 1, 3], "range": 2}}}, "a list, or one of {range: n}"),
-        ({"random": {"a": {"normal": [0, 1]}}, "samples": 2}, "one of {uniform: .low, high.}"),
-        ({"random": {"a": [0, 1]}, "samples": 2}, "one of {uniform: .low, high.}"),
+        {"grid": {"a": {"range": 2**63}}},
+        {"zip": {"a": {"linspace": [0, 1, 2**63]}}},
+        {"random": {"a": {"integers": [0, 2**64]}}, "samples": 2},
+        {"random": {"a": {"integers": [3, 3]}}, "samples": 2},
+        {"random": {"a": {"uniform": [0.3, 0]}}, "samples": 2},
+        {"random": {"a": {"loguniform": [0.1, 0.001]}}, "samples": 2},
+        {"seeds": 0},
+        {"grid": {"a": 3}},
+        {"grid": {"a": {"logspace": [0, 1, 3]}}},
+        {"grid": {"a": {"linspace": [0, 1, 3], "range": 2}}},
+        {"random": {"a": {"normal": [0, 1]}}, "samples": 2},
+        {"random": {"a": [0, 1]}, "samples": 2},
     ],
 )
-def test_sweep_refuses(given, text):
-    with pytest.raises(ValidationError, match=text) as caught:
+def test_sweep_refuses(given):
+    with refused(ValidationError) as caught:
         Sweep.model_validate(given)
     assert caught.value.error_count() == 1  # of the form that was meant, not of all there are
 

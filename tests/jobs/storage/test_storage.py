@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from messages import refused
 from stores import BASE, tree_bytes
 from waiting import until
 
@@ -96,7 +97,7 @@ def test_a_run_waits_for_the_disk_and_goes_on(disk, tmp_path, monkeypatch, troub
 
 def test_a_full_disk_at_the_start_is_told_and_may_pass(disk):
     fill(disk, leave=0)
-    with pytest.raises(JobError, match=f"{disk}.*cannot be written") as raised:
+    with refused(JobError) as raised:
         make(disk / "s.zarr")
     assert raised.value.exit_code == 74
     (disk / "ballast").unlink()
@@ -106,7 +107,7 @@ def test_a_full_disk_at_the_start_is_told_and_may_pass(disk):
 def test_a_store_that_is_read_only_can_be_read_and_is_not_run(disk):
     store = make(disk / "s.zarr")
     assert remount(disk, "ro")
-    with pytest.raises(JobError, match="Read-only file system"):
+    with refused(JobError):
         run_shards(Store.open(store.address), SerialExecutor(1))
     assert Store.open(store.address).committed.numbers() == set()
     remount(disk, "rw")

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from messages import refused, warned
 from obstore.exceptions import PermissionDeniedError
 from stores import BASE, JOB, make, run
 
@@ -79,7 +80,7 @@ def test_find_stores_at_links(lab, tmp_path, given):
     ]
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "b.zarr").symlink_to(lab / "a2.zarr")
-    with pytest.raises(JobError, match="no store matches"):
+    with refused(JobError):
         find_stores([f"{tmp_path}/i*/b.zarr"], told.append)
     assert f"{tmp_path}/inner/b.zarr" in told.pop()
     found, wrong = list_stores([f"{tmp_path}/{given}"])
@@ -89,7 +90,7 @@ def test_find_stores_at_links(lab, tmp_path, given):
 @pytest.mark.parametrize("given", ["empty", "x*.zarr", "*/none/*"])
 def test_find_stores_says_where_there_is_none(lab, monkeypatch, given):
     monkeypatch.chdir(lab)
-    with pytest.raises(JobError, match="no store"):
+    with refused(JobError):
         find_stores([given])
 
 
@@ -108,7 +109,7 @@ def test_find_stores_in_a_bucket(s3, lab):
     assert find_stores(at("none.zarr")) == at("none.zarr"), (
         "whoever opens it says that it is not there"
     )
-    with pytest.raises(JobError, match="the bucket does not exist"):
+    with refused(JobError):
         find_stores(["s3://none/found/*"])
 
 
@@ -249,7 +250,7 @@ def test_archives_without_their_store_count_once(copies, tmp_path, monkeypatch):
 
 def test_items_of_a_folder_with_a_fork(copies, command_line, monkeypatch):
     monkeypatch.chdir(copies)
-    with pytest.warns(UserWarning, match="has their items: a.zarr"):
+    with warned():
         opened = jobs.open_stores(["."])
     assert [(one.address, one.job.plan.n_items) for one in opened.stores] == [
         ("b.zarr", 2),

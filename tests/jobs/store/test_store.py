@@ -9,6 +9,7 @@ import pytest
 import toy
 import xarray as xr
 import zarr
+from messages import refused
 from stores import BASE, JOB, make, run, tree_bytes
 
 from ctd.batch import DeviceSlots, Layout
@@ -44,14 +45,14 @@ def test_a_job_written_in_another_way_is_the_same(tmp_path, monkeypatch):
     open_or_create(job({"task": "integrator"}), BASE, "job", path, SerialExecutor(1))
     reopen(job({"task": {"name": "integrator"}}), path)
     reopen(job({"task": "integrator", "n": 100, "cell": "gru"}), path)
-    for other, told in (
-        ({"task": "integrator", "n": 99}, "holds another job"),
-        ({"task": {"name": "integrator", "n_steps": 24}}, "holds another job"),
-        ({}, "holds another job"),
-        ({"task": "integrator", "m": 3}, "^job: params: m: unknown field"),
-        ({"task": "integrator", "n": -1}, "^job: params: n: must be greater than 0"),
+    for other in (
+        {"task": "integrator", "n": 99},
+        {"task": {"name": "integrator", "n_steps": 24}},
+        {},
+        {"task": "integrator", "m": 3},
+        {"task": "integrator", "n": -1},
     ):
-        with pytest.raises(JobError, match=told):
+        with refused(JobError):
             reopen(job(other), path)
 
 
@@ -84,7 +85,7 @@ def test_a_result_that_is_missing_is_not_made_up(tmp_path):
         "outcome": np.zeros(n),
         "status": np.ones(n),
     }
-    with pytest.raises(ValueError, match="kernel toy has not returned 'norm'"):
+    with refused(ValueError):
         write_shard(store, Marker(shard=shard), values, np.arange(shard.start, shard.stop))
     assert store.committed.numbers() == set()
 
@@ -125,9 +126,9 @@ def test_gather_is_idempotent_and_takes_new_settings(finished):
     set_gather(store, ["top=2"])
     gather(Store.open(store.address))
     assert open_store(store.address)["gathered/0"].sizes["place"] == 2
-    with pytest.raises(JobError, match="top: must be greater than 0"):
+    with refused(JobError):
         set_gather(store, ["top=0"])
-    with pytest.raises(JobError, match="tpo: unknown field; did you mean 'top'"):
+    with refused(JobError):
         set_gather(store, ["tpo=0"])
     set_gather(store, ["top=3"])
     gather(Store.open(store.address))
@@ -222,7 +223,7 @@ def test_failed_items_are_data(tmp_path):
 
 def test_failing_load_is_reported_before_anything_is_written(tmp_path):
     job = {**JOB, "params": {"offset": "x"}}
-    with pytest.raises(JobError, match="params: offset: must be a number"):
+    with refused(JobError):
         run(tmp_path / "x.zarr", job)
     assert not (tmp_path / "x.zarr").exists()
 
@@ -284,18 +285,15 @@ def test_listener_sees_progress(tmp_path):
 @pytest.mark.parametrize("what", ["format", "missing", "nothing"])
 def test_open_refuses(tmp_path, finished, what):
     path = tmp_path / "s.zarr"
-    said = "no such store"
     if what != "nothing":
         shutil.copytree(finished[0].address, path)
         job = path / "run" / "job.json"
-        said = "not a complete ctd store.*run the job again with another --store"
         if what == "format":
             job.write_text(json.dumps({**json.loads(job.read_text()), "format": FORMAT + 1}))
-            said = f"store format {FORMAT + 1}, this ctd reads up to {FORMAT}; update ctd"
         else:
             job.unlink()
             job.with_name("job.copy.json").unlink()
-    with pytest.raises(JobError, match=said):
+    with refused(JobError):
         Store.open(str(path))
 
 
@@ -305,7 +303,7 @@ def test_create_leaves_nothing_after_an_error(tmp_path, monkeypatch):
         "jobs.store.creation._consolidate",
         lambda store: (_ for _ in ()).throw(OSError("disk full")),
     )
-    with pytest.raises(JobError, match="cannot be written: disk full") as raised:
+    with refused(JobError) as raised:
         make(path)
     assert raised.value.exit_code == 2, "it is no fault of the storage that may pass"
     assert not path.exists()
