@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 from beartype import beartype
 from jaxtyping import jaxtyped
+from messages import refused
 from small_files import drawn
 
 from ctd.cells import get_cell, run
@@ -43,5 +44,5 @@ def test_wrong_shape_is_refused():
     checked = jaxtyped(run, typechecker=beartype)
     states, outputs = checked(cell, weights, jnp.zeros((3, 2)))
     assert (states.shape, outputs.shape) == ((3, 4), (3, 1))
-    with pytest.raises(TypeError, match="inputs"):
+    with refused(TypeError):
         checked(cell, weights, jnp.zeros((5, 3, 2)))

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+from messages import refused
 
 from ctd import containers
 from ctd.containers import check_hdf5, opened_hdf5, opened_zip, read_array
@@ -45,7 +46,7 @@ def test_numbers_of_another_file_are_not_read(tmp_path, monkeypatch, make):
         make(file)
     with h5py.File("x.h5") as file:
         np.testing.assert_array_equal(file["x"], SECRET)  # the library would
-    with pytest.raises(ValueError, match=r"^x.h5: dataset x lies in another file, and ctd reads"):
+    with refused(ValueError):
         read_hdf5("x.h5")
 
 
@@ -60,9 +61,8 @@ def test_numbers_of_another_file_are_not_read(tmp_path, monkeypatch, make):
 def test_dataset_that_claims_more_than_the_file_holds_is_refused(tmp_path, options):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("x", dtype="f8", **options)
-    said = r"x.h5: dataset x .* claims [\d,]+ bytes, but the file holds [\d,]+; it is damaged"
     for read in (read_hdf5, check_hdf5):
-        with pytest.raises(ValueError, match=said):
+        with refused(ValueError):
             read(tmp_path / "x.h5")
 
 
@@ -71,13 +71,13 @@ def test_matlab_before_hdf5(tmp_path, version):
     """The error shows the lines that convert the file."""
     counts = np.arange(6.0).reshape(2, 3)
     scipy.io.savemat(tmp_path / "x.mat", {"counts": counts}, format=version)
-    with pytest.raises(ValueError, match=r"x.mat: not an HDF5 file, but one of MATLAB's") as caught:
+    with refused(ValueError) as caught:
         read_hdf5(tmp_path / "x.mat")
     exec(str(caught.value).partition("give the .npz: ")[2])
     found = read_arrays(tmp_path / "x.npz", "")
     assert list(found) == ["counts"]
     np.testing.assert_array_equal(found["counts"], counts)
-    with pytest.raises(ValueError, match=r"none.mat: does not exist"):
+    with refused(ValueError):
         read_hdf5(tmp_path / "none.mat")
 
 
@@ -85,8 +85,7 @@ def test_matlab_before_hdf5(tmp_path, version):
 def test_name_that_is_no_text_is_refused(tmp_path, read):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file[b"w\xff"] = SECRET
-    said = r"x.h5: dataset b'w\\xff' has a name that is no UTF-8 text$"
-    with pytest.raises(ValueError, match=said):
+    with refused(ValueError):
         read(tmp_path / "x.h5")
 
 
@@ -115,21 +114,21 @@ def test_array_that_claims_more_than_it_holds_is_refused(tmp_path, change):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", data)
     for name in ("x.npy", "x.npz"):
-        with pytest.raises(ValueError, match=rf"{name}: .*claims .*, but holds .*; it is damaged"):
+        with refused(ValueError):
             read_arrays(tmp_path / name, "x")
 
 
 def test_array_of_nested_brackets_is_told_in_one_line():
     text = b"-" * 9000 + b"1"
     data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
-    with pytest.raises(ValueError, match=r"^x: not an .npy file of numbers, or a damaged one: \S"):
+    with refused(ValueError):
         read_array("x", io.BytesIO(data), len(data))
 
 
 def test_archive_that_claims_more_than_it_holds_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("zeros", bytes(1 << 20))
-    with pytest.raises(ValueError, match="packed in a way"), opened_zip(tmp_path / "x.zip", "it"):
+    with refused(ValueError), opened_zip(tmp_path / "x.zip", "it"):
         pass
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("few", b"1234")
@@ -138,7 +137,7 @@ def test_archive_that_claims_more_than_it_holds_is_refused(tmp_path):
     data[at : at + 4] = (2**31).to_bytes(4, "little")
     (tmp_path / "x.zip").write_bytes(data)
     with (
-        pytest.raises(ValueError, match="its content claims"),
+        refused(ValueError),
         opened_zip(tmp_path / "x.zip", "it"),
     ):
         pass
@@ -149,9 +148,9 @@ def test_whatever_the_library_raises_names_the_file(tmp_path):
     for error in (KeyError("a\nb"), RuntimeError("a\nb"), MemoryError("a\nb")):
         with h5py.File(tmp_path / "y.h5", "w"):
             pass
-        with pytest.raises(ValueError, match=r"y.h5: not an HDF5 file, or a damaged one: '?a"):
+        with refused(ValueError):
             raise_in(tmp_path / "y.h5", error)
-    with pytest.raises(ValueError, match=r"x.h5: not an HDF5 file") as caught:
+    with refused(ValueError) as caught:
         read_hdf5(tmp_path / "x.h5")
     assert "\n" not in str(caught.value)
 
@@ -185,7 +184,7 @@ def test_bomb_is_refused(tmp_path, monkeypatch, make, name, read):
     monkeypatch.setattr(containers, "LARGE", 2**20)
     monkeypatch.setattr(containers, "MOST_PACKED_LARGE", 50)
     make(tmp_path / name)
-    with pytest.raises(ValueError, match=rf"{name}.* claims [\d,]+ bytes"):
+    with refused(ValueError):
         read(tmp_path / name)
 
 

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from messages import refused
 
 from ctd.contract import located
 from jobs.errors import JobError
@@ -182,31 +183,30 @@ def test_located_of_an_exception_without_text_or_frames():
 
 
 NAMES = {
-    "result with a slash": (('"x": Var', '"a/x": Var'), ('return {"x": s["x"]}', 'return {"a/x": s["x"]}'), "'a/x' is not allowed as a name"),
-    "result like Zarr's own": (('"x": Var', '"zarr.json": Var'), ('return {"x": s["x"]}', 'return {"zarr.json": s["x"]}'), "'zarr.json' is not allowed as a name"),
-    "long result": (('"x": Var', '201 * "x": Var'), ('return {"x": s["x"]}', 'return {201 * "x": s["x"]}'), "is not allowed as a name"),
-    "axis of two lines": (('Var(("unit",))', 'Var(("a\\nb",))'), "is not allowed as a name"),
-    "reduced with a slash": (("result, load)", 'result, load, reduced={"a/x": Var()})'), "'a/x' is not allowed as a name"),
-    "coords without an axis": (("result, load)", 'result, load, coords=lambda inputs, shared: {"unit": 3})'), "coords: unit is int64 of the shape \\(\\); expected numbers or texts along one axis"),
-    "result with a dot first": (('"x": Var', '".x": Var'), ('return {"x": s["x"]}', 'return {".x": s["x"]}'), "'.x' is not allowed as a name"),
-    "result like a pack": (('"x": Var', '"numbers.x": Var'), ('return {"x": s["x"]}', 'return {"numbers.x": s["x"]}'), "'numbers.x' .*with packed. or numbers."),
-    "axis like a pack": (('Var(("unit",))', 'Var(("packed.x.entry",))'), "'packed.x.entry' .*with packed. or numbers."),
-    "result like a parameter": (('"x": Var', '"rate": Var'), ('return {"x": s["x"]}', 'return {"rate": s["x"]}'), "result 'rate' has the name of a parameter"),
-    "result like a column of items": (('"x": Var', '"row": Var'), ('return {"x": s["x"]}', 'return {"row": s["x"]}'), "result 'row' has the name"),
-    "parameter like a column of items": (("n: Static[int] = 3", "n: Static[int] = 3\n    group: Static[int] = 3"), "parameter 'group' has the name"),
-    "axis like a column": (("result, load)", 'result, load, coords=lambda inputs, shared: {"item": [1, 2, 3]})'), "axis 'item' has the name of a parameter, or of a column"),
-    "axis like the items'": (('Var(("unit",))', 'Var(("item",))'), "axis 'item' has the name of a parameter, or of a column"),
-    "result like its axis": (("result, load)", 'result, load, coords=lambda inputs, shared: {"x": [1, 2, 3]})'), "'x' is a result and has coordinates"),
-    "axis of two lengths": (("result, load)", 'result, load, coords=lambda inputs, shared: {"unit": [1, 2]})'), "axis 'unit' has length 3 in 'x' and 2 in 'the coordinates of unit'"),
+    "result with a slash": (('"x": Var', '"a/x": Var'), ('return {"x": s["x"]}', 'return {"a/x": s["x"]}')),
+    "result like Zarr's own": (('"x": Var', '"zarr.json": Var'), ('return {"x": s["x"]}', 'return {"zarr.json": s["x"]}')),
+    "long result": (('"x": Var', '201 * "x": Var'), ('return {"x": s["x"]}', 'return {201 * "x": s["x"]}')),
+    "axis of two lines": (('Var(("unit",))', 'Var(("a\\nb",))'),),
+    "reduced with a slash": (("result, load)", 'result, load, reduced={"a/x": Var()})'),),
+    "coords without an axis": (("result, load)", 'result, load, coords=lambda inputs, shared: {"unit": 3})'),),
+    "result with a dot first": (('"x": Var', '".x": Var'), ('return {"x": s["x"]}', 'return {".x": s["x"]}')),
+    "result like a pack": (('"x": Var', '"numbers.x": Var'), ('return {"x": s["x"]}', 'return {"numbers.x": s["x"]}')),
+    "axis like a pack": (('Var(("unit",))', 'Var(("packed.x.entry",))'),),
+    "result like a parameter": (('"x": Var', '"rate": Var'), ('return {"x": s["x"]}', 'return {"rate": s["x"]}')),
+    "result like a column of items": (('"x": Var', '"row": Var'), ('return {"x": s["x"]}', 'return {"row": s["x"]}')),
+    "parameter like a column of items": (("n: Static[int] = 3", "n: Static[int] = 3\n    group: Static[int] = 3"),),
+    "axis like a column": (("result, load)", 'result, load, coords=lambda inputs, shared: {"item": [1, 2, 3]})'),),
+    "axis like the items'": (('Var(("unit",))', 'Var(("item",))'),),
+    "result like its axis": (("result, load)", 'result, load, coords=lambda inputs, shared: {"x": [1, 2, 3]})'),),
+    "axis of two lengths": (("result, load)", 'result, load, coords=lambda inputs, shared: {"unit": [1, 2]})'),),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("mistake", NAMES)
 def test_names_that_cannot_stand_beside_each_other_in_a_store(make, mistake):
-    *changes, said = NAMES[mistake]
     text = RIGHT
-    for old, new in changes:
+    for old, new in NAMES[mistake]:
         assert old in text
         text = text.replace(old, new)
-    with pytest.raises(JobError, match=said):
+    with refused(JobError):
         make(text)

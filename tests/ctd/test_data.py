@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from disks import full_disk
+from messages import refused
 from small_files import drawn
 
 from ctd.cells import get_cell
@@ -56,18 +57,18 @@ def test_write_hdf5_to_a_full_disk_keeps_old(tmp_path, room):
     write_hdf5(tmp_path / "w.h5", weights())
     before = (tmp_path / "w.h5").read_bytes()
     arrays = {f"w{k}": np.random.default_rng(k).random((9, 9)) for k in range(50)}
-    with full_disk(room), pytest.raises(ValueError, match=r"w.h5: cannot be written: File too"):
+    with full_disk(room), refused(ValueError):
         write_hdf5(tmp_path / "w.h5", arrays)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"w.h5": before}
 
 
 def test_write_hdf5_no_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"w\.h5: cannot be written: No such file"):
+    with refused(ValueError):
         write_hdf5(tmp_path / "absent" / "w.h5", {"a": np.arange(3)})
 
 
 def test_write_weights_refuses_nan(tmp_path):
-    with pytest.raises(ValueError, match=r"w\.h5: bC has 5 NaN"):
+    with refused(ValueError):
         write_weights(tmp_path / "w.h5", weights() | {"bC": np.full(5, np.nan)}, "gru")
     assert not list(tmp_path.iterdir())
 
@@ -91,46 +92,46 @@ def spoil_strings(path):
 
 
 FILES = {
-    "missing": (lambda path: path.unlink(), r"x\.h5: (the file )?does not exist"),
-    "cut short": (spoil_cut, r"x\.h5: not an HDF5 file, or a damaged one"),
-    "text": (spoil_text, r"x\.h5: not an HDF5 file, or a damaged one"),
-    "no dataset": (spoil_empty, r"x\.h5: holds no (dataset|tensor)"),
-    "strings": (spoil_strings, r"x\.h5: dataset names has the type object"),
+    "missing": lambda path: path.unlink(),
+    "cut short": spoil_cut,
+    "text": spoil_text,
+    "no dataset": spoil_empty,
+    "strings": spoil_strings,
 }
 
 
-@pytest.mark.parametrize(("spoil", "message"), FILES.values(), ids=FILES)
+@pytest.mark.parametrize("spoil", FILES.values(), ids=FILES)
 @pytest.mark.parametrize("read", [read_hdf5, read_weights])
-def test_read_refuses_file(tmp_path, read, spoil, message):
+def test_read_refuses_file(tmp_path, read, spoil):
     path = tmp_path / "x.h5"
     write_hdf5(path, weights())
     spoil(path)
-    with pytest.raises(ValueError, match=message):
+    with refused(ValueError):
         read(path)
 
 
 @pytest.mark.parametrize(
-    ("group", "hint"),
+    "group",
     [
-        ("gathered", "give .*a.h5/gathered/0, a table of this store"),
-        ("net", "but net; give one of its groups"),
+        "gathered",
+        "net",
     ],
 )
-def test_a_file_of_groups_alone_names_them(tmp_path, group, hint):
+def test_a_file_of_groups_alone_names_them(tmp_path, group):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_group(group)["x"] = np.zeros(2)
-    with pytest.raises(ValueError, match=f"holds no dataset at its top level[;,] {hint}"):
+    with refused(ValueError):
         read_hdf5(tmp_path / "a.h5")
 
 
 def test_read_refuses_folder(tmp_path):
-    with pytest.raises(ValueError, match="is a folder"):
+    with refused(ValueError):
         read_hdf5(tmp_path)
 
 
 def test_read_weights_wrong_cell(tmp_path):
     write_weights(tmp_path / "w.h5", weights(), "gru")
-    with pytest.raises(ValueError, match=r"w\.h5: cell vanilla lacks .* weights of cell gru"):
+    with refused(ValueError):
         read_weights(tmp_path / "w.h5", "vanilla")
 
 
@@ -140,9 +141,7 @@ def test_read_weights_heeds_the_cell_that_a_file_names(tmp_path):
     found = read_weights(tmp_path / "w.h5", "gru_candidate_bias")
     assert set(found.params) == set(weights())
     assert read_weights(tmp_path / "w.h5").cell == "gru_candidate_bias"
-    with pytest.raises(
-        ValueError, match=r"w\.h5: says .* cell gru_candidate_bias, but cell gru is"
-    ):
+    with refused(ValueError):
         read_weights(tmp_path / "w.h5", "gru")
 
 
@@ -152,5 +151,5 @@ def test_read_arrays_of_numpy(tmp_path):
     np.testing.assert_array_equal(read_arrays(tmp_path / "a.npy", "y")["y"], np.arange(3))
     np.testing.assert_array_equal(read_arrays(tmp_path / "a.npz", "y")["x"], np.arange(4))
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"o\.npy: holds Python objects"):
+    with refused(ValueError):
         read_arrays(tmp_path / "o.npy", "y")

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from messages import refused
 from small import FOUR, small
 from stores import FOUR_SLOTS
 
@@ -239,31 +240,27 @@ def test_no_readout_no_behavior(network):
 
 def test_counts_that_would_not_fit_are_refused(items):
     """They have 16 bits; a count clipped without a word would not follow its rate."""
-    with pytest.raises(
-        ValueError, match="max_rate, step_s: 80000 spikes in a bin; at most 60000 expected"
-    ):
+    with refused(ValueError):
         Spikes(max_rate=2e6)
-    with pytest.raises(
-        ValueError, match=r"initial: line takes 7 steps of a trial, but .* n_steps = 5"
-    ):
+    with refused(ValueError):
         Spikes(initial="line", task={"name": "integrator", "n_steps": 5})
-    with pytest.raises(ValueError, match=r"true_states: rerun differs .* by noise alone"):
+    with refused(ValueError):
         Spikes(true_states="rerun")
     assert 50_000 < items["eval"][3].max() < 65_535
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    "changes",
     [
-        ({"weights": None}, "weights: a file with the weights of a trained network is needed"),
-        ({"cell": "gru"}, "cell gru lacks"),
-        ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
-        ({"n_units": 7}, "n_units: 7 given, but the network in .* has 6"),
+        {"weights": None},
+        {"cell": "gru"},
+        {"task": "flipflop"},
+        {"n_units": 7},
     ],
 )
-def test_bad_input(network, changes, said):
+def test_bad_input(network, changes):
     path, _ = network()
-    with pytest.raises(ValueError, match=said):
+    with refused(ValueError):
         load(inputs_of(Spikes(**{"cell": "vanilla", "weights": path, **changes})))
 
 

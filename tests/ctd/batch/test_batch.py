@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from messages import refused
 from small import SMALL, small
 
 from ctd.batch import (
@@ -172,22 +173,22 @@ def test_run_does_not_start_more_than_needed():
 
 
 @pytest.mark.parametrize(
-    ("columns", "text"),
+    "columns",
     [
-        ({"n": [1, 2]}, "'n' of Walk is static, one value for all items"),
-        ({"m": [1, 2]}, "Walk has no field 'm'; its traced fields: n_steps, rate, push"),
-        ({"rate": 0.1}, "'rate': one value for each item expected, got 0.1"),
-        ({"rate": [0.1], "n_steps": [1, 2]}, "lengths differ"),
-        ({"rate": []}, "columns: no values of rate"),
-        ({"n_steps": [0.5, 1.7]}, "'n_steps': .* given; expected values such as 10"),
-        ({"rate": ["0.1"]}, "'rate': .* given; expected values such as 0"),
-        ({"rate": [0.1 + 1j]}, "'rate': .* given; expected values such as 0"),
-        ({"rate": [0.1, -2, 0.7]}, r"'rate' of item 1: must be greater than -1 \(given: -2.0\)"),
-        ({"n_steps": [2**31]}, "whole numbers of more than 32 bits"),
+        {"n": [1, 2]},
+        {"m": [1, 2]},
+        {"rate": 0.1},
+        {"rate": [0.1], "n_steps": [1, 2]},
+        {"rate": []},
+        {"n_steps": [0.5, 1.7]},
+        {"rate": ["0.1"]},
+        {"rate": [0.1 + 1j]},
+        {"rate": [0.1, -2, 0.7]},
+        {"n_steps": [2**31]},
     ],
 )
-def test_run_items_bad_columns(columns, text):
-    with pytest.raises(ValueError, match=text):
+def test_run_items_bad_columns(columns):
+    with refused(ValueError):
         run_items(toy.kernel, toy.Walk(), columns)
 
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from messages import refused
 from places import DATA
 from scipy import integrate
 
@@ -221,56 +222,48 @@ def test_units_belong_to_the_cell(tmp_path, monkeypatch):
     assert get_cell("leaky:tanh") is get_cell("leaky")
 
 
-UNKNOWN = {
-    "grru": r"cell: 'grru' is unknown; did you mean 'gru'\?",
-    "leaky:rellu": r"cell: 'leaky:rellu': units 'rellu' are unknown; did you mean 'relu'\?",
-    "gru:relu": "cell: 'gru:relu': gru has fixed units; only vanilla, leaky, leaky_per_unit, leaky_rates take others",
-    "leaky:nolab.f": "cell: 'leaky:nolab.f': units nolab.f: there is no module nolab",
-    "leaky:math.f": "units math.f: math has no function f of the currents h",
-}
+UNKNOWN = ("grru", "leaky:rellu", "gru:relu", "leaky:nolab.f", "leaky:math.f")
 
 
-@pytest.mark.parametrize(("name", "message"), UNKNOWN.items(), ids=UNKNOWN)
-def test_get_cell_unknown(name, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_get_cell_unknown(name):
+    with refused(ValueError):
         get_cell(name)
 
 
 BAD = {
-    "missing": ("gru", lambda w: w.pop("bC"), "here: cell gru lacks bC; found"),
-    "half a readout": ("gru", lambda w: w.pop("bO"), "here: cell gru lacks bO"),
-    "extra": ("vanilla", lambda w: w.update(wX=np.ones(3)), "does not know wX"),
-    "axes": ("vanilla", lambda w: w.update(wR=np.ones(3)), r"here: wR has the shape \(3,\)"),
-    "size": ("gru", lambda w: w.update(bRU=np.ones(5)), r"bRU has the shape \(5,\).*needs \(12,\)"),
-    "state": ("lstm", lambda w: w.update(h0=np.ones(N)), r"h0 has the shape.*needs \(12,\)"),
+    "missing": ("gru", lambda w: w.pop("bC")),
+    "half a readout": ("gru", lambda w: w.pop("bO")),
+    "extra": ("vanilla", lambda w: w.update(wX=np.ones(3))),
+    "axes": ("vanilla", lambda w: w.update(wR=np.ones(3))),
+    "size": ("gru", lambda w: w.update(bRU=np.ones(5))),
+    "state": ("lstm", lambda w: w.update(h0=np.ones(N))),
     "transposed": (
         "vanilla",
-        lambda w: w.update(wI=w["wI"].T),
-        r"here: cell vanilla: transposed: wI \(3, 6\), \(6, 3\) expected$",
+        lambda w: w.update(wI=w["wI"].T)
     ),
     "all transposed": (
         "gru",
-        lambda w: w.update({k: v.T for k, v in w.items()}),
-        r"transposed: wRUHX \(9, 12\), \(12, 9\) expected; wCHX .*; wO \(6, 2\), \(2, 6\) expected$",
+        lambda w: w.update({k: v.T for k, v in w.items()})
     ),
-    "integers": ("vanilla", lambda w: w.update(bR=np.ones(N, int)), "bR has the type int64"),
-    "nan": ("vanilla", lambda w: w.update(bR=np.full(N, np.nan)), "bR has 6 NaN or infinite"),
-    "leak": ("leaky", lambda w: w.update(alpha=np.array(1.5)), r"here: alpha has values outside of \(0, 1\]"),
-    "leaks": ("leaky_per_unit", lambda w: w["alphas"].__setitem__(3, 0), r"alphas has values outside of \(0, 1\]"),
-    "rectified": ("alrnn", lambda w: w["rectified"].__setitem__(3, 0.3), "rectified has other values than 0 and 1"),
-    "inf": ("lstm", lambda w: w["bias_ih"].__setitem__(3, np.inf), r"the first at \(3,\)"),
+    "integers": ("vanilla", lambda w: w.update(bR=np.ones(N, int))),
+    "nan": ("vanilla", lambda w: w.update(bR=np.full(N, np.nan))),
+    "leak": ("leaky", lambda w: w.update(alpha=np.array(1.5))),
+    "leaks": ("leaky_per_unit", lambda w: w["alphas"].__setitem__(3, 0)),
+    "rectified": ("alrnn", lambda w: w["rectified"].__setitem__(3, 0.3)),
+    "inf": ("lstm", lambda w: w["bias_ih"].__setitem__(3, np.inf)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "spoil", "message"), BAD.values(), ids=BAD)
-def test_check_params_refuses(name, spoil, message):
+@pytest.mark.parametrize(("name", "spoil"), BAD.values(), ids=BAD)
+def test_check_params_refuses(name, spoil):
     weights = network(name)
     check_params(name, weights, "here")
     spoil(weights)
-    with pytest.raises(ValueError, match=message):
+    with refused(ValueError):
         check_params(name, weights, "here")
 
 
 def test_check_params_names_the_right_cell():
-    with pytest.raises(ValueError, match="these are the weights of cell leaky"):
+    with refused(ValueError):
         check_params("vanilla", network("leaky"), "here")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from messages import refused
 from places import EXAMPLES
 from small import FOUR
 from small import small as smallest
@@ -254,25 +255,25 @@ def test_the_best_fits_and_medians():
 X = network_activity(n=4, steps=30)
 GOOD = {"regions": {"A": "0-1", "B": "2-3"}}
 BAD = {
-    "no file": (X, {"data": None}, "data: a file of activity .* is needed"),
-    "axes": (X[:, 0], {}, r"data has the shape \(30,\); \(time, channel\) or"),
-    "NaN": (np.where(X.max() == X, np.nan, X), {}, r"data has \d+ NaN or infinite entries"),
-    "short": (X[:1], {}, "has 1 bin; a recording of at least 2 expected"),
-    "constant": (X * [1, 0, 1, 1], {}, "unit 1 never changes; leave it out"),
-    "range": (2 * X, {"scale": "none"}, "activity reaches 1.* leaves the range of tanh, -1 to 1; give scale: peak"),
-    "no regions": (X, {"regions": {}}, "regions: none given"),
-    "overlap": (X, {"regions": {"A": "0-2", "B": "2-3"}}, "regions: unit 2 lies in A and B"),
-    "nowhere": (X, {"regions": {"A": "0-1", "B": "3"}}, "regions: unit 2 lies in none of A, B"),
-    "beyond": (X, {"regions": {"A": "0-1", "B": "2-4"}}, "regions: B: 2-4 given, but the recording has units 0 to 3"),
-    "no range": (X, {"regions": {"A": "all"}}, "regions: A: 'all' given; units and ranges expected"),
+    "no file": (X, {"data": None}),
+    "axes": (X[:, 0], {}),
+    "NaN": (np.where(X.max() == X, np.nan, X), {}),
+    "short": (X[:1], {}),
+    "constant": (X * [1, 0, 1, 1], {}),
+    "range": (2 * X, {"scale": "none"}),
+    "no regions": (X, {"regions": {}}),
+    "overlap": (X, {"regions": {"A": "0-2", "B": "2-3"}}),
+    "nowhere": (X, {"regions": {"A": "0-1", "B": "3"}}),
+    "beyond": (X, {"regions": {"A": "0-1", "B": "2-4"}}),
+    "no range": (X, {"regions": {"A": "all"}}),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("x", "given", "message"), BAD.values(), ids=BAD)
-def test_what_does_not_fit_is_refused(tmp_path, x, given, message):
+@pytest.mark.parametrize(("x", "given"), BAD.values(), ids=BAD)
+def test_what_does_not_fit_is_refused(tmp_path, x, given):
     np.save(tmp_path / "x.npy", x)
     params = Curbd(**{"data": str(tmp_path / "x.npy")} | GOOD | given)
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(ValueError) as caught:
         kernel.load(inputs_of(params))
     assert "\n" not in str(caught.value)
 
@@ -289,7 +290,7 @@ def test_what_does_not_fit_is_refused(tmp_path, x, given, message):
     ],
 )
 def test_fields_out_of_range_are_refused(given):
-    with pytest.raises(ValueError, match=next(iter(given))):
+    with refused(ValueError):
         Curbd(**given)
 
 

@@ -6,6 +6,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from messages import refused
 from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
@@ -164,22 +165,22 @@ def test_inputs_with_noise_in_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    "given",
     [
-        ({"washout": 5, "delays": 4, "spacing": 2}, "washout: 5 given, but features reach back 7"),
-        ({"degrees": (1, 1)}, r"degrees: \[1, 1\]: whole numbers of 0 or more expected"),
-        ({"degrees": (-1, 1)}, r"degrees: \[-1, 1\]"),
-        ({"horizon": 50}, "horizon: 50 samples given, but test has 44"),
-        ({"starts": 2}, "starts: .* replays need .* a horizon"),
-        ({"starts": 9, "horizon": 40}, "starts: 9 replays of 40 samples .*; give at most 5"),
-        ({"record": ["weights"]}, "weights are always stored; leave weights out"),
-        ({"m": 2}, r"m: 2 given, but target lorenz has 3 output\(s\)"),
-        ({"dtype": "float32"}, "float64"),
-        ({"degrees": (6,), "delays": 5}, r"degrees: \[6\] of 15 delayed numbers give 38,760 features; at most 20,000"),
+        {"washout": 5, "delays": 4, "spacing": 2},
+        {"degrees": (1, 1)},
+        {"degrees": (-1, 1)},
+        {"horizon": 50},
+        {"starts": 2},
+        {"starts": 9, "horizon": 40},
+        {"record": ["weights"]},
+        {"m": 2},
+        {"dtype": "float32"},
+        {"degrees": (6,), "delays": 5},
     ],
 )  # fmt: skip
-def test_params_refuse(given, said):
-    with pytest.raises(ValueError, match=said):
+def test_params_refuse(given):
+    with refused(ValueError):
         kernel.load(inputs_of(Polynomial(**given)))
 
 

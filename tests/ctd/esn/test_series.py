@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+from messages import refused
 
 from ctd.esn import EchoState, series
 from ctd.kernel import inputs_of
@@ -32,7 +33,7 @@ def test_mackey_glass_sampling_agrees():
 
 
 def test_mackey_glass_odd_step_refused():
-    with pytest.raises(ValueError, match=r"dt: .* but the delay 17\.0 is not a multiple"):
+    with refused(ValueError):
         series.mackey_glass(10, dt=0.33)
 
 
@@ -70,9 +71,7 @@ def test_chaotic_network_activity(g, low, high):
 
 
 def test_chaotic_network_too_many_outputs():
-    with pytest.raises(
-        ValueError, match="m: 501 outputs given, but the chaotic network has 500 units"
-    ):
+    with refused(ValueError):
         series.chaotic_network(1, 501)
 
 
@@ -103,7 +102,7 @@ def test_series_constant_refused(value, tmp_path):
     """The mean of many .1 rounds, so that their variance is more than 0."""
     path = str(tmp_path / "x.npy")
     np.save(path, np.full((300, 2), value))
-    with pytest.raises(ValueError, match="target: all samples are equal"):
+    with refused(ValueError):
         series.load_series(inputs_of(EchoState(target="file", path=path, m=2)), 300)
 
 
@@ -137,45 +136,38 @@ def test_read_array_of_numpy_files(tmp_path):
         found = series.read_array(tmp_path / name, "targets", 4, columns=2)
         np.testing.assert_array_equal(found, table[:4])
     assert series.read_array(tmp_path / "a.npz", "line", 3).shape == (3, 1)
-    with pytest.raises(ValueError, match=r"a\.npz: dataset 'x' is missing; the file has line, tar"):
+    with refused(ValueError):
         series.read_array(tmp_path / "a.npz", "x", 3)
-    with pytest.raises(ValueError, match=r"a\.npy has 10 samples, but washout"):
+    with refused(ValueError):
         series.read_array(tmp_path / "a.npy", "targets", 11)
-    with pytest.raises(ValueError, match=r"none\.npy: does not exist"):
+    with refused(ValueError):
         series.read_array(tmp_path / "none.npy", "targets", 3)
 
 
 @pytest.mark.parametrize(
-    ("dataset", "length", "columns", "message"),
+    ("dataset", "length", "columns"),
     [
-        ("missing", 5, None, "'missing' is missing; the file has cube, empty, folder, line, nan"),
-        ("folder", 5, None, "'folder' is missing"),
-        ("cube", 2, None, r"'cube' has shape \(2, 2, 2\); expected \(time, column\)"),
-        ("empty", 5, 2, "'empty' has 0 samples, but washout, .* need 5"),
-        ("words", 2, None, "dataset words has the type object, which is no number"),
-        ("table", 5, 3, "'table' has 2 columns; expected 3"),
-        ("line", 5, 3, "'line' has 1 column; expected 3"),
-        (
-            "table",
-            11,
-            2,
-            "'table' has 10 samples, but washout, train, validation and test need 11",
-        ),
-        ("nan", 10, 2, r"'nan' has 1 NaN or infinite entries, the first at \(3, 1\)"),
+        ("missing", 5, None),
+        ("folder", 5, None),
+        ("cube", 2, None),
+        ("empty", 5, 2),
+        ("words", 2, None),
+        ("table", 5, 3),
+        ("line", 5, 3),
+        ("table", 11, 2),
+        ("nan", 10, 2),
     ],
 )
-def test_read_array_bad_input(file, dataset, length, columns, message):
-    with pytest.raises(ValueError, match=message) as caught:
+def test_read_array_bad_input(file, dataset, length, columns):
+    with refused(ValueError) as caught:
         series.read_array(file, dataset, length, columns)
     assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("content", "text"), [(None, "does not exist"), (b"no HDF5", "not an HDF5 file, or a damaged")]
-)
-def test_read_array_bad_file(tmp_path, content, text):
+@pytest.mark.parametrize("content", [None, b"no HDF5"])
+def test_read_array_bad_file(tmp_path, content):
     path = tmp_path / "x.h5"
     if content:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"x\.h5: {text}"):
+    with refused(ValueError):
         series.read_array(path, "line", 1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from messages import refused, warned
 from searches import cube
 
 from ctd.batch import run_items
@@ -86,8 +87,7 @@ def test_departures_that_no_item_takes_are_told(table):
     params = Departure(cell="searches.cube", points=str(table[1]))
     shared = kernel.load(inputs_of(params))
     results = {name: np.array([k]) for name, k in (("from_point", 0), ("mode", 0), ("side", 1), ("to_point", 1), ("steps", 3))}  # fmt: skip
-    said = r"departure: items took 1 of 54; sweep departure: \{range: 54\} to take all"
-    with pytest.warns(UserWarning, match=said):
+    with warned():
         kernel.reduce(inputs_of(params), shared, {}, results, None)
 
 
@@ -139,9 +139,9 @@ def test_pictures_tell_marginal_from_stable(growing, leads, names, note):
 def test_load_refuses_what_is_no_table(tmp_path):
     write_hdf5(tmp_path / "states.h5", {"point": np.zeros((2, 3))})
     given = {"cell": "searches.cube", "points": str(tmp_path / "states.h5")}
-    with pytest.raises(ValueError, match="lacks constant_input, eigenvalue, n_unstable, right"):
+    with refused(ValueError):
         kernel.load(inputs_of(Departure(**given)))
-    with pytest.raises(ValueError, match="points: give STORE/gathered/GROUP"):
+    with refused(ValueError):
         kernel.load(inputs_of(Departure(cell=given["cell"])))
 
 
@@ -155,5 +155,5 @@ def test_load_refuses_the_points_of_another_network(table, tmp_path):
     )
     load = lambda name: kernel.load(inputs_of(Departure(cell="searches.cube", points=str(tmp_path / name))))  # fmt: skip
     assert len(load("own.h5").points) == 27
-    with pytest.raises(ValueError, match=r"19 of 27 points do not rest in these weights: .*1e-08 in the table; are they another"):  # fmt: skip
+    with pytest.raises(ValueError, match="of 27 points do not rest in these weights"):
         load("other.h5")

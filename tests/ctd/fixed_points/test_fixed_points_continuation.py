@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from messages import refused, warned
 from places import EXAMPLES, ROOT
 from pydantic import ValidationError
 
@@ -191,7 +192,7 @@ def test_reduce_lists_a_branch_and_its_folds_once(flows):
         some[name][2] = some[name][2, ::-1]
     inputs = inputs_of(Continuation(time="continuous"))
     columns = {"item": np.arange(4, 10), "start_point": np.arange(6)}
-    with pytest.warns(UserWarning, match="1 of 6 starts followed no branch"):
+    with warned():
         table = reduce(inputs, POINTS, columns, some, None)
     assert table["branch_of_start"].tolist() == [0, 1, 0, -1, 2, 2]
     assert table["branch_starts"].tolist() == [2, 1, 2]
@@ -211,10 +212,7 @@ def test_reduce_lists_a_branch_and_its_folds_once(flows):
     assert table["branch_stable"][1] == pytest.approx(0.5, abs=1e-8)
     # At another input the other side of the circle is another branch, with its own folds and its own picture.
     some["constant_input"][5] = 1
-    with (
-        pytest.warns(UserWarning, match="1 of 6 starts followed no branch"),
-        pytest.warns(UserWarning, match="start_point: items took 5 of 6; sweep start_point"),
-    ):
+    with warned():
         table = reduce(inputs, POINTS, {"start_point": np.arange(6) % 5}, some, None)
     assert table["branch_of_start"].tolist() == [0, 1, 0, -1, 2, 3]
     assert table["bifurcation_input"][:, 0].tolist() == [0, 0, 1, 0, 0, 1, 0]
@@ -324,29 +322,29 @@ def test_follow_in_a_notebook_as_the_page_prints_it():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    "fields",
     [
-        ({"low": 1, "high": 1}, "low: 1.0 is not below high: 1.0"),
-        ({"along": [0, 0]}, r"along: \(0.0, 0.0\) is no direction"),
-        ({"start": 2}, "start: 2.0 does not lie within low: -1.0 and high: 1.0"),
-        ({"cell": "gruu"}, "did you mean 'gru'"),
+        {"low": 1, "high": 1},
+        {"along": [0, 0]},
+        {"start": 2},
+        {"cell": "gruu"},
     ],
 )
-def test_params_refuse(fields, said):
-    with pytest.raises(ValidationError, match=said):
+def test_params_refuse(fields):
+    with refused(ValidationError):
         Continuation.model_validate(fields)
 
 
 def test_load_refuses(tmp_path):
     weights = str(EXAMPLES / "decision_gru.h5")
-    for fields, said in (
-        ({"over": "wQ"}, "over: 'wQ' is no weight of .*one of bC, "),
-        ({"over": "wO"}, "over: 'wO' is no weight of .* that moves points"),
-        ({}, "points: a file of points to start from expected"),
-        ({"points": weights, "dataset": "h1"}, "has no dataset h1"),
-        ({"points": weights, "dataset": "bO"}, "the state of this network has 100 entries"),
+    for fields in (
+        {"over": "wQ"},
+        {"over": "wO"},
+        {},
+        {"points": weights, "dataset": "h1"},
+        {"points": weights, "dataset": "bO"},
     ):
-        with pytest.raises(ValueError, match=said):
+        with refused(ValueError):
             load(inputs_of(Continuation(weights=weights, **fields)))
 
 
@@ -385,5 +383,5 @@ def test_load_takes_the_constant_inputs_of_a_table(tmp_path):
         table = {"point": np.zeros((2, 100))} | ({} if own is None else {"constant_input": own})
         np.savez(given["points"], **table)
         assert load(inputs).inputs.shape == size
-    with pytest.raises(ValueError, match=r"has no dataset points; did you mean 'point'\?"):
+    with refused(ValueError):
         load(inputs_of(Continuation(**given, dataset="points")))

@@ -10,6 +10,7 @@ import textwrap
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from messages import refused
 from places import ROOT
 
 from ctd.batch import run_items
@@ -226,16 +227,16 @@ def test_flow_of_one_unit_has_no_cycle():
 
 
 BAD = [
-    (np.zeros((2, 0)), {}, "states: .*at least one state"),
-    ([[np.nan]], {}, "states has 1 NaN"),
-    (np.zeros((2, 3, 1)), {}, r"states: shape \(2, 3, 1\), \(k, state\) expected"),
-    ([[0.0]], {"near": 2}, "near"),
-    ([[0.0]], {"dtype": "float32"}, "dtype"),
-    ([[0.0]], {"unique_tol": 0}, "unique_tol"),
+    (np.zeros((2, 0)), {}),
+    ([[np.nan]], {}),
+    (np.zeros((2, 3, 1)), {}),
+    ([[0.0]], {"near": 2}),
+    ([[0.0]], {"dtype": "float32"}),
+    ([[0.0]], {"unique_tol": 0}),
 ]
 
 
-@pytest.mark.parametrize(("states", "settings", "said"), BAD)
-def test_cycles_refuses(states, settings, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(("states", "settings"), BAD)
+def test_cycles_refuses(states, settings):
+    with refused(ValueError):
         cycles(lambda h: h, states, **settings)

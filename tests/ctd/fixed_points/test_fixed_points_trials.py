@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from messages import refused
 from searches import drawn
 
 from ctd.batch import precision, run_items
@@ -72,14 +73,14 @@ def test_trial_of_a_tanh_network(network):
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    "call",
     [
-        (lambda path: kernel.load(inputs_of(Trial(weights=path, task="flipflop"))), "task: flipflop has 3 inputs, but"),
-        (lambda path: kernel.load(inputs_of(Trial(cell="numpy.tanh"))), "cell: numpy.tanh is a function"),
-        (lambda path: linearise(np.tanh, np.zeros(3)), r"states: shape \(3,\)"),
-        (lambda path: linearise(np.tanh, np.zeros((2, 3)), np.zeros((3, 1))), r"inputs: shape \(3, 1\), \(2, n_in\)"),
+        lambda path: kernel.load(inputs_of(Trial(weights=path, task="flipflop"))),
+        lambda path: kernel.load(inputs_of(Trial(cell="numpy.tanh"))),
+        lambda path: linearise(np.tanh, np.zeros(3)),
+        lambda path: linearise(np.tanh, np.zeros((2, 3)), np.zeros((3, 1))),
     ],
 )  # fmt: skip
-def test_refuses(network, call, said):
-    with pytest.raises(ValueError, match=said):
+def test_refuses(network, call):
+    with refused(ValueError):
         call(network[0])

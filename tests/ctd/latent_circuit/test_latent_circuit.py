@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import yaml
+from messages import refused
 from places import EXAMPLES
 
 from ctd.batch import run_items
@@ -234,20 +235,20 @@ def test_a_circuit_that_runs_away_in_evaluation_trials_is_lost():
 
 
 REFUSED = {
-    "no file": ({}, {"trials": None}, "trials: a file of inputs, targets and rates"),
-    "no rates": ({"rates": None}, {}, "has no dataset rates; it has inputs, targets"),
-    "other trials": ({"rates": np.ones((3, 6, 5))}, {}, "rates has 3 x 6 .*, but inputs has 10 x 6"),
-    "few trials": ({k: np.ones((4, 6, 5)) for k in ("inputs", "targets", "rates")}, {}, "holds 4 trials; at least 5"),
-    "silent": ({"rates": np.ones((10, 6, 5))}, {}, "rates never change"),
-    "silent evaluation": ({"rates": waves(3, 10, 6, 5) * (np.arange(10) % 5 != 4)[:, None, None]}, {}, "rates of evaluation trials never change"),
-    "few nodes": ({}, {"n": 3}, "n: 3 nodes given"),
-    "many nodes": ({}, {"n": 6}, "expected 4 to 5"),
+    "no file": ({}, {"trials": None}),
+    "no rates": ({"rates": None}, {}),
+    "other trials": ({"rates": np.ones((3, 6, 5))}, {}),
+    "few trials": ({k: np.ones((4, 6, 5)) for k in ("inputs", "targets", "rates")}, {}),
+    "silent": ({"rates": np.ones((10, 6, 5))}, {}),
+    "silent evaluation": ({"rates": waves(3, 10, 6, 5) * (np.arange(10) % 5 != 4)[:, None, None]}, {}),
+    "few nodes": ({}, {"n": 3}),
+    "many nodes": ({}, {"n": 6}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(tmp_path, case):
-    changed, fields, told = REFUSED[case]
+    changed, fields = REFUSED[case]
     path = tmp_path / "rates.h5"
     arrays = {
         "inputs": waves(1, 10, 6, 2),
@@ -256,5 +257,5 @@ def test_refused(tmp_path, case):
     }
     write_hdf5(path, {k: v for k, v in (arrays | changed).items() if v is not None})
     params = LatentCircuit(**{"trials": str(path), "n": 4} | fields)
-    with pytest.raises(ValueError, match=told):
+    with refused(ValueError):
         kernel.load(inputs_of(params))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import refused, warned
 from pydantic import ValidationError
 
 from ctd.lfads import Model
@@ -88,22 +89,16 @@ def test_all_arrays_of_a_file_are_cut_alike():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    "given",
     [
-        (
-            recordings(eval=np.ones((9, 5))),
-            r"s.h5: eval_behavior has 23 time bins .* but eval has 9",
-        ),
-        (
-            {"train": np.ones((9, 5)), "eval": np.ones((40, 5))},
-            "chop: s.h5: train: recordings of at least window = 10 bins expected, it has recording 0 of 9",
-        ),
-        (recordings(train=np.ones(9)), r"s.h5: train has the shape \(9,\)"),
-        (recordings(train=np.ones((0, 5))), "s.h5: train is empty"),
+        recordings(eval=np.ones((9, 5))),
+        {"train": np.ones((9, 5)), "eval": np.ones((40, 5))},
+        recordings(train=np.ones(9)),
+        recordings(train=np.ones((0, 5))),
     ],
 )
-def test_recordings_that_cannot_be_cut(given, said):
-    with pytest.raises(ValueError, match=said):
+def test_recordings_that_cannot_be_cut(given):
+    with refused(ValueError):
         make_dataset(given, Model(chop={"window": 10, "overlap": 3}), "s.h5")
 
 
@@ -113,15 +108,15 @@ def test_conditions_that_windows_lack_are_told():
         "eval": np.ones((2, 12, 5)),
         "eval_condition": np.arange(2),
     }
-    with pytest.warns(UserWarning, match="s.h5: conditions are not used, since `chop` cuts"):
+    with warned():
         make_dataset(given, Model(chop={"window": 10, "overlap": 3}), "s.h5")
 
 
 def test_recordings_without_chop():
-    with pytest.raises(ValueError, match=r"s.h5: train has the shape .*`chop: \{window, overlap\}"):
+    with refused(ValueError):
         make_dataset(recordings(), Model(), "s.h5")
 
 
 def test_overlap_of_a_whole_window():
-    with pytest.raises(ValidationError, match="overlap: 10 bins, but a window has 10; fewer"):
+    with refused(ValidationError):
         Model(chop={"window": 10, "overlap": 10})

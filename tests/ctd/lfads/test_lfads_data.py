@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from messages import refused, warned
 from pydantic import ValidationError
 
 from ctd.data import write_hdf5
@@ -40,118 +41,76 @@ def torch_arrays(**changes):
 
 
 @pytest.mark.parametrize(
-    ("given", "params", "said"),
+    ("given", "params"),
     [
-        (arrays(train=with_entry(-1)), {}, r"train holds -1.0 at \(1, 2, 3\).*counts 0, 1, 2"),
-        (arrays(eval=with_entry(0.5)), {}, r"eval holds 0.5 at \(1, 2, 3\).*likelihood: gaussian"),
-        (
-            arrays(train=with_entry(np.nan)),
-            {},
-            r"train has 1 NaN or infinite entries, the first at",
-        ),
-        (arrays(train=with_entry(2**32 - 1)), {}, r"holds 4294967295.0 at .* up to 16,777,216"),
-        (arrays(train=counts().astype(str)), {}, "train has the type <U.*; real numbers expected"),
-        (arrays(train=None), {}, r"lacks train, \(trial, time, unit\); found eval$"),
-        (
-            {"spikes": counts()},
-            {},
-            r"lacks train and eval, .*; found spikes; name the trials .* numpy\.save\(.* every fifth trial",
-        ),
-        (
-            arrays(eval_condition=np.array(["left", "right", "left"])),
-            {},
-            r"eval_condition has the type <U5; .*; numpy\.unique\(labels, return_inverse=True\)\[1\]",
-        ),
-        (arrays(train=counts()[0]), {}, r"train has the shape \(6, 5\); \(trial, time, ...\)"),
-        (arrays(eval=counts(3, n_units=4)), {}, r"train has .* \(6, 5\), but eval has \(6, 4\)"),
-        (arrays(eval=counts(3, n_steps=7)), {}, r"\(6, 5\), but eval has \(7, 5\)"),
-        (arrays(eval_rates=counts(3, n_units=4)), {}, "eval_rates has 4 units, but eval has 5"),
-        (arrays(eval_inputs=counts(3, 5, 1)), {}, "eval_inputs has 5 time bins, but eval has 6"),
-        (
-            arrays(eval_initial_states=counts(3, 5, 1)),
-            {},
-            r"\(3, 5, 1\); \(trial, state\) expected",
-        ),
-        (
-            arrays(eval_initial_states=np.ones((99, 2))),
-            {},
-            "eval_initial_states has 99 trials, but",
-        ),
-        (
-            arrays(eval=with_entry(-2)),
-            {"likelihood": "negative_binomial"},
-            r"eval holds -2.* negative binomial likelihood needs counts",
-        ),
-        (
-            arrays(),
-            {"likelihood": "gamma"},
-            r"train holds 0 at .* gamma likelihood needs positive numbers",
-        ),
-        (
-            arrays(train=with_entry(-0.5)),
-            {"likelihood": "zero_inflated_gamma"},
-            r"train holds -0.5 at \(1, 2, 3\), but a zero-inflated gamma",
-        ),
-        (arrays(eval_rates=counts(9)), {}, "eval_rates has 9 trials, but eval has 3"),
-        (arrays(train_external=counts()), {}, "train_external is there, but .* is missing"),
-        (arrays(eval=counts(0)), {}, "it is empty"),
-        (arrays(), {"lag": 6}, "lag: 6 bins .* show 6 to the encoder"),
-        (arrays(), {"lag": 4, "held_out_bins": 2}, "lag: 4 bins .* show 4"),
-        (arrays(), {"held_out_units": (2, 7, 9)}, "held_out_units: 7, 9 do not exist.* 0 to 4"),
-        (arrays(), {"held_out_units": tuple(range(5))}, "all 5 units .* are held out"),
-        (arrays(), {"held_out_bins": 6}, "6 of 6 bins"),
-        (torch_arrays(), {"held_out_units": (1,)}, "already says what is held out"),
-        (
-            torch_arrays(valid_encod_data=counts(3, n_steps=7)),
-            {},
-            "valid_encod_data has the shape .* more than valid_recon_data",
-        ),
-        (torch_arrays(train_encod_data=with_entry(2)[:, :4]), {"lag": 5}, "lag: 5 bins"),
+        (arrays(train=with_entry(-1)), {}),
+        (arrays(eval=with_entry(0.5)), {}),
+        (arrays(train=with_entry(np.nan)), {}),
+        (arrays(train=with_entry(2**32 - 1)), {}),
+        (arrays(train=counts().astype(str)), {}),
+        (arrays(train=None), {}),
+        ({"spikes": counts()}, {}),
+        (arrays(eval_condition=np.array(["left", "right", "left"])), {}),
+        (arrays(train=counts()[0]), {}),
+        (arrays(eval=counts(3, n_units=4)), {}),
+        (arrays(eval=counts(3, n_steps=7)), {}),
+        (arrays(eval_rates=counts(3, n_units=4)), {}),
+        (arrays(eval_inputs=counts(3, 5, 1)), {}),
+        (arrays(eval_initial_states=counts(3, 5, 1)), {}),
+        (arrays(eval_initial_states=np.ones((99, 2))), {}),
+        (arrays(eval=with_entry(-2)), {"likelihood": "negative_binomial"}),
+        (arrays(), {"likelihood": "gamma"}),
+        (arrays(train=with_entry(-0.5)), {"likelihood": "zero_inflated_gamma"}),
+        (arrays(eval_rates=counts(9)), {}),
+        (arrays(train_external=counts()), {}),
+        (arrays(eval=counts(0)), {}),
+        (arrays(), {"lag": 6}),
+        (arrays(), {"lag": 4, "held_out_bins": 2}),
+        (arrays(), {"held_out_units": (2, 7, 9)}),
+        (arrays(), {"held_out_units": tuple(range(5))}),
+        (arrays(), {"held_out_bins": 6}),
+        (torch_arrays(), {"held_out_units": (1,)}),
+        (torch_arrays(valid_encod_data=counts(3, n_steps=7)), {}),
+        (torch_arrays(train_encod_data=with_entry(2)[:, :4]), {"lag": 5}),
     ],
 )
-def test_data_refused(given, params, said):
+def test_data_refused(given, params):
     """The message names the dataset or the field, what it has and what was expected."""
-    with pytest.raises(ValueError, match=said):
+    with refused(ValueError):
         make_dataset(given, Model(**params), "spikes.h5")
 
 
 def test_reversed_axes_of_matlab_are_told():
-    with pytest.raises(ValueError, match=r"axes reversed: save them as \(unit, time, trial\)$"):
+    with refused(ValueError):
         make_dataset(arrays(eval=counts()[..., :4]), Model(), "spikes.mat")
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    "params",
     [
-        (
-            {"n_batches": 500},
-            "kl_ramp: 1000 steps are longer than training, n_batches = 500; add to params kl_ramp: 250, or",
-        ),
-        (
-            {"n_batches": 5},
-            "kl_ramp: 1000, warm_up: 100 steps .* add to params kl_ramp: 2, warm_up: 2",
-        ),
-        ({"l2_ramp": 9000}, "l2_ramp: 9000 steps"),
-        ({"warm_up": 9000}, "warm_up: 9000 steps"),
-        ({"held_out_units": (1, 1)}, "give each unit once"),
-        ({"held_out_units": (-1,)}, "by its number 0, 1"),
-        ({"likelihood": "binomial"}, "likelihood"),
-        ({"dropout": 1.0}, "dropout"),
+        {"n_batches": 500},
+        {"n_batches": 5},
+        {"l2_ramp": 9000},
+        {"warm_up": 9000},
+        {"held_out_units": (1, 1)},
+        {"held_out_units": (-1,)},
+        {"likelihood": "binomial"},
+        {"dropout": 1.0},
     ],
 )
-def test_settings_refused(params, said):
-    with pytest.raises(ValidationError, match=said):
+def test_settings_refused(params):
+    with refused(ValidationError):
         Model(**params)
 
 
 def test_file_is_needed():
-    with pytest.raises(ValueError, match="data: the file of the trials is needed: HDF5"):
+    with refused(ValueError):
         load(Model())
 
 
 def test_file_lacks_trials(tmp_path):
     write_hdf5(tmp_path / "other.h5", {"weights": np.ones(3)})
-    with pytest.raises(ValueError, match=r"other\.h5: lacks .*train.*found weights"):
+    with refused(ValueError):
         load(Model(data=str(tmp_path / "other.h5")))
 
 
@@ -169,25 +128,25 @@ def test_conditions_are_a_vector_as_matlab_saves_it(tmp_path, shape, ending):
 def test_silent_units_are_warned_of_and_kept():
     train = counts()
     train[..., 2] = 0
-    with pytest.warns(UserWarning, match="1 unit without a spike in training: 2"):
+    with warned():
         dataset = make_dataset(arrays(train=train), Model())
     assert np.isfinite(dataset.bias).all()
     assert dataset.bias[2] == pytest.approx(np.log(0.5 / 24))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    "given",
     [
-        (arrays(conditions=np.arange(3)), r"spikes\.h5: not used: conditions; did you mean 'eval_condition'\?$"),
-        (torch_arrays(valid_truths=counts(3)), "not used: valid_truths; did you mean 'valid_truth'"),
-        (arrays(train=counts() * 100), r"spikes.h5: the counts are multiples of \d+00: .*; multiply rates a second by the width"),
-        (arrays(train=counts() + 30), "spikes.h5: the counts have the mean 3.*; multiply"),
-        (arrays(bin_s=np.array([[10.0]])), "spikes.h5: bin_s: 10 s is long for a bin"),
-        (arrays(eval_rates=counts(3) * 100.0), "spikes.h5: eval_rates has the mean .*, the counts .*: it should be expected counts a bin; multiply"),
+        arrays(conditions=np.arange(3)),
+        torch_arrays(valid_truths=counts(3)),
+        arrays(train=counts() * 100),
+        arrays(train=counts() + 30),
+        arrays(bin_s=np.array([[10.0]])),
+        arrays(eval_rates=counts(3) * 100.0),
     ],
 )  # fmt: skip
-def test_what_a_file_has_probably_by_mistake_is_warned_of(given, said):
-    with pytest.warns(UserWarning, match=said):
+def test_what_a_file_has_probably_by_mistake_is_warned_of(given):
+    with warned():
         make_dataset(given, Model(), "spikes.h5")
 
 
@@ -203,7 +162,7 @@ def test_other_datasets_are_named():
 def test_minibatches_of_more_trials_than_there_are(tmp_path):
     np.savez(tmp_path / "few.npz", **arrays())
     few = Model(data=str(tmp_path / "few.npz"), batch_size=5)
-    with pytest.warns(UserWarning, match="batch_size: 5, but there are 4 trials for training: .*"):
+    with warned():
         kernel.load(inputs_of(few))
 
 

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from lfads_trained import LAYOUT, N_EVAL, N_STEPS, N_TRAIN, N_UNITS, arrays, model
+from messages import refused
 
 from ctd.batch import Layout, Run, evaluated, layout_for, program, run_items, traced_columns
 from ctd.cells import check_params
@@ -116,10 +117,7 @@ def test_other_likelihoods_and_kept_trials(likelihood, outputs, save):
 def test_more_trials_than_there_are(tmp_path):
     write_hdf5(tmp_path / "spikes.h5", arrays())
     params = model(save=21, data=str(tmp_path / "spikes.h5"))
-    with pytest.raises(
-        ValueError,
-        match=r"save: 21 trials .*spikes.h5 has 20 for evaluation; give fewer, or `save: all`",
-    ):
+    with refused(ValueError):
         kernel.load(inputs_of(params))
 
 
@@ -157,7 +155,7 @@ def test_states_as_factors():
     run = start(model(controller=0, n_factors=7, readout="states"))
     np.testing.assert_array_equal(run.peek(("weights.wO",))[1]["weights.wO"][0], np.eye(7))
     assert run.results["model.output.w"].shape == (1, N_UNITS, 7)
-    with pytest.raises(ValueError, match=r"readout: states: .* give controller: 0, n_factors: 7"):
+    with refused(ValueError):
         model(readout="states")
 
 
@@ -168,7 +166,7 @@ def test_last_parameters_rank():
     results |= {"eval_nll": np.ones(2), "curve.eval.loss": np.ones((2, 10))}
     found = reduce(params, None, {"item": np.arange(2)}, results, Best())
     assert found["item"].tolist() == [1, 0]
-    with pytest.raises(ValueError, match="criterion: last: schedule plateau and patience go by"):
+    with refused(ValueError):
         model(criterion="last")
 
 
@@ -246,14 +244,11 @@ def test_neural_ode_is_a_network(variant):
         "STORE::0",
     )
     assert n_external(model(controller=0), weights) == 0
-    for given, said in (
-        (
-            {},
-            "generator_cell: gru given, but the model of STORE::0 has node; write generator_cell: node",
-        ),
-        ({"generator_cell": "node"}, "field_units: 128 given, but the model of STORE::0 has 8"),
+    for given in (
+        {},
+        {"generator_cell": "node"},
     ):
-        with pytest.raises(ValueError, match=said):
+        with refused(ValueError):
             check_sizes(model(controller=0, **given), {"generator": weights}, "STORE::0")
 
 

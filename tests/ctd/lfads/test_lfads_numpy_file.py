@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from messages import refused
 
 from ctd.data import write_hdf5
 from ctd.lfads import Model
@@ -50,11 +51,9 @@ def test_trials_of_unequal_length_come_back_in_their_order(tmp_path):
     write_hdf5(tmp_path / "rates.h5", made)
     back = read_trials(tmp_path / "rates.h5", eval_every=3)
     assert all(np.array_equal(a, b) for a, b in zip(back, UNEQUAL, strict=True))
-    with pytest.raises(ValueError, match=r"6 trials for training and 2 for evaluation.*every 5th"):
+    with refused(ValueError):
         read_trials(tmp_path / "rates.h5", eval_every=5)
-    with pytest.raises(
-        ValueError, match=r"does not say .* read it by its names, train_output_params"
-    ):
+    with refused(ValueError):
         read_trials(tmp_path / "rates.h5")
     # Trials of one array, which `ctd posterior` puts together as such.
     for word, n in (("train", 4), ("valid", 1)):
@@ -64,7 +63,7 @@ def test_trials_of_unequal_length_come_back_in_their_order(tmp_path):
     assert [trial.shape for trial in read_trials(tmp_path / "trials.h5", eval_every=5)] == [
         (8, 3)
     ] * 5
-    with pytest.raises(ValueError, match="lacks train_factors; found train_output_params"):
+    with refused(ValueError):
         read_trials(tmp_path / "rates.h5", "factors", eval_every=3)
 
 
@@ -79,51 +78,31 @@ def test_chopped_trials_of_one_length_stay_trials(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("trials", "params", "said"),
+    ("trials", "params"),
     [
-        (UNEQUAL, {}, r"6 to 13 bins; add to params chop: \{window: 6, overlap: 1\}"),
-        (UNEQUAL, {"chop": CHOP | {"window": 7}}, r"trial 0 has 6 bins, fewer than window = 7"),
-        (UNEQUAL[:3], {}, "has 3 trials, but every 5th is for evaluation"),
-        ([*UNEQUAL, np.ones((6, 2))], {}, r"arr_8 has the shape \(6, 2\).*units of the first"),
-        (
-            [np.ones((4, 6))],
-            {},
-            r"has 1 trial, \(4, 6\) taken as \(time, unit\), but every 5th .*`chop`",
-        ),
-        (
-            [np.ones((9, 4, 6))] * 2,
-            {},
-            "arr_0, arr_1 are 2 arrays .*; did you mean 'train' and 'eval'",
-        ),
-        (
-            [np.array([{}])],
-            {},
-            r"Python objects.* numpy.savez\(path, \*list\)",
-        ),
-        (
-            [np.ones((9, 4, 6)), np.arange(9)],
-            {},
-            r"has arr_1 beside arr_0, \(trial, time, unit\), where only 'condition' .*train_behavior=",
-        ),
-        (
-            [*UNEQUAL[:5], UNEQUAL[5] * np.nan],
-            {"chop": CHOP},
-            r"arr_5 has 24 NaN .* first at \(0, 0\)",
-        ),
-        ([*UNEQUAL[:5], -UNEQUAL[5]], {"chop": CHOP}, r"arr_5 holds -6.* at \(0, 0\)"),
+        (UNEQUAL, {}),
+        (UNEQUAL, {"chop": CHOP | {"window": 7}}),
+        (UNEQUAL[:3], {}),
+        ([*UNEQUAL, np.ones((6, 2))], {}),
+        ([np.ones((4, 6))], {}),
+        ([np.ones((9, 4, 6))] * 2, {}),
+        ([np.array([{}])], {}),
+        ([np.ones((9, 4, 6)), np.arange(9)], {}),
+        ([*UNEQUAL[:5], UNEQUAL[5] * np.nan], {"chop": CHOP}),
+        ([*UNEQUAL[:5], -UNEQUAL[5]], {"chop": CHOP}),
     ],
 )
-def test_trials_refused(tmp_path, trials, params, said):
+def test_trials_refused(tmp_path, trials, params):
     np.savez(tmp_path / "spikes.npz", *trials)
-    with pytest.raises(ValueError, match=said):
+    with refused(ValueError):
         load(Model(data=str(tmp_path / "spikes.npz"), **params))
 
 
 def test_conditions_are_one_a_trial(tmp_path):
-    for condition, said in (
-        (np.arange(8), r" condition has the shape \(8,\); one number .* 9 trials"),
-        (np.array(["a", "b", "c"] * 3), r" condition has the type <U1; .* makes numbers of labels"),
+    for condition in (
+        np.arange(8),
+        np.array(["a", "b", "c"] * 3),
     ):
         np.savez(tmp_path / "spikes.npz", np.ones((9, 4, 6)), condition=condition)
-        with pytest.raises(ValueError, match=said):
+        with refused(ValueError):
             load(Model(data=str(tmp_path / "spikes.npz")))

@@ -7,6 +7,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from messages import refused, warned
 from pydantic import ValidationError
 
 from ctd.data import new_hdf5
@@ -90,9 +91,7 @@ def histogram(trial):
 
 def test_counts_of_every_trial(session):
     """The trial without a go cue is left out; every fifth one is for evaluation."""
-    with pytest.warns(
-        UserWarning, match="1 of 12 trials are left out, counted from 0: 3: go_time is not known$"
-    ):
+    with warned():
         found = read(session())
     train = [k for k in range(N_TRIALS) if k % 5 != 4 and k != 3]
     assert np.array_equal(found.train.data, [histogram(k) for k in train])
@@ -101,7 +100,7 @@ def test_counts_of_every_trial(session):
 
 def test_split_of_the_file_is_kept(session):
     split = ["train"] * 5 + ["val"] * 4 + ["none"] * 3
-    with pytest.warns(UserWarning, match="left out"):
+    with warned():
         found = read(session(split))
     assert np.array_equal(found.train.data, [histogram(k) for k in (0, 1, 2, 4)])
     assert np.array_equal(found.evaluation.data, [histogram(k) for k in (5, 6, 7, 8)])
@@ -110,8 +109,7 @@ def test_split_of_the_file_is_kept(session):
 def test_trials_out_of_the_recording_are_left_out(session):
     """Where nobody recorded there are no spikes, but that is no measurement of none."""
     observed = [[0.0, 10.2], [11.9, 24.0]]
-    said = "2 of 12 .*: 3: go_time is not known; 5: the window reaches out of the recording, 0 to 24 s$"
-    with pytest.warns(UserWarning, match=said):
+    with warned():
         found = read(session(observed=observed))
     # Trial 5 spans 10.4 to 11 s.
     kept = [k for k in range(N_TRIALS) if k % 5 != 4 and k not in (3, 5)]
@@ -127,7 +125,7 @@ def test_trials_out_of_the_recording_are_left_out(session):
     ],
 )
 def test_trials_wholly_observed_are_kept(session, observed):
-    with pytest.warns(UserWarning, match="1 of 12 trials are left out"):
+    with warned():
         read(session(observed=observed))
 
 
@@ -135,7 +133,7 @@ def test_trials_after_the_last_spike_are_left_out(session, monkeypatch):
     """The file does not say how long the recording was: its spikes do, with the trials in which the first and the last lie."""
     some = [times[(times > 1) & (times < 18.9)] for times in SPIKES]
     monkeypatch.setattr(sys.modules[__name__], "SPIKES", some)
-    with pytest.warns(UserWarning, match="3 of 12 .*; 10, 11: the window .*, 0 to 19.5 s$"):
+    with warned():
         found = read(session())
     assert len(found.train.data) == 9 - 2  # 10 and 11; and 3 as ever
     assert found.evaluation.data.sum(axis=(1, 2)).all()
@@ -143,7 +141,7 @@ def test_trials_after_the_last_spike_are_left_out(session, monkeypatch):
 
 def test_rates_come_back_in_the_order_of_the_recording(session, tmp_path):
     """Trial 3 is left out, which no later trial takes the place of."""
-    with pytest.warns(UserWarning, match="left out"):
+    with warned():
         arrays = read_nwb(session(), inputs_of(Model(data="session.nwb", **CUT)))
     counts = arrays["train"], arrays["eval"]
     n = [len(one) for one in counts]
@@ -153,7 +151,7 @@ def test_rates_come_back_in_the_order_of_the_recording(session, tmp_path):
     ]
     with new_hdf5(tmp_path / "rates.h5") as file:
         write(file, chunks, n, {}, arrays[SPLIT])
-    with pytest.warns(UserWarning, match="1 of 12 trials were left out .*: 3$"):
+    with warned():
         back = read_trials(tmp_path / "rates.h5", eval_every=2)  # the file knows better
     np.testing.assert_array_equal(back, [histogram(k) for k in range(N_TRIALS) if k != 3])
 
@@ -166,11 +164,9 @@ def test_columns_that_are_no_times(session):
         file.trials.add_column("position", "two numbers a trial", data=np.zeros((12, 2)))
 
     path = changed(session(), change)
-    with pytest.warns(UserWarning, match="1 of 12"):
+    with warned():
         assert len(read(path).train.data) == 9
-    with pytest.raises(
-        ValueError, match=r"'position' is no time .*start_time, stop_time, go_time$"
-    ):
+    with refused(ValueError):
         read(path, align_to="position")
 
 
@@ -184,7 +180,7 @@ def test_behavior_with_a_gap(session):
     times = np.arange(0, 24, 0.01)
     times = times[(times < 11) | (times > 14)]
     path = changed(session(), lambda file: file.add_acquisition(series(times)))
-    with pytest.warns(UserWarning, match="2 of 12 trials are left out"):
+    with warned():
         found = read(path, behavior_series="eye")
     middle = START[4] + 0.4 + 0.05 * (np.arange(12) + 0.5)
     # Linear between samples 0.01 s apart: an error below 0.01^2 / 8.
@@ -192,34 +188,33 @@ def test_behavior_with_a_gap(session):
 
 
 @pytest.mark.parametrize(
-    ("added", "name", "said"),
+    ("added", "name"),
     [
-        ((np.r_[12.0:24:0.1, 0:12:0.1],), "eye", "acquisition/eye: its timestamps do not rise"),
-        ((np.r_[0.0:24:0.1, np.nan],), "eye", "acquisition/eye: its timestamps do not rise"),
-        ((np.arange(3.0), ["a", "b", "c"]), "eye", "eye: numbers expected, but it holds 3 "),
-        ((np.empty(0), np.empty(0)), "eye", "eye: numbers expected, but it holds 0 float64"),
-        ((np.arange(24.0), None, "hand"), "hand",
-         "has 2 time series 'hand'; there are acquisition/hand, behavior/hand"),
+        ((np.r_[12.0:24:0.1, 0:12:0.1],), "eye"),
+        ((np.r_[0.0:24:0.1, np.nan],), "eye"),
+        ((np.arange(3.0), ["a", "b", "c"]), "eye"),
+        ((np.empty(0), np.empty(0)), "eye"),
+        ((np.arange(24.0), None, "hand"), "hand"),
     ],
 )  # fmt: skip
-def test_bad_series(session, added, name, said):
+def test_bad_series(session, added, name):
     path = changed(session(), lambda file: file.add_acquisition(series(*added)))
-    with pytest.raises(ValueError, match=said):
+    with refused(ValueError):
         read(path, behavior_series=name)
 
 
 def test_series_of_one_name_are_told_by_their_paths(session):
     added = series(np.arange(0, 24, 0.05), name="hand")
     path = changed(session(), lambda file: file.add_acquisition(added))
-    with pytest.warns(UserWarning, match="1 of 12"):
+    with warned():
         assert read(path, behavior_series="acquisition/hand").train.behavior.shape[-1] == 1
-    with pytest.warns(UserWarning, match="1 of 12"):
+    with warned():
         assert read(path, behavior_series="behavior/hand").train.behavior.shape[-1] == 2
 
 
 def test_behavior_is_sampled_at_the_middle_of_bins(session):
     """A ramp of 100 a second, in mm of which the file says 0.001 m."""
-    with pytest.warns(UserWarning, match="left out"):
+    with warned():
         found = read(session(), behavior_series="hand")
     middle = START[4] + 0.4 + 0.05 * (np.arange(12) + 0.5)
     expected = 0.1 * np.stack([middle, -middle], axis=1)
@@ -232,54 +227,51 @@ def test_bins_are_half_open():
 
 
 @pytest.mark.parametrize(
-    ("content", "changes", "said"),
+    ("content", "changes"),
     [
-        ({}, {"align_to": "go"}, "align_to: 'go' is no time in the trials of .* there are start_time, stop"),
-        ({}, {"bin_s": 0.07}, r"window, bin_s: 0.6 s are 8.57143 bins of 0.07 s; a whole number expected"),
-        ({}, {"window": (0.5, 0.1)}, r"window: \[0.5, 0.1\]: ends before it begins"),
-        ({}, {"behavior_series": "eye"}, "behavior_series: .* has no time series 'eye'; there are behavior/hand"),
-        ({}, {"window": (100.0, 100.6), "behavior_series": "hand"}, r"no trial is left for train: 0 of 12 .*, 0 to 23.9.* s; .*window \(in s\)"),
-        ({"trials": False}, {}, "has no trials"),
-        ({"units": False}, {}, "has no spike times"),
+        ({}, {"align_to": "go"}),
+        ({}, {"bin_s": 0.07}),
+        ({}, {"window": (0.5, 0.1)}),
+        ({}, {"behavior_series": "eye"}),
+        ({}, {"window": (100.0, 100.6), "behavior_series": "hand"}),
+        ({"trials": False}, {}),
+        ({"units": False}, {}),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*left out")
-def test_bad_sessions(session, content, changes, said):
-    with pytest.raises(ValueError, match=said):
+def test_bad_sessions(session, content, changes):
+    with refused(ValueError):
         read(session(**content), **changes)
 
 
 def test_no_nwb_at_all(tmp_path):
     path = tmp_path / "notes.nwb"
     path.write_text("not HDF5")
-    with pytest.raises(ValueError, match=r"notes.nwb: not an HDF5 file, or a damaged one"):
+    with refused(ValueError):
         read(str(path))
-    with pytest.raises(ValueError, match=r"data: .*none.nwb: no such file"):
+    with refused(ValueError):
         read(str(tmp_path / "none.nwb"))
 
 
 def test_the_extra_is_named(session, monkeypatch):
     path = session()
     monkeypatch.setitem(sys.modules, "pynwb", None)
-    with pytest.raises(ValueError, match=r"needs the package pynwb; (uv|-m) pip install .*'pynwb"):
+    with refused(ValueError):
         read(path)
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    "fields",
     [
-        ({"data": "s.nwb"}, "bin_s, window: trials are cut from an NWB file, as in"),
-        (
-            {"data": "s.h5", "bin_s": 0.1},
-            "bin_s: cuts trials from an NWB file, but s.h5 holds trials",
-        ),
-        ({"data": "s.nwb", "bin_s": 0, "window": (0, 1)}, "bin_s"),
-        ({"data": "s.nwb", "bin_s": 0.1, "window": (0, float("inf"))}, "window"),
-        ({"data": "s.nwb", "bin_s": float("nan"), "window": (0, 1)}, "bin_s"),
+        {"data": "s.nwb"},
+        {"data": "s.h5", "bin_s": 0.1},
+        {"data": "s.nwb", "bin_s": 0, "window": (0, 1)},
+        {"data": "s.nwb", "bin_s": 0.1, "window": (0, float("inf"))},
+        {"data": "s.nwb", "bin_s": float("nan"), "window": (0, 1)},
     ],
 )
-def test_fields_that_do_not_fit(fields, said):
-    with pytest.raises(ValidationError, match=said):
+def test_fields_that_do_not_fit(fields):
+    with refused(ValidationError):
         Model(**fields)
 
 
@@ -307,9 +299,7 @@ def test_recording_without_trials(session):
 def test_recording_too_short_for_its_windows(session):
     path = session(observed=[[0.0, 10.0], [12.0, 12.9]], trials=False)
     inputs = inputs_of(Model(data=path, **CUT | WHOLE))
-    with pytest.warns(UserWarning, match="2 of 4 parts of the recording are shorter than a window"):
+    with warned():
         assert read_nwb(path, inputs)[SPLIT].tolist() == [0, 1, -1, -1], "in the order of time"
-    with pytest.raises(
-        ValueError, match=r"chop: .*session.nwb: no recording of 99 bins is left for eval"
-    ):
+    with refused(ValueError):
         read(path, **WHOLE | {"chop": {"window": 99, "overlap": 6}})

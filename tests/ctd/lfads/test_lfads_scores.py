@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from messages import refused
 from scipy import stats
 
 from ctd.kernel import inputs_of, static_of, traced_of
@@ -289,19 +290,16 @@ def test_constant_columns_are_left_out():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    "change",
     [
-        ({"eval_condition": CONDITION[:5]}, "eval_condition has 5 trials, but eval has 11"),
-        (
-            {"eval_condition": CONDITION[:, None]},
-            r"eval_condition has the shape \(11, 1\); \(trial\)",
-        ),
-        ({"eval_states": np.zeros((11, 7, 2))}, "eval_states has 7 time bins, but eval has 8"),
+        {"eval_condition": CONDITION[:5]},
+        {"eval_condition": CONDITION[:, None]},
+        {"eval_states": np.zeros((11, 7, 2))},
     ],
 )
-def test_what_does_not_fit_is_told(change, told):
+def test_what_does_not_fit_is_told(change):
     given = {k: v for k, v in (arrays() | change).items() if v is not None}
-    with pytest.raises(ValueError, match=told) as error:
+    with refused(ValueError) as error:
         make_dataset(given, inputs_of(Model(**SIZES)), "spikes.h5")
     assert str(error.value).startswith("spikes.h5: ")
     assert len(str(error.value).splitlines()) == 1

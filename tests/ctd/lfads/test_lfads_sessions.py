@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from lfads_stitched import CHOP, LAYOUT, PARAMS, SIZES, STARTS, UNITS, write_sessions
+from messages import refused
 from pydantic import ValidationError
 from scipy.stats import poisson
 
@@ -238,7 +239,7 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
         cores["core" if part == "weights" else "core_model"] = str(tmp_path / f"{part}.h5")
     (new,) = write(tmp_path, new=session(7, 18, seed=5, train_condition=None))
     params = Model(data=new, **SIZES | cores)
-    with pytest.raises(ValueError, match=r"input_prior: gaussian given, but the model .* has ar1"):
+    with refused(ValueError):
         load(inputs_of(params.model_copy(update={"input_prior": "gaussian"})))
     data, static = load(inputs_of(params)), static_of(params)
     traced = jax.tree.map(jnp.asarray, traced_of(params))
@@ -280,27 +281,24 @@ def test_coordinates_count_the_stored_trials_of_all_sessions(tmp_path, asked, n)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    "changes",
     [
-        ({"bin_s": np.array(0.02)}, "b.h5: bin_s: 0.02, but .*a.h5 has 0.01; .* bin them alike"),
-        ({"bin_s": None}, "b.h5: bin_s: None, but"),
-        ({"bin_s": np.ones(3)}, r"b.h5: bin_s has the shape \(3,\)"),
-        ({"eval": np.zeros((0, N_BINS, 4)), "eval_rates": None}, "b.h5: eval has the shape .* it is empty"),
-        ({"n_bins": 9}, "b.h5: train: time bins: 9, but .*a.h5 has 8; .*`chop`"),
-        ({"train_condition": None}, "b.h5: lacks train_condition, which .*a.h5 has"),
-        ({"train": np.ones((14, N_BINS, 4), int)}, "b.h5: train: its averages over .* never vary"),
-        ({"train_condition": np.arange(14) + 50}, "no condition is in all sessions"),
-        ({"train_condition": np.ones(3)}, "b.h5: train_condition has 3 trials, but train has 14"),
-        (
-            {"train_external": np.ones((14, N_BINS, 1)), "eval_external": np.ones((5, N_BINS, 1))},
-            "b.h5: train_external: inputs: 1, but .*a.h5 has 0",
-        ),
+        {"bin_s": np.array(0.02)},
+        {"bin_s": None},
+        {"bin_s": np.ones(3)},
+        {"eval": np.zeros((0, N_BINS, 4)), "eval_rates": None},
+        {"n_bins": 9},
+        {"train_condition": None},
+        {"train": np.ones((14, N_BINS, 4), int)},
+        {"train_condition": np.arange(14) + 50},
+        {"train_condition": np.ones(3)},
+        {"train_external": np.ones((14, N_BINS, 1)), "eval_external": np.ones((5, N_BINS, 1))},
     ],
 )  # fmt: skip
-def test_sessions_that_do_not_go_together(tmp_path, changes, said):
+def test_sessions_that_do_not_go_together(tmp_path, changes):
     """One line, which names file and dataset."""
     files = write(tmp_path, a=session(6, 20), b=session(4, 14, seed=1, **changes))
-    with pytest.raises(ValueError, match=said) as found:
+    with refused(ValueError) as found:
         load(inputs_of(Model(data=files, **SIZES)))
     assert "\n" not in str(found.value)
 
@@ -332,23 +330,23 @@ def test_held_out_of_each(tmp_path):
 
 def test_too_many_factors_for_the_conditions(tmp_path):
     files = write(tmp_path, a=session(6, 20), b=session(4, 14, seed=1))
-    with pytest.raises(ValueError, match="n_factors: 11 components of condition averages"):
+    with refused(ValueError):
         load(inputs_of(Model(data=files, **SIZES | {"n_factors": 11})))
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    "params",
     [
-        ({"data": []}, "data"),
-        ({"data": ["a.h5", "b.h5"], "held_out_units": (1,)}, "held_out_units: 1 list given for 2 files"),
-        ({"data": "a.h5", "held_out_units": ((1,), ())}, "held_out_units: 2 lists given for 1 file"),
-        ({"data": ["a.h5", "b.h5"], "held_out_units": ((), (2, 2))}, "give each unit once"),
-        ({"data": ["a.nwb", "b.h5"], "bin_s": 0.1, "window": (0, 1)}, "but b.h5 holds trials"),
-        ({"core_model": "model.h5"}, "core_model: goes with core"),
+        {"data": []},
+        {"data": ["a.h5", "b.h5"], "held_out_units": (1,)},
+        {"data": "a.h5", "held_out_units": ((1,), ())},
+        {"data": ["a.h5", "b.h5"], "held_out_units": ((), (2, 2))},
+        {"data": ["a.nwb", "b.h5"], "bin_s": 0.1, "window": (0, 1)},
+        {"core_model": "model.h5"},
     ],
 )  # fmt: skip
-def test_settings_of_sessions_refused(params, said):
-    with pytest.raises(ValidationError, match=said):
+def test_settings_of_sessions_refused(params):
+    with refused(ValidationError):
         Model(**params)
 
 
@@ -359,7 +357,7 @@ def test_core_that_does_not_fit(trained, tmp_path):
     }
     write_hdf5(tmp_path / "core.h5", found)
     core = {"core": str(tmp_path / "core.h5"), "data": params.data}
-    with pytest.raises(ValueError, match=r"generator: 9 given, but the model of .*core.h5 has 5"):
+    with refused(ValueError):
         load(inputs_of(Model(**PARAMS | core | {"generator": 9})))
-    with pytest.raises(ValueError, match=r"0 external inputs, but the core .* was trained with 1"):
+    with refused(ValueError):
         load(inputs_of(Model(**PARAMS | core | {"controller": 0})))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from messages import refused
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
@@ -187,7 +188,7 @@ def test_a_size_that_lost_a_member_is_left_out(lost):
 def test_recordings_beyond_the_last_item_are_not_left_out_silently():
     shared = Shared(np.zeros((5, 1, 2, 4, 3)), {}, None, {}, None, None)
     results = {"outcome": np.zeros(4, int)}
-    with pytest.raises(ValueError, match=r"there are 5 recordings.*sweep recording: \{range: 5\}"):
+    with refused(ValueError):
         kernel.reduce(None, shared, {"recording": np.arange(4)}, results, Options())
 
 
@@ -241,7 +242,7 @@ def test_a_mechanism_whose_members_share_a_fold_is_told(tmp_path):
     write_hdf5(tmp_path / "atlas.h5", table | judged)
     mine = {name: values[:1] for name, values in table.items()}
     assert place(str(tmp_path / "atlas.h5"), mine, Options(folds=5))["verdict"].size
-    with pytest.raises(ValueError, match=f"folds: 2 given, of which one has all .* {NAMES[0]}"):
+    with refused(ValueError):
         place(str(tmp_path / "atlas.h5"), mine, Options(folds=2))
 
 

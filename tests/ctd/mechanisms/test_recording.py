@@ -9,6 +9,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from messages import refused, warned
 from small_files import drawn, fitted_recordings
 
 from ctd.batch import run_items
@@ -34,9 +35,7 @@ def given(tmp_path, atlas=None, **arrays):
 
 def test_train_and_eval_are_joined_and_cut(tmp_path):
     cut = given(tmp_path, train=counts(bins=30), eval=counts(5))
-    with pytest.warns(
-        UserWarning, match="my.npz: trials have 30 bins, of which the first n_bins = 20 are"
-    ):
+    with warned():
         found = cut().counts
     assert found.shape == (17, 20, 6)
     np.testing.assert_array_equal(found[:12], counts(bins=30)[:, :20])
@@ -53,61 +52,52 @@ def test_files_that_name_no_splits_are_read_as_lfads_reads_them(tmp_path):
 
 
 SPOILT = {
-    "rates": ({"train": counts() + 0.5}, "my.npz: train holds"),
-    "negative": ({"train": counts() - 1}, "spike counts 0, 1, 2, ... expected"),
-    "short": ({"train": counts(bins=19)}, "has 19 bins a trial, but n_bins is 20"),
-    "flat": ({"train": counts()[0]}, "train has the shape \\(20, 6\\)"),
-    "text": ({"train": np.full((2, 20, 6), "a")}, "my.npz"),
-    "nan": ({"train": np.where(counts() > 2, np.nan, counts())}, "train holds nan"),
-    "name": ({"eval": counts()}, "has no dataset train; it has eval"),
-    "names": (
-        {"spikes": counts(), "rest": counts()},
-        "spikes, rest are 2 arrays .*; did you mean 'train' and 'eval'",
-    ),
-    "short trial": (
-        {"a": counts()[0], "b": counts(bins=19)[0]},
-        "has 19 bins a trial, but n_bins is 20",
-    ),
-    "only conditions": ({"condition": np.arange(3)}, "holds no trials"),
-    "units": ({"train": counts(), "eval": counts(units=5)}, "train has 6 units, but eval has 5"),
-    "silent": ({"train": counts() * (np.arange(6) != 3)}, "unit 3 never spikes"),
-    "few": ({"train": counts(units=2)}, "has 2 units, of which 3 factors"),
+    "rates": {"train": counts() + 0.5},
+    "negative": {"train": counts() - 1},
+    "short": {"train": counts(bins=19)},
+    "flat": {"train": counts()[0]},
+    "text": {"train": np.full((2, 20, 6), "a")},
+    "nan": {"train": np.where(counts() > 2, np.nan, counts())},
+    "name": {"eval": counts()},
+    "names": {"spikes": counts(), "rest": counts()},
+    "short trial": {"a": counts()[0], "b": counts(bins=19)[0]},
+    "only conditions": {"condition": np.arange(3)},
+    "units": {"train": counts(), "eval": counts(units=5)},
+    "silent": {"train": counts() * (np.arange(6) != 3)},
+    "few": {"train": counts(units=2)},
 }
 
 
 @pytest.mark.parametrize("fault", SPOILT)
 def test_bad_recordings_are_told_in_a_line(tmp_path, fault):
-    arrays, said = SPOILT[fault]
-    with pytest.raises(ValueError, match=said) as told:
-        given(tmp_path, **arrays)()
+    with refused(ValueError) as told:
+        given(tmp_path, **SPOILT[fault])()
     assert str(tmp_path / "my.npz") in str(told.value)
     assert "\n" not in str(told.value)
 
 
 TABLE = {"n_neurons": [20, 40], "n_trials": [100, 200], "mean_count": [0.5, 0.6], "accuracy": [1.0, 1.0]}  # fmt: skip
 ELSEWHERE = {
-    "one trial": ({}, counts(1, units=45), "has one trial"),
-    "wide bins": ({}, 26 * counts(100, units=45), "has a mean count of 1[23].* in a bin, and an atlas 10 at most; use narrower bins"),
-    "bins": ({"n_bins": 50}, counts(100, units=45), "its recordings have n_bins: 50, but this one 20"),
-    "bins of short trials": ({"n_bins": 19}, counts(100, 19, 45), "its recordings have n_bins: 19, but this one 20"),
-    "factors": ({"n_factors": 4}, counts(100, units=45), "have n_factors: 4, but this one 3"),
-    "not judged": ({"accuracy": None}, counts(100, units=45), "is no table of an atlas that was judged; .* seeds: 3 or more"),
+    "one trial": ({}, counts(1, units=45)),
+    "wide bins": ({}, 26 * counts(100, units=45)),
+    "bins": ({"n_bins": 50}, counts(100, units=45)),
+    "bins of short trials": ({"n_bins": 19}, counts(100, 19, 45)),
+    "factors": ({"n_factors": 4}, counts(100, units=45)),
+    "not judged": ({"accuracy": None}, counts(100, units=45)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("changed", "train", "said"), ELSEWHERE.values(), ids=ELSEWHERE)
-def test_a_recording_that_no_atlas_of_this_kind_can_place_is_refused(
-    tmp_path, changed, train, said
-):
+@pytest.mark.parametrize(("changed", "train"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_a_recording_that_no_atlas_of_this_kind_can_place_is_refused(tmp_path, changed, train):
     there = {k: v for k, v in (TABLE | changed).items() if v is not None}
     write_hdf5(tmp_path / "table.h5", there)
-    with pytest.raises(ValueError, match=said):
+    with refused(ValueError):
         given(tmp_path, str(tmp_path / "table.h5"), train=train)()
 
 
 @pytest.mark.parametrize("field", [{"n_factors": 2}, {"mean_count": 20}])
 def test_fields_out_of_range_are_refused(field):
-    with pytest.raises(ValueError, match=next(iter(field))):
+    with refused(ValueError):
         Recording(**field)
 
 
@@ -115,7 +105,7 @@ def test_a_size_outside_of_the_atlas_is_told_with_the_command_that_adds_it(tmp_p
     write_hdf5(tmp_path / "table.h5", TABLE | {"n_bins": 20, "member": [0, 1], "mechanism": [7, 4]})
     # 45 neurons are within a quarter of 40; 30 trials are not within a quarter of 100.
     load_it = given(tmp_path, str(tmp_path / "table.h5"), train=counts(30, units=45))
-    with pytest.raises(ValueError, match="n_trials 30, but the atlas goes from 100 to 200") as told:
+    with refused(ValueError) as told:
         load_it()
     assert "n_neurons 45" not in str(told.value)
     assert "zip.n_neurons=[20,40,45]" in str(told.value)
@@ -136,11 +126,11 @@ def test_fits_are_matched_to_their_recordings(tmp_path):
     some = load_fits(inputs_of(Evidence(**files | {"weights": files["weights"][:0:-1]})))
     assert some.fitted.tolist() == [[1, 0], [1, 1]]
     np.testing.assert_array_equal(some.weights["A"][0, 0], found.weights["A"][0, 1])
-    with pytest.raises(ValueError, match="none of `recordings`"):
+    with refused(ValueError):
         load_fits(inputs_of(Evidence(**files | {"recordings": files["recordings"][:1]})))
-    with pytest.raises(ValueError, match="weights: none of cell alrnn given"):
+    with refused(ValueError):
         load_fits(inputs_of(Evidence(**files, cell="alrnn")))
-    with pytest.raises(ValueError, match="is no recording of a mechanisms stage"):
+    with refused(ValueError):
         load_fits(inputs_of(Evidence(**files | {"recordings": files["weights"]})))
 
 
@@ -170,23 +160,23 @@ def test_models_of_lfads_are_read_at_states_of_their_own(tmp_path):
     # Lyapunov exponents are those of frames that begin along the units, in their order, and turn for one trial.
     np.testing.assert_allclose(*found["per_fit"][0], atol=0.05)
     assert found["agreement"][0] == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ValueError, match="has states of its own; give `states`"):
+    with refused(ValueError):
         load_fits(inputs_of(Evidence(recordings=recordings, weights=weights, cell="gru")))
-    with pytest.raises(ValueError, match=r"states: none of fits\.zarr::4"):
+    with refused(ValueError):
         load_fits(inputs_of(params.model_copy(update={"states": states[:1]})))
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
-    [("standardise", True, "standardise: false"), ("observation", "affine", "observation: identity"), ("n", 5, "n: 3")],
+    ("name", "value"),
+    [("standardise", True), ("observation", "affine"), ("n", 5)],
 )  # fmt: skip
-def test_fits_whose_states_are_not_the_factors_are_refused(tmp_path, name, value, told):
+def test_fits_whose_states_are_not_the_factors_are_refused(tmp_path, name, value):
     files = fitted_recordings()
     spoilt = shutil.copy(files["weights"][2], tmp_path)
     with h5py.File(spoilt, "a") as file:
         file.attrs[name] = value
     files = files | {"weights": [*files["weights"][:2], spoilt, files["weights"][3]]}
-    with pytest.raises(ValueError, match=f"fitted with {name}: .*; fit with {told}"):
+    with refused(ValueError):
         load_fits(inputs_of(Evidence(**files)))
 
 
@@ -199,12 +189,12 @@ def test_a_recording_is_read_as_those_of_its_atlas(tmp_path):
     assert load_fits(placing).x.shape[2] == 8
     write_hdf5(path, TABLE | {"digest": digest, "trials_read": 5})
     assert load_fits(placing).x.shape[2] == 5
-    for change, said in (
-        ({"digest": digest + 1}, "its fits have other settings than these"),
-        ({"smoothing": np.array([2.0, 2.0])}, "have smoothing: 2, but this one nan"),
+    for change in (
+        {"digest": digest + 1},
+        {"smoothing": np.array([2.0, 2.0])},
     ):
         write_hdf5(path, TABLE | {"digest": digest} | change)
-        with pytest.raises(ValueError, match=said):
+        with refused(ValueError):
             load_fits(placing)
 
 

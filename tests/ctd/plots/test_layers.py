@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from messages import refused
 
 from ctd.plots import Axis, Band, Bars, Image, Lines, Points, Spans, histogram, stacked
 from ctd.words import number
@@ -52,23 +53,23 @@ X = np.arange(4.0)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    "make",
     [
-        (lambda: Lines(X, X[None, :3]), r"Lines: x has the shape \(4,\) beside y of \(1, 3\); .*\(3,\) or \(1, 3\)"),
-        (lambda: Lines(X, np.ones((2, 2, 4))), r"y has the shape \(2, 2, 4\); expected \(line, n\), or"),
-        (lambda: Lines(X, np.ones((2, 4)), colour=X[:3]), r"colour .*\(2,\) or \(2, 4\)"),
-        (lambda: Lines(X, np.ones((2, 4)), item=[1]), "item has the shape"),
-        (lambda: Lines(X, X, text=["a", "b"]), "text has the shape"),
-        (lambda: Points(X, X[:3]), r"Points: y has the shape \(3,\) beside x of \(4,\); expected \(4,\)"),
-        (lambda: Points(X, X, size=[1.0]), "size has the shape"),
-        (lambda: Points(np.ones((2, 4)), np.ones((2, 4))), r"x has the shape \(2, 4\); expected \(n,\)"),
-        (lambda: Band(X, X, X[:2]), "Band: high has"),
-        (lambda: Bars(X, X, [1]), "Bars: height has"),
-        (lambda: Spans(X, X, X, text=["a"]), "Spans: text has"),
-        (lambda: Image(X), "Image: z has"),
+        lambda: Lines(X, X[None, :3]),
+        lambda: Lines(X, np.ones((2, 2, 4))),
+        lambda: Lines(X, np.ones((2, 4)), colour=X[:3]),
+        lambda: Lines(X, np.ones((2, 4)), item=[1]),
+        lambda: Lines(X, X, text=["a", "b"]),
+        lambda: Points(X, X[:3]),
+        lambda: Points(X, X, size=[1.0]),
+        lambda: Points(np.ones((2, 4)), np.ones((2, 4))),
+        lambda: Band(X, X, X[:2]),
+        lambda: Bars(X, X, [1]),
+        lambda: Spans(X, X, X, text=["a"]),
+        lambda: Image(X),
     ],
 )  # fmt: skip
-def test_a_layer_of_several_lengths_is_refused_where_it_is_made(make, said):
+def test_a_layer_of_several_lengths_is_refused_where_it_is_made(make):
     """The page would draw a wrong picture of it, the PNG none."""
-    with pytest.raises(ValueError, match=said):
+    with refused(ValueError):
         make()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_files
+from messages import refused, warned
 from small import FOUR, SMALL
 
 from ctd.batch import evaluated, run_items
@@ -263,9 +264,7 @@ def test_smoothing_that_hides_the_rhythm_is_warned_of():
     given = lambda width: inputs_of(
         Reconstruction(**TINY | {"smoothing": width}, data=small_files.spiral())
     )
-    with pytest.warns(
-        UserWarning, match="frequency 14 of the FFT, where smoothing: 20 .* smoothing: 3"
-    ):
+    with warned():
         kernel.load(given(20.0))
     kernel.load(given(3.0))
 
@@ -275,7 +274,7 @@ def test_smoothing_that_makes_short_trials_alike_is_warned_of(tmp_path):
     trials = np.sin(np.linspace(0, 2 * np.pi, 25))[None, :, None] * np.ones((4, 1, 2))
     file = recordings(tmp_path, data=trials)
     given = lambda width: inputs_of(Reconstruction(**TINY | {"smoothing": width}, data=file))
-    with pytest.warns(UserWarning, match="12 frequencies, which smoothing: 20 .* smoothing: 1"):
+    with warned():
         kernel.load(given(20.0))
     kernel.load(given(1.0))
 
@@ -296,27 +295,27 @@ def recordings(tmp_path, **arrays):
 
 
 BAD = {
-    "no file": ({}, {"data": None}, "data: a file of recordings .* is needed"),
-    "one array each": ({"a": X, "b": X[:40]}, {}, r"2 recordings, .* the shortest, b with 40 samples"),
-    "no dataset": ({"rates": X}, {}, r"r.h5: has no dataset data; it has rates"),
-    "misspelt dataset": ({"date": X, "rates": X}, {}, r"has no dataset data; did you mean 'date'\? If these are 2 rec"),
-    "axes": ({"data": X[:, 0]}, {}, r"data has the shape \(50,\); \(time, channel\) or"),
-    "NaN": ({"data": np.where(X > 0.9, np.nan, X)}, {}, r"data has \d+ NaN or infinite entries"),
-    "channels": ({"data": np.tile(X, 2)}, {"n": 3}, "n: 3 units given, but .* has 4 channels"),
-    "exchanged axes": ({"data": X.T}, {}, r"has 2 samples of 50 channels; .* is it \(channel, time\)\?"),
-    "one sample": ({"data": X[:1]}, {"n": 2}, r"one sample; a recording of at least \d+ samples is needed"),
-    "short": ({"data": X}, {"length": 50}, "length: 50 steps given, but .* have 50 samples; give at most 49"),
-    "ahead": ({"data": X}, {"ahead": 49}, "ahead: 49 given"),
-    "constant": ({"data": np.stack([X[:, 0], np.ones(50)], 1)}, {}, "channel 1 never changes"),
-    "inputs": ({"data": X, "u": X[:40]}, {"input_dataset": "u"}, "u has 1 x 40 .* but data has 1 x 50"),
+    "no file": ({}, {"data": None}),
+    "one array each": ({"a": X, "b": X[:40]}, {}),
+    "no dataset": ({"rates": X}, {}),
+    "misspelt dataset": ({"date": X, "rates": X}, {}),
+    "axes": ({"data": X[:, 0]}, {}),
+    "NaN": ({"data": np.where(X > 0.9, np.nan, X)}, {}),
+    "channels": ({"data": np.tile(X, 2)}, {"n": 3}),
+    "exchanged axes": ({"data": X.T}, {}),
+    "one sample": ({"data": X[:1]}, {"n": 2}),
+    "short": ({"data": X}, {"length": 50}),
+    "ahead": ({"data": X}, {"ahead": 49}),
+    "constant": ({"data": np.stack([X[:, 0], np.ones(50)], 1)}, {}),
+    "inputs": ({"data": X, "u": X[:40]}, {"input_dataset": "u"}),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("arrays", "given", "message"), BAD.values(), ids=BAD)
-def test_recordings_that_do_not_fit_are_refused(tmp_path, arrays, given, message):
+@pytest.mark.parametrize(("arrays", "given"), BAD.values(), ids=BAD)
+def test_recordings_that_do_not_fit_are_refused(tmp_path, arrays, given):
     path = recordings(tmp_path, **arrays)
     params = Reconstruction(**TINY | {"data": path, "n": 4} | given)
-    with pytest.raises(ValueError, match=message):
+    with refused(ValueError):
         kernel.load(inputs_of(params))
 
 
@@ -326,7 +325,7 @@ def test_an_array_alone_has_no_inputs(tmp_path):
     params = Reconstruction(
         **TINY | {"data": str(tmp_path / "x.npy"), "n": 4, "input_dataset": "u"}
     )
-    with pytest.raises(ValueError, match=r"x.npy: has no dataset u; it has data"):
+    with refused(ValueError):
         kernel.load(inputs_of(params))
 
 
@@ -343,7 +342,7 @@ def test_an_array_alone_has_no_inputs(tmp_path):
     ids=lambda given: next(iter(given)),
 )
 def test_fields_out_of_range_are_refused(given):
-    with pytest.raises(ValueError, match=next(iter(given)) if len(given) == 1 else "rectified"):
+    with refused(ValueError):
         Reconstruction(**given)
 
 

@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+from messages import refused
 from scipy.spatial.distance import cdist
 from small_files import drawn
 
@@ -226,47 +227,45 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    "given",
     [
-        ({}, "weights, states: method procrustes needs either"),
-        ({"weights": ["one"], "states": ["x"]}, "needs either files of weights or"),
-        ({"states": ["x"]}, "networks: 1 given; give at least two"),
-        ({"weights": ["one", "two"]}, "has 1 input, but the network .* takes 2"),
-        ({"weights": ["one", "one"], "cell": "gru"}, "cell gru lacks bC"),
-        ({"states": ["x", "short"]}, "2 trials of 9 steps, but .* has 2 of 10; .* of the same trials"),
-        ({"states": ["x", "nan"]}, "states has 60 NaN"),
-        ({"states": ["x", "still"]}, "the same in all steps"),
-        ({"states": ["x", "flat"]}, r"shape \(10,\); expected \(trial, time, state\)"),
-        ({"states": ["x", "x"], "dataset": "hiddens"}, "no dataset hiddens; it has states"),
-        ({"states": ["x", "x"], "method": "cca", "n_samples": 5}, "5 samples for networks of 3"),
-        ({"states": ["x", "x"], "method": "dsa", "n_delays": 10}, "n_delays: 10 states 1 apart span 10"),
-        ({"states": ["x", "x"], "method": "dsa", "n_delays": 2}, "rank: 10 given, .* span 6 dimensions"),
-        ({"states": ["x", "x"], "method": "topology"}, "points: missing, but method topology compares tables"),
-        ({"points": ["x", "x"], "method": "topology"}, "lacks n_marginal, n_unstable, q"),
-        ({"points": ["x"], "weights": ["one", "two"], "method": "topology"}, "2 of weights, 1 of points"),
-        ({"points": ["p", "p"], "method": "connections"}, "connections: missing, but method connections compares"),
-        ({"points": ["p", "p"], "connections": ["x", "x"], "method": "connections"}, "lacks leads; .*connections"),
-        ({"points": ["p", "p"], "connections": ["g", "g"], "method": "connections"}, "of 2 points, but .* has 3; give connections and points"),
+        {},
+        {"weights": ["one"], "states": ["x"]},
+        {"states": ["x"]},
+        {"weights": ["one", "two"]},
+        {"weights": ["one", "one"], "cell": "gru"},
+        {"states": ["x", "short"]},
+        {"states": ["x", "nan"]},
+        {"states": ["x", "still"]},
+        {"states": ["x", "flat"]},
+        {"states": ["x", "x"], "dataset": "hiddens"},
+        {"states": ["x", "x"], "method": "cca", "n_samples": 5},
+        {"states": ["x", "x"], "method": "dsa", "n_delays": 10},
+        {"states": ["x", "x"], "method": "dsa", "n_delays": 2},
+        {"states": ["x", "x"], "method": "topology"},
+        {"points": ["x", "x"], "method": "topology"},
+        {"points": ["x"], "weights": ["one", "two"], "method": "topology"},
+        {"points": ["p", "p"], "method": "connections"},
+        {"points": ["p", "p"], "connections": ["x", "x"], "method": "connections"},
+        {"points": ["p", "p"], "connections": ["g", "g"], "method": "connections"},
     ],
 )  # fmt: skip
-def test_load_refuses(files, given, said):
+def test_load_refuses(files, given):
     kinds = ("weights", "states", "points", "connections")
     given = {k: [str(files / f"{v}.h5") for v in vs] if k in kinds else vs for k, vs in given.items()}  # fmt: skip
     inputs = inputs_of(Comparison(**given))
-    with pytest.raises(ValueError, match=said), precision(inputs):
+    with refused(ValueError), precision(inputs):
         load(inputs)
 
 
 def test_too_many_networks_are_refused():
-    with pytest.raises(ValueError, match=r"all 50,005,000 pairs takes 0\.8 GB"):
+    with refused(ValueError):
         check_count(MOST + 1)
 
 
 def test_networks_beyond_the_memory_are_refused_at_the_first_one():
     shown = iter([(RNG.normal(size=(1, 1000, 100)), None)])
-    with pytest.raises(
-        ValueError, match=r"1,000,000,000 of 1,000 samples and 100 .* take 1600000\.0 GB"
-    ):
+    with refused(ValueError):
         features_of(inputs_of(Comparison()), range(10**9), shown)
 
 
@@ -274,18 +273,14 @@ def test_compare_refuses():
     points = {"n_unstable": [0, 1], "n_marginal": [0, 0], "q": [0, 0]}
     states = RNG.normal(size=(30, 3))
     silent = np.maximum(states - 2, 0)
-    for networks, method, said in (
-        (
-            [points, points],
-            "connections",
-            "0: method connections compares tables of points, .* lacks leads",
-        ),
-        ([states, states], "topology", "lacks n_marginal, n_unstable, q"),
-        ([silent, states], "rbf_cka", "states coincide, .* give method cka"),
+    for networks, method in (
+        ([points, points], "connections"),
+        ([states, states], "topology"),
+        ([silent, states], "rbf_cka"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with refused(ValueError):
             compare(networks, method)
-    with pytest.raises(ValueError, match="cell: 1 values given for 2 networks"):
+    with refused(ValueError):
         compare([*RNG.normal(size=(2, 9, 3))], parameters={"cell": ["gru"]})
 
 

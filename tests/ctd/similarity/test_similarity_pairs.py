@@ -6,6 +6,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from messages import refused
 from places import DATA
 from scipy import linalg, optimize
 from scipy.spatial import distance as scipy_distance
@@ -244,7 +245,7 @@ def test_topology_tells_points_of_several_inputs_apart():
     # Networks with one input each need not have the same one, nor of the same size.
     one, other = at([0, 1], np.zeros((2, 1))), at([0, 1], np.ones((2, 3)))
     assert between("topology", one, other) == 0
-    with pytest.raises(ValueError, match="several constant inputs, of 1 and 3 numbers"):
+    with refused(ValueError):
         between("topology", first, other)
 
 

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from messages import refused
 
 from ctd import tasks
 from ctd.tasks import Trial, batch, get_task
@@ -149,31 +150,19 @@ def test_success_sign(task):
 
 
 BAD = {
-    "epochs": (
-        {"name": "rdm", "n_steps": 50},
-        "task rdm: n_steps: 50 steps cannot hold epochs of up to 75",
-    ),
-    "delay": (
-        {"name": "romo", "delay": [900, 100]},
-        r"delay: \[900.0, 100.0\]: expected the shortest duration first",
-    ),
-    "no answer": ({"name": "rdm", "coherences": [0, 1]}, "none of them 0"),
-    "frequency": (
-        {"name": "romo", "differences": [30]},
-        "differences.0: .*less than or equal to 24",
-    ),
-    "NaN": ({"name": "mante", "scale": float("nan")}, "scale: .*finite number"),
-    "seconds": (
-        {"name": "rdm", "stimulus": 0.8, "delay": 0.3},
-        r"stimulus: 0.8 ms is shorter than a step \(dt: 20 ms\); durations are in ms",
-    ),
-    "seconds of a span": ({"name": "romo", "delay": [0.5, 0.9]}, "delay: 0.5 ms is shorter"),
-    "dt": ({"name": "dms", "dt": 1e5}, "dt: 100000 ms is longer than every epoch"),
+    "epochs": {"name": "rdm", "n_steps": 50},
+    "delay": {"name": "romo", "delay": [900, 100]},
+    "no answer": {"name": "rdm", "coherences": [0, 1]},
+    "frequency": {"name": "romo", "differences": [30]},
+    "NaN": {"name": "mante", "scale": float("nan")},
+    "seconds": {"name": "rdm", "stimulus": 0.8, "delay": 0.3},
+    "seconds of a span": {"name": "romo", "delay": [0.5, 0.9]},
+    "dt": {"name": "dms", "dt": 1e5},
 }
 
 
-@pytest.mark.parametrize(("given", "message"), BAD.values(), ids=BAD)
-def test_timed_tasks_refuse(given, message):
-    with pytest.raises(ValueError, match=message) as caught:
+@pytest.mark.parametrize("given", BAD.values(), ids=BAD)
+def test_timed_tasks_refuse(given):
+    with refused(ValueError) as caught:
         get_task(given)
     assert "\n" not in str(caught.value)

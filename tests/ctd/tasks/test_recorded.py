@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import jax
 import numpy as np
 import pytest
+from messages import refused
 
 from ctd.data import write_hdf5
 from ctd.tasks import Recorded, Trial, divide
@@ -60,61 +61,47 @@ def test_scores(tmp_path, score, expected):
 
 
 BAD = {
-    "missing": (
-        {"targets": None},
-        "trials.h5: lacks targets; a file of trials has inputs and targets",
-    ),
-    "trials": (
-        {"targets": np.ones((11, 7, 3))},
-        "targets has 11 along trial, but inputs has 12",
-    ),
-    "steps": (
-        {"mask": np.ones((12, 6))},
-        "mask has 6 along time, but inputs has 7",
-    ),
-    "outputs": ({"mask": np.ones((12, 7, 2))}, "mask has 2 along output, but targets has 3"),
-    "axes": ({"inputs": np.ones((12, 7))}, r"inputs has the shape \(12, 7\), it needs the axes"),
-    "flat": ({"inputs": np.ones(12)}, r"inputs has the shape \(12,\), it needs the axes"),
-    "conditions": ({"conditions": np.ones(5)}, "conditions has 5 along trial, but inputs has 12"),
-    "NaN": ({"inputs": np.full((12, 7, 2), np.nan)}, "inputs has 168 NaN or infinite entries"),
-    "nothing counts": ({"mask": np.zeros((12, 7))}, "mask has weights below 0"),
-    "few": ({k: v[:4] for k, v in GOOD.items()}, "holds 4 trials; at least 5 are needed"),
+    "missing": {"targets": None},
+    "trials": {"targets": np.ones((11, 7, 3))},
+    "steps": {"mask": np.ones((12, 6))},
+    "outputs": {"mask": np.ones((12, 7, 2))},
+    "axes": {"inputs": np.ones((12, 7))},
+    "flat": {"inputs": np.ones(12)},
+    "conditions": {"conditions": np.ones(5)},
+    "NaN": {"inputs": np.full((12, 7, 2), np.nan)},
+    "nothing counts": {"mask": np.zeros((12, 7))},
+    "few": {k: v[:4] for k, v in GOOD.items()},
 }
 
 
-@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
-def test_read_refuses(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message) as caught:
+@pytest.mark.parametrize("changes", BAD.values(), ids=BAD)
+def test_read_refuses(tmp_path, changes):
+    with refused(ValueError) as caught:
         Recorded().read(written(tmp_path, **changes), "float32")
     assert "\n" not in str(caught.value)
 
 
 FIFTH = np.arange(20) % 5 == 4
 PARTS = {
-    "evaluation": (~FIFTH, np.zeros(20, int), "mask is 0 in all 4 evaluation trials"),
-    "training": (FIFTH, np.zeros(20, int), "mask is 0 in all 16 training trials"),
-    "turns of five": (
-        np.ones(20),
-        np.arange(20) % 5,
-        r"no other has its conditions \(4\); shuffle",
-    ),
-    "turns of ten": (np.ones(20), np.arange(20) % 10, r"no other has its conditions \(4, 9\)"),
-    "turns of three": (np.ones(20), np.arange(20) % 3, None),
-    "one trial each": (np.ones(20), np.arange(20), None),
+    "evaluation": (~FIFTH, np.zeros(20, int), True),
+    "training": (FIFTH, np.zeros(20, int), True),
+    "turns of five": (np.ones(20), np.arange(20) % 5, True),
+    "turns of ten": (np.ones(20), np.arange(20) % 10, True),
+    "turns of three": (np.ones(20), np.arange(20) % 3, False),
+    "one trial each": (np.ones(20), np.arange(20), False),
 }
 
 
-@pytest.mark.parametrize(("weight", "condition", "message"), PARTS.values(), ids=PARTS)
-def test_parts_that_do_not_fit_each_other(weight, condition, message):
+@pytest.mark.parametrize(("weight", "condition", "wrong"), PARTS.values(), ids=PARTS)
+def test_parts_that_do_not_fit_each_other(weight, condition, wrong):
     column = np.zeros((20, 3, 1))
     trials = Trial(column, column, np.repeat(weight[:, None], 3, axis=1), condition)
-    refused = pytest.raises(ValueError, match=rf"^x\.h5: .*{message}")
-    with refused if message else nullcontext():
+    with refused(ValueError) if wrong else nullcontext():
         check_parts("x.h5", np.arange(20.0), trials, divide(trials, 20))
 
 
 def test_no_file_and_other_kernels():
-    with pytest.raises(ValueError, match="trials: missing, but task file needs an HDF5 or"):
+    with refused(ValueError):
         Recorded().read(None, "float32")
-    with pytest.raises(ValueError, match=r"only train_rnn reads .* \(fixed_points: cand"):
+    with refused(ValueError):
         _ = Recorded().n_in

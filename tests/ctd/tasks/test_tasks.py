@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from messages import refused
 from pydantic import ValidationError
 from scipy.stats import nbinom
 
@@ -163,25 +164,22 @@ def test_task_field(given, expected):
 
 
 BAD = {
-    "unknown": ("decisoin", "there is no task 'decisoin'; did you mean 'decision'"),
-    "unknown parameter": (
-        {"name": "flipflop", "n_bit": 2},
-        "task flipflop: unknown parameter n_bit; did you mean 'n_bits'",
-    ),
-    "far parameter": ({"name": "flipflop", "zzz": 2}, "zzz; its parameters are n_steps, n_bits"),
-    "value": ({"name": "integrator", "n_steps": 0}, "task integrator: n_steps: .*greater than 0"),
-    "type": ({"name": "integrator", "sd": "much"}, "sd: must be a number.*given: 'much'"),
-    "a file": ("my/t.h5", "task my/t.h5: a file of trials is `task: file, trials: my/t.h5`"),
-    "no module": ("nowhere.Task", "task nowhere.Task: there is no module nowhere"),
-    "no class": (f"{__name__}.Model", "has no class Model derived from ctd.tasks.Task"),
-    "no name": ({"n_steps": 3}, "expected the name of a task"),
-    "number": (3, "expected the name of a task"),
+    "unknown": "decisoin",
+    "unknown parameter": {"name": "flipflop", "n_bit": 2},
+    "far parameter": {"name": "flipflop", "zzz": 2},
+    "value": {"name": "integrator", "n_steps": 0},
+    "type": {"name": "integrator", "sd": "much"},
+    "a file": "my/t.h5",
+    "no module": "nowhere.Task",
+    "no class": f"{__name__}.Model",
+    "no name": {"n_steps": 3},
+    "number": 3,
 }
 
 
-@pytest.mark.parametrize(("given", "message"), BAD.values(), ids=BAD)
-def test_task_field_refuses(given, message):
-    with pytest.raises(ValidationError, match=message):
+@pytest.mark.parametrize("given", BAD.values(), ids=BAD)
+def test_task_field_refuses(given):
+    with refused(ValidationError):
         Model(task=given)
 
 
@@ -189,7 +187,7 @@ def test_get_task_missing_import(tmp_path, monkeypatch):
     """A fault inside the user's module is theirs to see as it is."""
     (tmp_path / "broken_task.py").write_text("import not_installed_here\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="not_installed_here"):
+    with refused(ModuleNotFoundError):
         get_task("broken_task.Mine")
 
 

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from messages import refused
 
 from ctd.tasks import RULES, Conditions, Trial, Yang, batch, get_task
 
@@ -248,26 +249,20 @@ def test_noise_and_one_hot():
 
 
 BAD = {
-    "rule": (
-        {"rule": "delaygoo"},
-        "task yang: rule: there is no rule 'delaygoo'; did you mean 'delaygo'",
-    ),
-    "twice": ({"rule": ["dm1", "dm1"]}, "rule: a rule is given twice"),
-    "weights": ({"rule": ["dm1", "dm2"], "weights": [1]}, "weights: 1 given for 2 rules"),
-    "epochs": (
-        {"rule": "delaygo", "n_steps": 100},
-        r"n_steps: 100 steps cannot hold epochs of up to 170 steps \(3400 ms at dt = 20\)",
-    ),
-    "NaN": ({"noise": float("nan")}, "noise: .*finite number"),
-    "response": ({"rule": "fdgo", "response": 110}, "response: 110 ms in rule fdgo, has 5 steps, but the 5"),
-    "no response": ({"rule": ["fdgo", "dm1"], "time_scale": 0.2, "dt": 40, "response": 120}, "response: 120 ms times time_scale"),
-    "response of its own": ({"rule": "dmcgo", "time_scale": 0.1, "stimulus": [900], "delay": [900], "dt": 40}, "time_scale: the response, 200 ms in rule dmcgo, has 0 steps"),
-    "scaled": ({"time_scale": 0.05}, "stimulus: 200 ms times time_scale is shorter than a step .dt: 20 ms.; raise time_scale"),
+    "rule": {"rule": "delaygoo"},
+    "twice": {"rule": ["dm1", "dm1"]},
+    "weights": {"rule": ["dm1", "dm2"], "weights": [1]},
+    "epochs": {"rule": "delaygo", "n_steps": 100},
+    "NaN": {"noise": float("nan")},
+    "response": {"rule": "fdgo", "response": 110},
+    "no response": {"rule": ["fdgo", "dm1"], "time_scale": 0.2, "dt": 40, "response": 120},
+    "response of its own": {"rule": "dmcgo", "time_scale": 0.1, "stimulus": [900], "delay": [900], "dt": 40},
+    "scaled": {"time_scale": 0.05},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("fields", "message"), BAD.values(), ids=BAD)
-def test_yang_refuses(fields, message):
-    with pytest.raises(ValueError, match=message) as caught:
+@pytest.mark.parametrize("fields", BAD.values(), ids=BAD)
+def test_yang_refuses(fields):
+    with refused(ValueError) as caught:
         get_task({"name": "yang"} | fields)
     assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from messages import refused
 from pydantic import ValidationError
 
 from ctd import tasks
@@ -290,32 +291,29 @@ def test_the_mixture_stores_the_accuracy_of_every_rule():
 
 
 BAD = {
-    "no rule": (
-        {"task": "integrator", "stop_at": 0.9},
-        "stop_at: 0.9 given, but task integrator has no rule",
-    ),
-    "no score": ({"task": "file", "stop_at": 0.9}, "stop_at: .*give it a score"),
-    "above 1": ({"stop_at": 1.5}, "stop_at\n.*less than or equal to 1"),
-    "two tasks": ({"trials": "x.h5"}, "trials: .* given, but only task file reads it"),
-    "loss": ({"loss": "hinge"}, "loss\n.*'squared_error' or 'cross_entropy'"),
+    "no rule": {"task": "integrator", "stop_at": 0.9},
+    "no score": {"task": "file", "stop_at": 0.9},
+    "above 1": {"stop_at": 1.5},
+    "two tasks": {"trials": "x.h5"},
+    "loss": {"loss": "hinge"},
 }
 
 
-@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
-def test_params_refused(changes, message):
-    with pytest.raises(ValidationError, match=message):
+@pytest.mark.parametrize("changes", BAD.values(), ids=BAD)
+def test_params_refused(changes):
+    with refused(ValidationError):
         Network(**SMALL | changes)
 
 
 @pytest.mark.parametrize(
-    ("task", "hint"),
+    "task",
     [
-        (tasks.Decision(n_steps=6), "decision do not"),
-        (MIXTURE, "do not; give the task code: one_hot"),
+        tasks.Decision(n_steps=6),
+        MIXTURE,
     ],
     ids=["decision", "yang"],
 )
-def test_cross_entropy_needs_probabilities(task, hint):
+def test_cross_entropy_needs_probabilities(task):
     params = Network(**SMALL | {"task": task}, loss="cross_entropy")
-    with pytest.raises(ValueError, match=f"loss: cross_entropy needs .*{hint}"):
+    with refused(ValueError):
         kernel.load(inputs_of(params))

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
+from messages import refused
 from pydantic import ValidationError
 
 from ctd import tasks
@@ -316,7 +317,7 @@ def test_fixed_points_of_a_dale_network_need_no_dale(many, tmp_path):
     w = {k: np.asarray(v, float) for k, v in weights.items()}
     currents = w["wR"] @ np.maximum(h, 0) + w["wI"] @ x + w["bR"]
     np.testing.assert_allclose(stepped, h + w["alpha"] * (currents - h), atol=1e-12)
-    with pytest.raises(ValueError, match="holds the weights of cell leaky:relu"):
+    with refused(ValueError):
         finder.load(inputs_of(finder.Params(cell="leaky", **given)))
 
 
@@ -340,60 +341,42 @@ def test_masks_of_a_file(tmp_path):
 
 
 BAD_FILES = {
-    "empty": ({"wR": np.zeros((10, 10))}, "masks.h5: wR leaves no connection"),
-    "shape": ({"wR": np.ones((3, 3))}, r"wR has the shape \(3, 3\), expected \(10, 10\)"),
-    "name": (
-        {"mask": np.ones((10, 10))},
-        "mask is no matrix of cell leaky; its matrices are wI, wR, wO",
-    ),
-    "values": ({"wO": np.full((1, 10), 0.5)}, "wO has other values than 0 and 1"),
+    "empty": {"wR": np.zeros((10, 10))},
+    "shape": {"wR": np.ones((3, 3))},
+    "name": {"mask": np.ones((10, 10))},
+    "values": {"wO": np.full((1, 10), 0.5)},
 }
 
 
-@pytest.mark.parametrize(("arrays", "message"), BAD_FILES.values(), ids=BAD_FILES)
-def test_mask_files_refused(tmp_path, arrays, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("arrays", BAD_FILES.values(), ids=BAD_FILES)
+def test_mask_files_refused(tmp_path, arrays):
+    with refused(ValueError):
         kernel.load(inputs_of(masked(tmp_path, **arrays)))
 
 
 BAD = {
-    "noise": ({"input_noise": 0.1}, "input_noise: 0.1 has no effect without noise: true"),
-    "gates": ({"cell": "gru", "dale": True}, "dale: cell gru has gates"),
-    "gates and rank": ({"cell": "lstm", "rank": 2}, "rank: cell lstm has gates"),
-    "rank": ({"rank": 11}, "rank: 11 is above n = 10"),
-    "rank and dale": ({"rank": 2, "dale": True}, "rank, dale: .* leave one of them out"),
-    "one kind": ({"dale": True, "excitatory": 0.99}, "0.99 of 10 units leaves no inhibitory one"),
-    "dale and rotation": ({"dale": True, "recurrent_init": "orthogonal"}, "both signs in a column"),
-    "density": (
-        {"mask": "random", "density": 0.001},
-        "0.001 of 100 connections within areas is less than one",
-    ),
-    "areas": ({"mask": "random", "areas": 11}, "areas: 11 areas of n = 10 units"),
-    "areas alone": ({"areas": 2}, "areas: .* has no effect with mask: none"),
-    "file": ({"mask": "file"}, "mask, mask_file: "),
-    "alone": ({"n": 1, "self_connections": False}, "leaves no connection with n = 1"),
-    "identity": (
-        {"recurrent_init": "identity", "self_connections": False},
-        "a mask, or self_connections: false, would change",
-    ),
-    "time": (
-        {"train_alphas": True},
-        "train_alphas: cell leaky:relu has no time constant for each unit",
-    ),
-    "bounds": (
-        {"alpha_min": 0.5},
-        "alpha_min, alpha_max: 0.5 is above 0.2",
-    ),
-    "pytorch": (
-        {"first_weights": "pytorch", "recurrent_scale": 0.5},
-        "first_weights: pytorch, recurrent_scale: 0.5: PyTorch's first weights have one scale",
-    ),
-    "warmup": ({"warmup": 4}, "warmup: 4 steps given, but training has n_batches = 4"),
-    "optimizer": ({"optimizer": "adm"}, "optimizer\n.*'adam'"),
+    "noise": {"input_noise": 0.1},
+    "gates": {"cell": "gru", "dale": True},
+    "gates and rank": {"cell": "lstm", "rank": 2},
+    "rank": {"rank": 11},
+    "rank and dale": {"rank": 2, "dale": True},
+    "one kind": {"dale": True, "excitatory": 0.99},
+    "dale and rotation": {"dale": True, "recurrent_init": "orthogonal"},
+    "density": {"mask": "random", "density": 0.001},
+    "areas": {"mask": "random", "areas": 11},
+    "areas alone": {"areas": 2},
+    "file": {"mask": "file"},
+    "alone": {"n": 1, "self_connections": False},
+    "identity": {"recurrent_init": "identity", "self_connections": False},
+    "time": {"train_alphas": True},
+    "bounds": {"alpha_min": 0.5},
+    "pytorch": {"first_weights": "pytorch", "recurrent_scale": 0.5},
+    "warmup": {"warmup": 4},
+    "optimizer": {"optimizer": "adm"},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
-def test_constraints_refused(changes, message):
-    with pytest.raises(ValidationError, match=message):
+@pytest.mark.parametrize("changes", BAD.values(), ids=BAD)
+def test_constraints_refused(changes):
+    with refused(ValidationError):
         network(**changes)

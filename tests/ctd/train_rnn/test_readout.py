@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from messages import refused
 
 from ctd.batch import run_items
 from ctd.cells import FirstUnits
@@ -107,16 +108,16 @@ def test_first_units_are_a_product():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "changes",
     [
-        ({"n": 4}, "readout: identity outputs the rates of n = 4 units, but the targets have 5"),
-        ({"mask": "file"}, "wO is no matrix of cell leaky; its matrices are wI, wR"),
+        {"n": 4},
+        {"mask": "file"},
     ],
 )
-def test_readout_refused(recorded, tmp_path, changes, message):
+def test_readout_refused(recorded, tmp_path, changes):
     if "mask" in changes:
         write_hdf5(tmp_path / "masks.h5", {"wO": np.ones((5, 8))})
         changes = changes | {"mask_file": str(tmp_path / "masks.h5")}
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(ValueError) as caught:
         kernel.load(inputs_of(Network(**SMALL | changes, trials=recorded[0])))
     assert "\n" not in str(caught.value)

@@ -6,6 +6,7 @@ Every step against Adam written out: tests/origin/.
 import jax
 import numpy as np
 import pytest
+from messages import refused
 from pydantic import ValidationError
 from small import FOUR, SMALL
 
@@ -226,17 +227,17 @@ def test_reduce_and_figure(outcome):
 # --- parameters -----------------------------------------------------------------------------------
 
 BAD = {
-    "cell": ({"cell": "grru"}, "cell\n.*'grru' is unknown; did you mean 'gru'"),
-    "task": ({"task": "decisoin"}, "task\n.*did you mean 'decision'"),
-    "saved": ({"n_saved": 13}, "n_saved: 13 given, but there are n_eval = 12"),
-    "rate": ({"learning_rate": 0}, "learning_rate\n.*greater than 0"),
-    "field": ({"n_units": 3}, "n_units\n.*Extra inputs"),
+    "cell": {"cell": "grru"},
+    "task": {"task": "decisoin"},
+    "saved": {"n_saved": 13},
+    "rate": {"learning_rate": 0},
+    "field": {"n_units": 3},
 }
 
 
-@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
-def test_params_refused(changes, message):
-    with pytest.raises(ValidationError, match=message):
+@pytest.mark.parametrize("changes", BAD.values(), ids=BAD)
+def test_params_refused(changes):
+    with refused(ValidationError):
         small(**changes)
 
 

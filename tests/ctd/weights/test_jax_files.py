@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from messages import refused
 from nets import assert_states, run_file
 
 from ctd.late import Late
@@ -156,14 +157,11 @@ def test_equinox(tmp_path, dtype, make, cell, header):
 def test_equinox_leaves_that_do_not_tell_the_network(tmp_path):
     key = jax.random.key(0)
     eqx.tree_serialise_leaves(tmp_path / "mlp.eqx", eqx.nn.Linear(3, 2, key=key))
-    with pytest.raises(
-        ValueError,
-        match=r"mlp.eqx: 0 cells .*\(2, 3\), \(2,\)\. Equinox writes leaves without names",
-    ):
+    with refused(ValueError):
         read_weights(tmp_path / "mlp.eqx")
     both = (eqx.nn.GRUCell(3, 4, key=key), jnp.zeros(5))
     eqx.tree_serialise_leaves(tmp_path / "more.eqx", both)
-    with pytest.raises(ValueError, match=r"it holds leaf_4 \(5,\)"):
+    with refused(ValueError):
         read_weights(tmp_path / "more.eqx")
 
 
@@ -171,5 +169,5 @@ def test_minimal_gated_unit_is_refused(tmp_path):
     shapes = jax.eval_shape(nn.MGUCell(N).init, jax.random.key(0), jnp.zeros(N), jnp.zeros(N_IN))
     params = enlarged(shapes, "float32")
     (tmp_path / "net.msgpack").write_bytes(serialization.to_bytes(params))
-    with pytest.raises(ValueError, match="an MGUCell, which ctd does not have"):
+    with refused(ValueError):
         read_weights(tmp_path / "net.msgpack")

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from messages import refused, warned
 from nets import assert_states, run_file
 
 from ctd.late import Late
@@ -49,14 +50,14 @@ def test_relu_is_read_where_the_file_tells_it(tmp_path):
         assert found.cell == "vanilla:relu"
         # 50 steps of float32 in another order; relu's states grow beyond 1.
         np.testing.assert_allclose(states / scale, hidden / scale, atol=5e-6)
-    with pytest.raises(ValueError, match="but cell vanilla is given; give cell: vanilla:relu"):
+    with refused(ValueError):
         read_weights(tmp_path / "net.keras", "vanilla")
 
 
 @pytest.mark.parametrize("layer", ["SimpleRNN", "GRU", "LSTM"])
 def test_weights_alone_are_told_to_hide_their_nonlinearity(tmp_path, layer):
     model_of(layer).save_weights(tmp_path / "net.weights.h5")
-    with pytest.warns(UserWarning, match="the file does not tell.*tanh"):
+    with warned():
         found = read_weights(tmp_path / "net.weights.h5")
     assert found.guess in found.notes
     assert not read_weights(tmp_path / "net.weights.h5", found.cell).guess, "the user tells"
@@ -76,7 +77,7 @@ def test_every_layer_from_every_file(tmp_path, name):
     ):
         save(tmp_path / file)
         if name == "gru without bias" and file == "net.weights.h5":
-            with pytest.raises(ValueError, match="does not tell reset_after"):
+            with refused(ValueError):
                 read_weights(tmp_path / file)
             continue
         found, states, outputs = run_file(tmp_path / file, XS)
@@ -126,33 +127,27 @@ def test_settings_are_those_of_the_selected_layer(tmp_path, first, second, a, b,
     for file, place, cell in files:
         tensors = read_tensors(tmp_path / file).under([f"{place}."])
         if "=" in cell or cell[0].isupper():
-            with pytest.raises(ValueError, match=cell):
+            with refused(ValueError):
                 understand(tensors)
         else:
             assert understand(tensors).cell == cell
 
 
 REFUSED = {
-    "activation": (lambda: model_of("SimpleRNN", activation="selu"), "core has activation='selu'"),
-    "activation of gates": (lambda: model_of("GRU", activation="relu"), "core has activation='relu'"),
-    "gates": (lambda: model_of("LSTM", recurrent_activation="hard_sigmoid"), "has recurrent_activation='hard"),
-    "both directions": (
-        lambda: keras.Sequential(
+    "activation": lambda: model_of("SimpleRNN", activation="selu"),
+    "activation of gates": lambda: model_of("GRU", activation="relu"),
+    "gates": lambda: model_of("LSTM", recurrent_activation="hard_sigmoid"),
+    "both directions": lambda: keras.Sequential(
             [keras.Input((None, N_IN)), keras.layers.Bidirectional(keras.layers.GRU(N))]
         ),
-        "2 recurrent cells, .*backward_layer.*a bidirectional network",
-    ),
-    "two layers": (
-        lambda: keras.Sequential(
+    "two layers": lambda: keras.Sequential(
             [keras.Input((None, N_IN)), keras.layers.GRU(N, return_sequences=True), keras.layers.GRU(N)]
         ),
-        "2 recurrent cells, gru, gru_1: several layers",
-    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_ctd_has_not_is_refused(tmp_path, make, said):
+@pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
+def test_what_ctd_has_not_is_refused(tmp_path, make):
     make().save(tmp_path / "net.keras")
-    with pytest.raises(ValueError, match=said):
+    with refused(ValueError):
         read_weights(tmp_path / "net.keras")

@@ -6,6 +6,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from messages import refused, warned
 
 from ctd.cells import CELLS, get_cell
 from ctd.weights import read_tensors, read_weights, understand, write_named, write_weights
@@ -142,42 +143,37 @@ def test_the_state_of_training_is_left_out_by_whole_words():
 
 NAN = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 1.0)
 REFUSED = {
-    "missing": (torch_names(3, **{"net.rnn.weight_ih_l0": None}), "lacks net.rnn.weight_ih_l0"),
-    "one bias": (torch_names(3, **{"net.rnn.bias_hh_l0": None}), "lacks net.rnn.bias_hh_l0, which goes with"),
-    "extra": (torch_names(3) | {"embed.table": np.ones((9, 3))}, r"it holds embed.table \(9, 3\).*--only PREFIX"),
-    "two linear layers": (torch_names(3) | {"mid.weight": np.ones((N, N))}, r"it holds .*mid.weight \(4, 4\)"),
-    "transposed": (torch_names(3, **{"net.rnn.weight_hh_l0": (N, 3 * N)}), r"weight_hh_l0 .*it is transposed: \(12, 4\)"),
-    "transposed input": (torch_names(3, **{"net.rnn.weight_ih_l0": (N_IN, 3 * N)}), "weight_ih_l0 .*it is transposed"),
-    "transposed readout": (torch_names(3, **{"out.weight": (N, N_OUT)}), "out.weight .*it is transposed"),
-    "bias": (torch_names(3, **{"net.rnn.bias_ih_l0": (N,)}), r"bias_ih_l0 .*\(4,\), expected \(12,\) for 4 units"),
-    "two blocks": (torch_names(2), r"weight_hh_l0 .*\(8, 4\), but n units need"),
-    "nan": (torch_names(1, "") | {"weight_ih_l0": NAN}, r"weight_ih_l0 has 1 NaN or infinite entries, the first at \(2, 1\)"),
-    "whole numbers": (torch_names(1, "") | {"weight_ih_l0": np.ones((4, 3), int)}, "wI has the type int64"),
-    "two cells": (torch_names(3) | torch_names(3, "other."), "2 recurrent cells, net.rnn.weight_hh_l0, other.weight_hh_l0"),
-    "two states": (torch_names(1) | {"a.h0": np.ones(N), "b.h0": np.ones(N)}, "b.h0 is a second h0"),
-    "a state of another shape": (torch_names(1) | {"h0": np.ones((2, N // 2))}, r"h0 has the shape \(2, 2\), expected \(4,\)"),
-    "no cell": ({"out.weight": np.ones((2, 4))}, r"has no recurrent cell .*out.weight \(2, 4\)"),
-    "one name of ctd": ({"W": np.ones((4, 4)), "b": np.ones(4)}, r"has no recurrent cell .*; write its step as F\(weights, h, x\)"),
-    "most names of ctd": ({"wR": np.ones((4, 4)), "wI": np.ones((4, 1)), "b": np.ones(4)}, "cell vanilla lacks bR and does not know b"),
-    "before or after": (
-        torch_names(3, **{"net.rnn.weight_ih_l0": (3 * N, N), "out.weight": None, "out.bias": None})
+    "missing": torch_names(3, **{"net.rnn.weight_ih_l0": None}),
+    "one bias": torch_names(3, **{"net.rnn.bias_hh_l0": None}),
+    "extra": torch_names(3) | {"embed.table": np.ones((9, 3))},
+    "two linear layers": torch_names(3) | {"mid.weight": np.ones((N, N))},
+    "transposed": torch_names(3, **{"net.rnn.weight_hh_l0": (N, 3 * N)}),
+    "transposed input": torch_names(3, **{"net.rnn.weight_ih_l0": (N_IN, 3 * N)}),
+    "transposed readout": torch_names(3, **{"out.weight": (N, N_OUT)}),
+    "bias": torch_names(3, **{"net.rnn.bias_ih_l0": (N,)}),
+    "two blocks": torch_names(2),
+    "nan": torch_names(1, "") | {"weight_ih_l0": NAN},
+    "whole numbers": torch_names(1, "") | {"weight_ih_l0": np.ones((4, 3), int)},
+    "two cells": torch_names(3) | torch_names(3, "other."),
+    "two states": torch_names(1) | {"a.h0": np.ones(N), "b.h0": np.ones(N)},
+    "a state of another shape": torch_names(1) | {"h0": np.ones((2, N // 2))},
+    "no cell": {"out.weight": np.ones((2, 4))},
+    "one name of ctd": {"W": np.ones((4, 4)), "b": np.ones(4)},
+    "most names of ctd": {"wR": np.ones((4, 4)), "wI": np.ones((4, 1)), "b": np.ones(4)},
+    "before or after": torch_names(3, **{"net.rnn.weight_ih_l0": (3 * N, N), "out.weight": None, "out.bias": None})
         | {"net.rnn_out.weight": np.ones((N, N)), "h0": np.ones(N)},
-        r"net.rnn_out.weight \(4, 4\) may come before or after the cell, .*weights net.pt --only h0 --only net.rnn. --to net.h5",
-    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("arrays", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_does_not_fit_is_refused_by_name(arrays, said):
-    with pytest.raises(ValueError, match=rf"^net\.pt: .*{said}") as refused:
+@pytest.mark.parametrize("arrays", REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_refused_by_name(arrays):
+    with refused(ValueError) as error:
         of(arrays)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)
 
 
 def test_another_cell_than_the_expected_one_is_refused():
-    with pytest.raises(
-        ValueError, match=r"weights of cell gru_torch .*cell lstm is given; give cell: gru_torch"
-    ):
+    with refused(ValueError):
         understand(Tensors("net.pt", torch_names(3)), "lstm")
 
 
@@ -190,7 +186,7 @@ def test_units_that_a_file_does_not_tell_are_the_users_word(tmp_path):
     )
     assert taken in understand(tensors).notes
     np.savez(tmp_path / "net.npz", **tensors.arrays)
-    with pytest.warns(UserWarning, match=taken):
+    with warned():
         read_weights(tmp_path / "net.npz")
     assert read_weights(tmp_path / "net.npz", "vanilla").cell == "vanilla"
     assert "does not tell the units: cell vanilla:relu" in " ".join(
@@ -203,7 +199,7 @@ def test_units_that_a_file_does_not_tell_are_the_users_word(tmp_path):
     expected = np.maximum(0, given["weight_ih_l0"] @ x + given["bias_ih_l0"] + given["bias_hh_l0"])
     after = get_cell(found.cell).step(found.params, h, x)
     np.testing.assert_allclose(after, expected, rtol=1e-5)  # float32
-    with pytest.raises(ValueError, match="cell leaky is given; give cell: vanilla"):
+    with refused(ValueError):
         understand(tensors, "leaky")
 
 
@@ -211,7 +207,7 @@ def test_only_some_of_the_tensors():
     tensors = Tensors("net.pt", torch_names(3) | {"embed.table": np.ones((9, 3))})
     assert set(understand(tensors.under(["net.", "out"])).params) >= {"weight_hh", "wO"}
     assert "wO" not in understand(tensors.under(["net."])).params
-    with pytest.raises(ValueError, match="no tensor's name begins with 'rnn'; it holds net"):
+    with refused(ValueError):
         tensors.under(["rnn"])
 
 
@@ -235,7 +231,7 @@ def test_a_cell_that_is_told_in_bytes(tmp_path, text):
 
 
 def test_the_users_cell_is_looked_up_first():
-    with pytest.raises(ValueError, match=r"^cell: 'grru' is unknown; did you mean 'gru'\?"):
+    with refused(ValueError):
         understand(Tensors("net.h5", drawn("gru")), "grru")
     tensors = Tensors("net.h5", drawn("vanilla"), cell="vanilla")
     assert understand(tensors, "vanilla:tanh").cell == "vanilla"
@@ -247,40 +243,36 @@ def hdf5_text(path):
 
 
 FILES = {
-    "net.h5": (lambda path: path.write_text("no"), "not an HDF5 file, or a damaged one"),
-    "text.h5": (hdf5_text, "dataset names has the type object"),
-    "net.npz": (lambda path: path.write_text("no"), "not an .npz file, or a damaged one"),
-    "objects.npz": (
-        lambda path: np.savez(path, a=np.array([{}], dtype=object)),
-        "a: holds Python objects, whose reading may run code; numpy.savez",
-    ),
-    "net.safetensors": (lambda path: path.write_text("no"), "not a safetensors file"),
-    "net.pt": (lambda path: path.write_text("no"), ".*load it in PyTorch"),
-    "net.msgpack": (lambda path: path.write_text("{no"), "not a file of flax"),
-    "net.eqx": (lambda path: path.write_text("no"), "not a file of eqx.tree_serialise_leaves"),
-    "net.keras": (lambda path: path.write_text("no"), "not a file of Keras 3"),
-    "net.mat": (lambda path: path.write_text("no"), r"has another ending .* expected \.h5"),
-    "folder": (lambda path: path.mkdir(), "is a folder, but not one that Orbax wrote"),
-    "none.pt": (lambda path: None, "does not exist"),
+    "net.h5": lambda path: path.write_text("no"),
+    "text.h5": hdf5_text,
+    "net.npz": lambda path: path.write_text("no"),
+    "objects.npz": lambda path: np.savez(path, a=np.array([{}], dtype=object)),
+    "net.safetensors": lambda path: path.write_text("no"),
+    "net.pt": lambda path: path.write_text("no"),
+    "net.msgpack": lambda path: path.write_text("{no"),
+    "net.eqx": lambda path: path.write_text("no"),
+    "net.keras": lambda path: path.write_text("no"),
+    "net.mat": lambda path: path.write_text("no"),
+    "folder": lambda path: path.mkdir(),
+    "none.pt": lambda path: None,
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_that_cannot_be_read_are_told_in_one_line(tmp_path, name):
-    make, said = FILES[name]
-    make(tmp_path / name)
-    with pytest.raises(ValueError, match=rf"{name}: {said}") as refused:
+    FILES[name](tmp_path / name)
+    with refused(ValueError) as error:
         read_weights(tmp_path / name)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path):
-    with pytest.raises(ValueError, match=r"net\.pt: cannot be written: No such file"):
+    with refused(ValueError):
         write_weights(tmp_path / "absent" / "net.pt", drawn("lstm"), "lstm")
-    with pytest.raises(ValueError, match=r"net\.mat: cannot be written with this ending"):
+    with refused(ValueError):
         write_weights(tmp_path / "net.mat", drawn("lstm"), "lstm")
-    refused = {"pt": ["c8", "u4", "U1"], "safetensors": ["c16", "U1"], "h5": ["U1"]}
-    for ending, dtype in [(ending, dtype) for ending, types in refused.items() for dtype in types]:
-        with pytest.raises(ValueError, match=rf"r\.{ending}: b has the type {np.dtype(dtype)}, "):
+    types = {"pt": ["c8", "u4", "U1"], "safetensors": ["c16", "U1"], "h5": ["U1"]}
+    for ending, dtype in [(ending, dtype) for ending, names in types.items() for dtype in names]:
+        with refused(ValueError):
             write_named(tmp_path / f"r.{ending}", {"a": np.ones(2), "b": np.ones(2, dtype)}, {})
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from fuzz_weights import TREE, pickled_tensor
+from messages import refused
 from nets import assert_states, run_file
 from places import DATA
 from scripts import load_script
@@ -51,21 +52,14 @@ def test_half_precision():
     np.testing.assert_array_equal(found, STATES["bfloat16.weight"])
 
 
-REFUSED = {
-    "two_layers.pt": r"2 recurrent cells, rnn.weight_hh_l0, rnn.weight_hh_l1: several layers; .* cell: stack\.F",
-    "bidirectional.pt": "rnn.weight_hh_l0_reverse: a bidirectional network",
-    "projections.pt": "has rnn.weight_hr_l0, of an LSTM with projections",
-    "whole.pt": r"would run .*Net, but ctd runs no code of a file; .*torch.save\(model.state_dict",
-    "script.pt": "not of a state_dict",
-    "old.pt": "from before PyTorch 1.6",
-}
+REFUSED = ("two_layers.pt", "bidirectional.pt", "projections.pt", "whole.pt", "script.pt", "old.pt")
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_network_of_ctd_is_refused(name):
-    with pytest.raises(ValueError, match=REFUSED[name]) as refused:
+    with refused(ValueError) as error:
         read_weights(FOLDER / name)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)
 
 
 class Evil:
@@ -84,7 +78,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, protocol):
     data = pickle.dumps({"rnn.weight_hh_l0": Evil(made)}, protocol)
     with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
         archive.writestr("evil/data.pkl", data)
-    with pytest.raises(ValueError, match=r"evil\.pt: reading it would run posix\.mkdir"):
+    with refused(ValueError):
         read_weights(tmp_path / "evil.pt")
     assert not os.path.exists(made)
     pickle.loads(data)  # it would have
@@ -103,16 +97,16 @@ def cut(path, name, change):
 
 
 @pytest.mark.parametrize(
-    ("member", "change", "said"),
+    ("member", "change"),
     [
-        ("data.pkl", lambda data: data[:60], "not a pickle of tensors, or a damaged one"),
-        ("data/1", lambda data: data[:-8], "lies outside of its member 1"),
-        ("data/1", lambda data: None, "its member 1 is missing"),
+        ("data.pkl", lambda data: data[:60]),
+        ("data/1", lambda data: data[:-8]),
+        ("data/1", lambda data: None),
     ],
 )
-def test_damage_is_told(tmp_path, member, change, said):
+def test_damage_is_told(tmp_path, member, change):
     cut(tmp_path / "net.pt", member, change)
-    with pytest.raises(ValueError, match=rf"net\.pt: .*{said}"):
+    with refused(ValueError):
         read_weights(tmp_path / "net.pt")
 
 
@@ -127,44 +121,26 @@ NAME = b"X\x01\x00\x00\x00a"
 
 
 @pytest.mark.parametrize(
-    ("pickled", "said"),
+    "pickled",
     [
         # 13 GiB were asked for before anything was compared.
-        (
-            NAME + pickled_tensor((60_000, 60_000), (0, 0)) + b"s",
-            "claims 14,400,000,000 bytes, but",
-        ),
-        (NAME + pickled_tensor((2**62, 2**62), (1, 1)) + b"s", "claims .* bytes, but"),
-        (
-            NAME + pickled_tensor((3, 3), (3, 1), -1) + b"s",
-            "not a pickle of tensors, or a damaged one: a tensor has the",
-        ),
-        (
-            NAME + pickled_tensor((3, 3), (3,)) + b"s",
-            "not a pickle of tensors, or a damaged one: a tensor has 2 axes",
-        ),
-        (
-            NAME + pickled_tensor((3,), (1,), 0, "N") + b"s",
-            "not a pickle of tensors, or a damaged one: ",
-        ),
-        (NAME + b"]q\x00h\x00as", "contains itself, or more than ctd reads: 100 levels"),
-        (
-            NAME + TREE + b"s",
-            "contains itself, or more than ctd reads: .*10,000 values",
-        ),
-        (
-            NAME + b"]r\xff\xff\xff\x7fs",
-            "not a pickle of tensors, or a damaged one: value 2147483647 of",
-        ),
+        NAME + pickled_tensor((60_000, 60_000), (0, 0)) + b"s",
+        NAME + pickled_tensor((2**62, 2**62), (1, 1)) + b"s",
+        NAME + pickled_tensor((3, 3), (3, 1), -1) + b"s",
+        NAME + pickled_tensor((3, 3), (3,)) + b"s",
+        NAME + pickled_tensor((3,), (1,), 0, "N") + b"s",
+        NAME + b"]q\x00h\x00as",
+        NAME + TREE + b"s",
+        NAME + b"]r\xff\xff\xff\x7fs",
     ],
 )
-def test_pickle_that_claims_too_much_is_refused(tmp_path, monkeypatch, pickled, said):
+def test_pickle_that_claims_too_much_is_refused(tmp_path, monkeypatch, pickled):
     # A hundredth of what it is: a million values take more than a second.
     monkeypatch.setattr("ctd.weights.tensors.MOST_VALUES", 10_000)
     archive_of(tmp_path / "net.pt", pickled)
-    with pytest.raises(ValueError, match=rf"net\.pt: .*{said}") as refused:
+    with refused(ValueError) as error:
         read_weights(tmp_path / "net.pt")
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.frameworks
