@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_jobs import refused
+from cli_jobs import usage_error
 
 
 @pytest.mark.parametrize("name", ["jobs", "ctd"])
@@ -22,6 +22,6 @@ def test_file_that_hides_a_package_is_named(name, tmp_path):
 @pytest.mark.parametrize("name", ["jobs", "cluster", "jobs.walk"])
 def test_kernel_with_the_name_of_a_package_is_refused(name, tmp_path, command_line):
     (tmp_path / "job.yaml").write_text(f"kernel: {name}")
-    refused(
+    usage_error(
         command_line("plan", tmp_path / "job.yaml"), f"kernel: {name}: ctd itself has a package"
     )

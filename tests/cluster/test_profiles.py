@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from messages import refused
 from places import DATA, EXAMPLES
 
 from cluster.profiles import (
@@ -80,88 +81,67 @@ def test_clusters_says_where_profiles_are_if_there_is_none(folder, command_line,
 def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "box.yaml").write_text("kind: local\n")
-    with pytest.raises(JobError, match=r"box.yaml does not exist; for the file here give box.yaml"):
+    with refused(JobError):
         load_profile("box")
     assert load_profile("box.yaml").kind == "local"
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    "content",
     [
-        ({}, "x: kind: local, ray or slurm expected, got None"),
-        (
-            {"type": "slurm"},
-            "x: kind: local, ray or slurm expected, got None; write kind: slurm in place of type: slurm",
-        ),
-        (
-            {"kind": "slrm"},
-            "x: kind: local, ray or slurm expected, got 'slrm'; did you mean 'slurm'",
-        ),
-        ({"kind": ["slurm"]}, r"x: kind: local, ray or slurm expected, got \['slurm'\]"),
-        ({"kind": {"slurm": 1}}, "x: kind: local, ray or slurm expected, got {'slurm': 1}"),
-        ({**SLURM, "sbatch": 5}, r"x: sbatch: must be a list \(given: 5\)"),
-        ({**SLURM, "memory_gb": "8G"}, r"x: memory_gb: must be a number \(given: '8G'\)"),
-        ({**SLURM, "setup": 5}, r"x: setup: must be a list \(given: 5\)"),
-        ({**SLURM, "memory_gb": float("inf")}, "x: memory_gb: must be a finite number"),
-        ({**SLURM, "partiton": "gpu"}, "x: partiton: unknown field; did you mean 'partition'?"),
-        ({**SLURM, "Time": 3}, "x: Time: unknown field; did you mean 'time'?"),
-        ({"kind": "slurm", "time": 5}, "x: memory_gb: required, but not given"),
-        ({**SLURM, "time": "4h"}, r"x: .*time: D-HH:MM:SS, HH:MM:SS or minutes expected, got '4h'"),
-        ({**SLURM, "time": 1}, r"x: .*grace_s: 120 s is not below the time limit, 60 s"),
-        ({**SLURM, "gpus": "two"}, "x: gpus: a number, or type:number such as a100:2, expected"),
+        {},
+        {"type": "slurm"},
+        {"kind": "slrm"},
+        {"kind": ["slurm"]},
+        {"kind": {"slurm": 1}},
+        {**SLURM, "sbatch": 5},
+        {**SLURM, "memory_gb": "8G"},
+        {**SLURM, "setup": 5},
+        {**SLURM, "memory_gb": float("inf")},
+        {**SLURM, "partiton": "gpu"},
+        {**SLURM, "Time": 3},
+        {"kind": "slurm", "time": 5},
+        {**SLURM, "time": "4h"},
+        {**SLURM, "time": 1},
+        {**SLURM, "gpus": "two"},
         # One line: neither the types of a field, nor a default that follows from it, are faults of their own.
-        (
-            {**SLURM, "gpus": -1},
-            r"^x: gpus: must be greater than or equal to 0 or text \(given: -1\)$",
-        ),
-        ({**SLURM, "sbatch": ["exclude=n13"]}, "x: sbatch: 'exclude=n13': an option of sbatch"),
-        ({**SLURM, "environment": {"A B": "1"}}, "x: environment: 'A B' is not the name of an env"),
-        (
-            {**SLURM, "python": "apptainer exec --nv ctd.sif python"},
-            r"x: python: the path of an interpreter expected; in a container: give its image in `container` \(given: '.*'\)$",
-        ),
-        (
-            {
-                **SLURM,
-                "container": "a.sif",
-                "launcher": ["{image} {bind}"],
-                "python": "/bin/python",
-            },
-            "x: .*python: the container has",
-        ),
-        ({**SLURM, "bind": ["/data"]}, "x: .*bind, launcher: are for a container; give its image"),
-        (
-            {**SLURM, "container": "a.sif"},
-            r"x: .*launcher: none given; .*, for example \[apptainer, ",
-        ),
-        (
-            {**SLURM, "container": "a", "launcher": ["shifter", "{image}"]},
-            "x: launcher: places for {image} and {bind} exp",
-        ),
-        ({**SLURM, "email": "me@lab"}, r"x: email: .*sbatch: \[--mail-user=YOU@LAB"),
-        ({"kind": "ray", "address": "head"}, "x: address: host:port expected, for example"),
-        ({"kind": "ray"}, "x: address: required, but not given"),
+        {**SLURM, "gpus": -1},
+        {**SLURM, "sbatch": ["exclude=n13"]},
+        {**SLURM, "environment": {"A B": "1"}},
+        {**SLURM, "python": "apptainer exec --nv ctd.sif python"},
+        {
+            **SLURM,
+            "container": "a.sif",
+            "launcher": ["{image} {bind}"],
+            "python": "/bin/python",
+        },
+        {**SLURM, "bind": ["/data"]},
+        {**SLURM, "container": "a.sif"},
+        {**SLURM, "container": "a", "launcher": ["shifter", "{image}"]},
+        {**SLURM, "email": "me@lab"},
+        {"kind": "ray", "address": "head"},
+        {"kind": "ray"},
     ],
 )
-def test_bad_profiles(content, said):
-    with pytest.raises(JobError, match=said):
+def test_bad_profiles(content):
+    with refused(JobError):
         parse_profile(content, "x")
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "name"),
+    ("field", "value"),
     [
-        ("environment", {"AWS_SECRET_ACCESS_KEY": "hush"}, "AWS_SECRET_ACCESS_KEY"),
-        ("environment", {"AZURE_STORAGE_ACCOUNT_KEY": "hush"}, "AZURE_STORAGE_ACCOUNT_KEY"),
-        ("setup", ["export AWS_SESSION_TOKEN='hush'"], "AWS_SESSION_TOKEN"),
-        ("setup", "export AWS_SESSION_TOKEN='hush'", "AWS_SESSION_TOKEN"),
-        ("sbatch", ["--export=ALL,DB_PASSWORD=hush"], "DB_PASSWORD"),
+        ("environment", {"AWS_SECRET_ACCESS_KEY": "hush"}),
+        ("environment", {"AZURE_STORAGE_ACCOUNT_KEY": "hush"}),
+        ("setup", ["export AWS_SESSION_TOKEN='hush'"]),
+        ("setup", "export AWS_SESSION_TOKEN='hush'"),
+        ("sbatch", ["--export=ALL,DB_PASSWORD=hush"]),
     ],
 )
-def test_profile_with_credentials_is_refused_without_repeating_them(field, value, name):
-    with pytest.raises(JobError, match=f"x: {field}: {name}: a profile is written") as refused:
+def test_profile_with_credentials_is_refused_without_repeating_them(field, value):
+    with refused(JobError) as error:
         parse_profile({**SLURM, field: value}, "x")
-    assert "hush" not in str(refused.value)
+    assert "hush" not in str(error.value)
 
 
 def test_a_single_text_is_a_list_of_one():
@@ -186,9 +166,9 @@ def test_profiles_by_name(folder, tmp_path):
     ray = load_profile("gpu")
     assert isinstance(ray, RayProfile)
     assert ray.dashboard_url() == "http://head:8265"
-    with pytest.raises(JobError, match=r"(?s)cluster 'gpus': .*did you mean 'gpu'\?"):
+    with refused(JobError):
         load_profile("gpus")
-    with pytest.raises(JobError, match="there is no such file"):
+    with refused(JobError):
         load_profile(str(tmp_path / "none.yaml"))
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from messages import refused
 from stores import JOB, make, run
 
 from cluster.api.job import Job
@@ -234,13 +235,13 @@ def test_wait_ends_where_slurm_cannot_be_asked(sent, lines, over):
     """By what the allocations wrote; one that has just ended with 75 is about to say what comes next."""
     now = str(int(time.time()))
     address = sent(("4711", [[now, "4711", *line.split(" ")] for line in lines]))
-    with pytest.raises(JobError if over else TimeoutError, match=r"ended before|not done after"):
+    with refused(JobError if over else TimeoutError):
         Submitted.of(address).wait(-1, every_s=0)
 
 
 def test_an_allocation_that_ended_long_ago_hands_over_no_more(sent):
     address = sent(("4711", [["1", "4711", "ended", "75"]]))
-    with pytest.raises(JobError, match="ended before all shards were done"):
+    with refused(JobError):
         Submitted.of(address).wait(0)
 
 
@@ -280,7 +281,7 @@ def test_run_is_refused_while_an_allocation_waits(ctd, sent, tmp_path, monkeypat
     job = ("run", tmp_path / "job.yaml", "--store", address, "--executor", "serial")
     code, _, err = ctd(*job)
     assert (code, "allocation 4712 of submission 0 is waiting: Priority; wait for it" in err) == (2, True)  # fmt: skip
-    with pytest.raises(JobError, match="allocation 4712 of submission 0 is waiting: Priority"):
+    with refused(JobError):
         Job("toy").run(address, executor="serial")
     monkeypatch.setenv("CTD_PROGRESS", str(tmp_path / "progress"))
     assert ctd(*job)[0] == 0

@@ -7,7 +7,7 @@ sweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}
 """
 
 
-def refused(answer, *said):
+def usage_error(answer, *said):
     """Exit code 2 and one screen of text with these words, no traceback."""
     code, _, err = answer
     assert code == 2, err

@@ -15,7 +15,7 @@ import page_stores
 import pytest
 import xarray as xr
 import yaml
-from cli_jobs import TOY, refused
+from cli_jobs import TOY, usage_error
 from places import ROOT
 from search_jobs import HALVING
 from stores import copied_run, run
@@ -364,7 +364,7 @@ BAD_NETWORK = [
 def test_run_refuses_network(ctd, job_file, network, tmp_path, change, said):
     write_hdf5(tmp_path / "net.h5", change(network))
     path = job_file(POINTS)
-    refused(ctd("run", path, "--executor", "serial"), said, "net.h5")
+    usage_error(ctd("run", path, "--executor", "serial"), said, "net.h5")
     assert not path.with_suffix(".zarr").exists()
 
 
@@ -418,7 +418,7 @@ def test_what_is_given_in_the_wrong_place_is_told(ctd, job_file, tmp_path, toy_s
     job_file(TOY)
     (tmp_path / "some.zarr").symlink_to(toy_store)
     (tmp_path / "some.yaml").touch()
-    refused(ctd(*args), said)
+    usage_error(ctd(*args), said)
 
 
 BAD_JOBS = [
@@ -478,27 +478,27 @@ def test_all_faults_of_a_job_file_are_told_at_once(ctd, job_file, network):
 @pytest.mark.parametrize(("override", "said"), BAD_JOBS)
 def test_run_refuses_job(ctd, job_file, network, override, said):
     path = job_file(POINTS)
-    refused(ctd("run", path, "--executor", "serial", "--set", override), *said)
+    usage_error(ctd("run", path, "--executor", "serial", "--set", override), *said)
     assert not path.with_suffix(".zarr").exists()
 
 
 def test_plan_names_a_misspelt_kernel(ctd, job_file):
     wrong = job_file(POINTS.replace("kernel", "kernal"))
-    refused(ctd("plan", wrong), "kernal: unknown field; did you mean 'kernel'?")
+    usage_error(ctd("plan", wrong), "kernal: unknown field; did you mean 'kernel'?")
 
 
 def test_run_refuses_memory_that_no_item_fits_in(ctd, job_file):
     """Of a kernel that compiles soon: what an item takes is asked of its program."""
     tight = ("--set", "params.n=1000", "--set", "run.memory_gb=1e-6")
     path = job_file(TOY)
-    refused(ctd("run", path, "--executor", "serial", *tight), "more than the 1 kB of a worker")
+    usage_error(ctd("run", path, "--executor", "serial", *tight), "more than the 1 kB of a worker")
     assert not path.with_suffix(".zarr").exists()
 
 
 def test_run_refuses_candidates_with_nan(ctd, job_file, network, tmp_path):
     write_hdf5(tmp_path / "states.h5", {"hiddens": np.full((3, 5), np.nan)})
     path = job_file(POINTS)
-    refused(
+    usage_error(
         ctd("run", path, "--executor", "serial", "--set", "params.candidates=states.h5"),
         "states.h5", "NaN",
     )  # fmt: skip
@@ -514,7 +514,7 @@ def test_run_refuses_candidates_with_nan(ctd, job_file, network, tmp_path):
 )
 def test_run_refuses_store_path(ctd, job_file, network, store, said):
     """Of a kernel that compiles soon: it is planned before."""
-    refused(ctd("run", job_file(TOY), "--executor", "serial", "--store", store), said)
+    usage_error(ctd("run", job_file(TOY), "--executor", "serial", "--store", store), said)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
-from cli_jobs import TOY, refused
+from cli_jobs import TOY, usage_error
 from places import EXAMPLES
 from stores import FOUR_SLOTS, SMALL_RNN, make
 
@@ -87,7 +87,7 @@ def test_pipeline_refuses(ctd, pipeline, override, said):
         wrong = ("--set", "stages.points.params.q_tol=0")
         assert ctd("run", pipeline, "--executor", "serial", *wrong)[0] == 2
     assert Store.open(str(trained)).committed.numbers() == {0}
-    refused(ctd("run", pipeline, "--executor", "serial", "--set", override), said)
+    usage_error(ctd("run", pipeline, "--executor", "serial", "--set", override), said)
     assert not pipeline.with_name("pipe.points.zarr").exists()
 
 
@@ -168,7 +168,7 @@ def test_several_job_files_run_in_order(ctd, job_file):
     assert code == 0, err
     assert first.with_suffix(".zarr").exists()
     assert second.with_suffix(".zarr").exists()
-    refused(ctd("run", first, second, "--store", "x.zarr"), "--store")
+    usage_error(ctd("run", first, second, "--store", "x.zarr"), "--store")
 
 
 def test_a_misspelt_field_of_the_second_job_is_told_before_the_first_runs(ctd, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cli_jobs import refused
+from cli_jobs import usage_error
 from killing import die, killed
 from lfads_trained import N_EVAL, N_TRAIN, SIZES, arrays
 from stores import make
@@ -181,7 +181,7 @@ def test_job_that_chooses_a_model(ctd, trained, job_file):
     code, out, err = ctd("plan", write("model"), "--json")
     assert code == 0, err
     assert json.loads(out)["items"] == 5
-    refused(ctd("plan", write("modle")), "kernel lfads stores no modle in this job")
+    usage_error(ctd("plan", write("modle")), "kernel lfads stores no modle in this job")
 
 
 @pytest.mark.parametrize(
@@ -202,11 +202,11 @@ def test_posterior_refuses(ctd, trained, monkeypatch, args, said):
     monkeypatch.chdir(trained.parent)
     before = sorted(trained.parent.iterdir())
     answer = ctd("posterior", trained, *args)
-    refused(answer, said)
+    usage_error(answer, said)
     assert len(answer[2].splitlines()) <= 2
     assert sorted(trained.parent.iterdir()) == before, "nothing is half-written"
 
 
 def test_posterior_refuses_stores_of_other_kernels(ctd, tmp_path):
     answer = ctd("posterior", make(tmp_path / "walks.zarr").address)
-    refused(answer, "is a store of toy; give a store of lfads")
+    usage_error(answer, "is a store of toy; give a store of lfads")

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cli_jobs import refused
+from cli_jobs import usage_error
 from lfads_stitched import N_BINS, PARAMS, STARTS, UNITS, write_sessions
 
 from cluster import Job
@@ -102,5 +102,5 @@ def test_session_is_chosen_by_its_units(ctd, trained, kept, monkeypatch):
 def test_posterior_of_sessions_refuses(ctd, trained, monkeypatch, args, said):
     monkeypatch.chdir(trained.parent)
     before = sorted(trained.parent.iterdir())
-    refused(ctd("posterior", trained, *args), said)
+    usage_error(ctd("posterior", trained, *args), said)
     assert sorted(trained.parent.iterdir()) == before, "nothing is half-written"

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from cli_jobs import TOY, refused
+from cli_jobs import TOY, usage_error
 from places import ROOT
 from stores import BASE, make
 from waiting import until
@@ -97,13 +97,15 @@ def test_resume_needs_the_store_alone(ctd, made, job_file, monkeypatch):
 
 
 def test_resume_refuses(ctd, made):
-    refused(ctd("resume", "none.zarr"), "no such store")
-    refused(ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address ")
+    usage_error(ctd("resume", "none.zarr"), "no such store")
+    usage_error(
+        ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address "
+    )
     lease = Lease.acquire(made.objects, made.address)
     said = f"is being run by process {os.getpid()}", f"ctd cancel {made.address}"
-    refused(ctd("resume", made.address, "--executor", "serial"), *said)
+    usage_error(ctd("resume", made.address, "--executor", "serial"), *said)
     found = ctd("resume", made.address, "--executor", "ray")
-    refused(found, *said)
+    usage_error(found, *said)
     assert "starting Ray" not in found[2]
     lease.release()
 
@@ -271,7 +273,7 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert f"`ctd resume {store} --failed` tries again" in err
     source = tmp_path / "cli_faulty.py"
     source.write_text(FAULTY.replace("if fault:", "if fault > 1:"))
-    refused(
+    usage_error(
         ctd("resume", store, "--executor", "serial", "--failed"), "cli_faulty.py: was edited after"
     )
     del sys.modules["cli_faulty"]  # as in a process that starts now
@@ -284,11 +286,11 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     said = ctd("status", store)[1]
     assert ("items        done 4\n" in said, "going on without" in said) == (True, False)
     assert "4" in ctd("query", store, "--group-by", "status", "--agg", "count(item)")[1]
-    refused(
+    usage_error(
         ctd("logs", store, "--item", "4"),
         "has no item 4; it has the items 0 to 3",
     )
-    refused(
+    usage_error(
         ctd("logs", store, "--shard", "1"),
         "--shard 1: there is no such shard; the store has the shards 0 to 0",
     )
@@ -304,7 +306,7 @@ def test_fork_from_the_command_line(ctd, made, job_file):
     )
     path = job_file(grown, "grown.yaml")
     serial = ["--executor", "serial"]
-    refused(  # before it starts a Ray
+    usage_error(  # before it starts a Ray
         ctd("run", path, "--store", made.address, "--executor", "ray"),
         f"--store NEW --fork {made.address}",
     )
@@ -318,7 +320,7 @@ def test_fork_from_the_command_line(ctd, made, job_file):
         False,
     ]
     assert f"forked from  {made.address} (6 items)\n" in ctd("status", new.address)[1]
-    refused(
+    usage_error(
         ctd("run", path, "--fork", made.address, "--set", "seed=1", "--store", "x.zarr", *serial),
         "seed", "if you add sweeps at the end",
     )  # fmt: skip

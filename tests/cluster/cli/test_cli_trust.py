@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_jobs import refused
+from cli_jobs import usage_error
 from hostile import Hostile, finished, of_train_rnn, reseal
 from places import SUPPORT
 from stores import files
@@ -89,8 +89,8 @@ def test_looking_runs_nothing_of_the_stores_code(ctd, described):
     (path.parent / "job.yaml").write_text(
         "kernel: fixed_points\nparams: {weights: {store: evil.zarr, where: 'norm > 0', limit: 1}}\n"
     )
-    refused(ctd("plan", "job.yaml"), "kernel payload stores no weights")
-    refused(ctd("weights", f"{path}::0"), "kernel payload stores no weights")
+    usage_error(ctd("plan", "job.yaml"), "kernel payload stores no weights")
+    usage_error(ctd("weights", f"{path}::0"), "kernel payload stores no weights")
     assert not described.ran
 
 
@@ -130,7 +130,7 @@ def test_computing_asks_for_trust_and_names_the_code(ctd, hostile, command):
     lose(Store.open(str(hostile.path)), 0)
     first, *rest = command
     place = str(hostile.code / "payload.py")
-    refused(ctd(first, hostile.path, *rest), place, "inside of a store", "--trust")
+    usage_error(ctd(first, hostile.path, *rest), place, "inside of a store", "--trust")
     assert not hostile.ran
 
 
@@ -161,8 +161,8 @@ def test_a_job_file_that_names_a_strangers_store_runs_none_of_its_code(ctd, tmp_
     for file in ("other.yaml", "same.yaml"):
         assert ctd("plan", file, "--store", hostile.path)[0] == 0
         order = ("submit", file, "--cluster", "there.yaml", "--store", hostile.path)
-        refused(ctd(*order, "--dry-run"), "holds another job")
-        refused(ctd("run", file, "--store", hostile.path, "--executor", "serial"))
+        usage_error(ctd(*order, "--dry-run"), "holds another job")
+        usage_error(ctd("run", file, "--store", hostile.path, "--executor", "serial"))
     assert not hostile.ran
 
 
@@ -182,7 +182,7 @@ def test_a_job_file_does_not_lend_its_trust_to_a_store(ctd, tmp_path, hostile):
     job = {**Store.open(str(hostile.path)).job.spec.model_dump(mode="json", exclude_defaults=True)}
     (tmp_path / "job.yaml").write_text(json.dumps(job))
     answer = ctd("run", "job.yaml", "--store", hostile.path, "--executor", "serial")
-    refused(answer, str(hostile.code / "payload.py"), "--trust")
+    usage_error(answer, str(hostile.code / "payload.py"), "--trust")
     assert not hostile.ran
 
 
@@ -227,7 +227,7 @@ def test_nothing_is_written_or_deleted_where_a_folder_of_a_store_links_to(
     (hostile.path / folder).symlink_to(mine)
     before = files(mine)
     for command, *rest in WRITERS:
-        refused(ctd(command, hostile.path, *rest), f"is a link to {mine}")
+        usage_error(ctd(command, hostile.path, *rest), f"is a link to {mine}")
         assert files(mine) == before, command
 
 
@@ -277,7 +277,7 @@ def test_export_through_a_link(ctd, tmp_path, place):
     link = tmp_path / "s-mlflow" / place
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(tmp_path / "mine")
-    refused(ctd("export", path, "--to", "mlflow"), f"{link}: is a link to {tmp_path}/mine")
+    usage_error(ctd("export", path, "--to", "mlflow"), f"{link}: is a link to {tmp_path}/mine")
     assert not (tmp_path / "mine").exists()
 
 

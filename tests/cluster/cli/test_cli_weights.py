@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from cli_jobs import refused
+from cli_jobs import usage_error
 from places import DATA
 from searches import drawn
 from stores import FOUR_SLOTS, SMALL_RNN
@@ -56,7 +56,7 @@ def test_weights_refuses_in_one_line(ctd):
         ((NETS / "gru.pt", "--only", "core"), "no tensor's name begins with 'core'"),
         (("none.pt",), "does not exist"),
     ):
-        refused(ctd("weights", *args), said)
+        usage_error(ctd("weights", *args), said)
 
 
 def test_export_writes_a_trained_network_for_pytorch(ctd):
@@ -68,7 +68,7 @@ def test_export_writes_a_trained_network_for_pytorch(ctd):
         run=FOUR_SLOTS,
     )
     job.run("train.zarr", executor="serial")
-    refused(ctd("weights", "train.zarr"), "train.zarr: is a store; name an item: train.zarr::0")
+    usage_error(ctd("weights", "train.zarr"), "train.zarr: is a store; name an item: train.zarr::0")
     networks = []
     for name in ("net.h5", "net.pt", "net.safetensors", "net.npz"):
         code, out, err = ctd("export", "train.zarr", 0, name)
@@ -79,7 +79,7 @@ def test_export_writes_a_trained_network_for_pytorch(ctd):
             ("export", "train.zarr", 1, name),
             ("weights", "train.zarr::1", "--to", name),
         ):
-            refused(ctd(*again), f"{name}: exists already; delete it, or give another name")
+            usage_error(ctd(*again), f"{name}: exists already; delete it, or give another name")
         assert Path(name).read_bytes() == before
         networks.append(read_weights(name))
     assert "rnn.weight_hh_l0" in read_tensors("net.pt").arrays

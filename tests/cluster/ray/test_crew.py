@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from faulty_jobs import make
+from messages import refused
 from obstore.exceptions import GenericError
 from processes import KERNEL
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
@@ -147,7 +148,7 @@ def test_a_storage_that_is_away_costs_no_slot(caplog):
     ],
 )
 def test_a_slot_whose_actors_cannot_start_is_given_up(answer, starts):
-    with pytest.raises(JobError, match=r"no worker could start on s3://lab/a.zarr: (why|.* died)"):
+    with refused(JobError):
         opens(*[answer] * starts)
 
 
@@ -318,5 +319,5 @@ def test_workers_that_die_at_once_end_the_run(pool, folder):
     module.write_text(f"import os\nif os.path.exists({str(sign)!r}):\n    os._exit(3)\n{KERNEL}")
     store = make(folder, pool, "stillborn", {"fault": [0]}, kernel="stillborn_kernel")
     sign.touch()
-    with pytest.raises(JobError, match="no worker could start"):
+    with refused(JobError):
         run_shards(store, pool)

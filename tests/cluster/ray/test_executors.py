@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import toy
 from faulty_jobs import attempts, errors, make
+from messages import refused
 from processes import mentioning
 from waiting import until
 
@@ -49,16 +50,16 @@ def executor(request):
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("settings", "address", "text"),
+    ("settings", "address"),
     [
-        ({}, "127.0.0.1:1", "--address 127.0.0.1:1: no Ray answers there"),
-        ({"cpus_per_worker": 64}, None, "largest node of this Ray has 8 CPUs and 0 GPUs"),
-        ({"gpus_per_worker": 8}, None, "gpus_per_worker: 8; the largest node"),
+        ({}, "127.0.0.1:1"),
+        ({"cpus_per_worker": 64}, None),
+        ({"gpus_per_worker": 8}, None),
     ],
 )
-def test_a_ray_without_room_is_refused(ray_address, settings, address, text):
+def test_a_ray_without_room_is_refused(ray_address, settings, address):
     executor = RayExecutor(RunSettings(**settings), address or ray_address)
-    with pytest.raises(JobError, match=text):
+    with refused(JobError):
         executor.machines()
     executor.close()
 
@@ -372,5 +373,5 @@ def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):
         executor.start(str(folder / "nowhere.zarr"))
         until(lambda: executor.wait(0.2), "a report")
 
-    with pytest.raises(JobError, match=r"nowhere\.zarr: no such store"):
+    with refused(JobError):
         start()

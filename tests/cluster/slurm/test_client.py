@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from messages import refused
 
 from cluster.profiles import SlurmProfile
 from cluster.slurm import client as slurm
@@ -83,47 +84,37 @@ def test_a_look_asks_slurm_once(tmp_path, monkeypatch, answer):
     monkeypatch.setattr(slurm, "LOOK_S", 0.3)
     monkeypatch.setattr(slurm, "time", None)  # no pause
     fake(tmp_path, monkeypatch, "squeue", f"echo x >>{tmp_path}/asked; {answer}")
-    with pytest.raises(slurm.SlurmError) as refused:
+    with pytest.raises(slurm.SlurmError) as error:
         slurm.allocations(["1"], patient=False)
-    assert refused.value.unreached
+    assert error.value.unreached
     assert (tmp_path / "asked").read_text() == "x\n"
 
 
 def test_slurm_conf_that_points_nowhere_is_told_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
     monkeypatch.setattr(slurm.subprocess, "run", None)  # Slurm's own commands would wait a minute
-    with pytest.raises(slurm.SlurmError, match="squeue: SLURM_CONF: there is no file /") as found:
+    with refused(slurm.SlurmError) as found:
         slurm.allocations(["1"])
     assert found.value.unreached
 
 
 @pytest.mark.parametrize(
-    ("complaint", "said"),
+    "complaint",
     [
-        (
-            "Invalid account or account/partition combination specified",
-            "account: none is not one of",
-        ),
-        ("Invalid qos specification", "qos: none is not one of yours"),
-        (
-            "Requested time limit is invalid (missing or exceeds some limit)",
-            "time: 60 is more than",
-        ),
-        ("Unspeakable", "x: not taken: sbatch: error: Unspeakable$"),
-        (
-            "DNS SRV lookup failed\nsbatch: fatal: Could not establish a configuration source",
-            r"x: Slurm does not answer here \(are you on a login node\? is SLURM_CONF set\?\): "
-            "sbatch: fatal: Could not establish a configuration source$",
-        ),
+        "Invalid account or account/partition combination specified",
+        "Invalid qos specification",
+        "Requested time limit is invalid (missing or exceeds some limit)",
+        "Unspeakable",
+        "DNS SRV lookup failed\nsbatch: fatal: Could not establish a configuration source",
     ],
 )
-def test_refusals_of_sbatch_in_words(tmp_path, monkeypatch, complaint, said):
+def test_refusals_of_sbatch_in_words(tmp_path, monkeypatch, complaint):
     """Also where it is only asked whether Slurm would take it."""
     fake(tmp_path, monkeypatch, "sbatch", f"echo 'sbatch: error: {complaint}' >&2; exit 1")
     profile = SlurmProfile(kind="slurm", memory_gb=1, time=60)
-    with pytest.raises(JobError, match=said):
+    with refused(JobError):
         slurm.submit("#!/bin/bash\n", profile, "x", "/s/1")
-    with pytest.raises(JobError, match=said):
+    with refused(JobError):
         slurm.try_out("#!/bin/bash\n", profile, "x")
 
 
@@ -211,14 +202,12 @@ def test_job_that_may_be_queued_is_looked_for_and_not_sent_again(
     if number:
         assert send() == number
     else:
-        with pytest.raises(
-            JobError, match=r"timed out.*the job may be queued or not. `squeue --me` lists"
-        ):
+        with refused(JobError):
             send()
     assert len((tmp_path / "asked").read_text().split()) == asked
 
 
 def test_no_slurm_here(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(JobError, match="squeue: not found; run ctd on a login node"):
+    with refused(JobError):
         slurm.allocations(["1"])
