@@ -168,7 +168,8 @@ def held_out_of_session(params: Mapping[str, Any]) -> dict[str, Any]:
     >>> held_out_of_session({"held_out_units": ((3, 8), ()), "session": 0})
     {'held_out_units': (3, 8), 'session': 0}
     """
-    lists, session = params.get("held_out_units") or (), params.get("session")
+    lists: Any = params.get("held_out_units") or ()
+    session: Any = params.get("session")
     if all(isinstance(unit, int) for unit in lists):
         return dict(params)
     if session is None and all(units == lists[0] for units in lists):
