@@ -1,6 +1,6 @@
 """Gather: make the tables that queries read from the committed shards.
 
-    gathered/G      the tables of the kernel's own `reduce` for group G              (jobs.reduce)
+    gathered/G      the tables of the kernel's own `reduce` for group G              (jobs.gather.reduce)
     items           one row per item of all groups: sweep columns, status, scalar results
     shards          one row per committed shard: host, device, time
     reduced/TABLE   the job's further reductions, over all items                     (jobs.gather.tables)
@@ -27,11 +27,11 @@ from obstore.store import ObjectStore
 
 from jobs import keys
 from jobs.errors import JobError
+from jobs.gather.reduce import FunctionFailed, Reduction, is_reduced, made_from, reduce_group
 from jobs.gather.tables import open_columns, write_items, write_reductions, write_shards
 from jobs.late import zarr
-from jobs.reduce import FunctionFailed, committed_rows, is_reduced, made_from, reduce_group
 from jobs.run.sources import edited
-from jobs.run.task import Executor, Reduction
+from jobs.run.task import Executor
 from jobs.spec.job import JobSpec, set_field
 from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.storage import connect, objects
@@ -39,6 +39,7 @@ from jobs.storage.checksums import Sums, digest_of, write_sums
 from jobs.storage.lease import Lease, LeaseHeld
 from jobs.store.card import write_card
 from jobs.store.creation import renew_description
+from jobs.store.groups import committed_rows
 from jobs.store.look import Look
 from jobs.store.manifest import Job
 from jobs.store.store import Store, change_job, known_kernel, refuse_links

@@ -32,11 +32,14 @@ from ctd.words import nearest
 from jobs.errors import JobError, near_file, within
 from jobs.inputs.fetch import local_file
 from jobs.inputs.items import materialise, parse_item
+from jobs.inputs.versions import changed_files
 from jobs.plan.layout import GroupLayout, Sizes
 from jobs.plan.packing import RESERVED
 from jobs.storage import objects
 from jobs.storage.addresses import join
 from jobs.store.creation import Outputs
+from jobs.store.groups import given_params
+from jobs.store.store import Store
 
 
 def with_files(params: Params, base: str) -> Params:
@@ -57,6 +60,17 @@ def with_files(params: Params, base: str) -> Params:
             field_paths[0] if isinstance(getattr(params, name), str) else field_paths
         )
     return params.model_copy(update=local_paths)
+
+
+def group_params(store: Store, group: int) -> Params:
+    """The `given_params` of a group, with file names resolved."""
+    return with_files(given_params(store, group), store.job.base)
+
+
+def replaced_files(store: Store, group: int) -> str:
+    """Name the input files of a group that have changed since it was computed; "" if none has. This reads them."""
+    paths = [path for _, path in paths_of(given_params(store, group))]
+    return ", ".join(changed_files(store.job.inputs, store.job.base, paths))
 
 
 def _local_path(value: str, base: str) -> str:

@@ -20,22 +20,16 @@ from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
 from jobs.errors import JobError, left_out, within, writing
-from jobs.inputs.measure import load_group
+from jobs.gather.reduce import explained
+from jobs.inputs.measure import group_params, load_group, replaced_files
 from jobs.query.columns import as_array, decode
 from jobs.query.readers import child
 from jobs.query.tables import ask
-from jobs.reduce import (
-    Columns,
-    column_arrays,
-    explained,
-    group_params,
-    replaced_files,
-    rows_with_results,
-)
 from jobs.report.effects import Effect, by_importance, effects
 from jobs.report.sweep import axis_of, overview
 from jobs.storage.addresses import local_path, path_beside
 from jobs.store.arrays import Lazy, Rows, attributes
+from jobs.store.groups import Columns, column_arrays, rows_with_results
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 

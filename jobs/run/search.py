@@ -19,7 +19,6 @@ from ctd.kernel import Params, inputs_of
 from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
-from jobs.reduce import given_params
 from jobs.run.progress import Progress
 from jobs.run.retry import Failures
 from jobs.run.rounds import Rounds, SearchedShards
@@ -28,6 +27,7 @@ from jobs.search.searcher import Round, RoundReport, SearchedItems, Searcher
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
 from jobs.store.events import WARNING, Events, Remark
+from jobs.store.groups import given_params
 from jobs.store.marker import Cost
 from jobs.store.rounds import Decision, read_decisions, round_digest, write_decision
 from jobs.store.store import Store, names_of_columns

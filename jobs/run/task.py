@@ -17,6 +17,7 @@ from jobs.search.searcher import Round, RoundReport
 from jobs.storage import objects
 from jobs.store.live import Value
 from jobs.store.marker import Cost, Marker
+from jobs.store.store import Store
 
 Fault = Literal["error", "outside", "input", "memory", "storage", "death", "stopped"]
 """Why a shard was not committed.
@@ -88,18 +89,17 @@ def rows_of(task: Task) -> np.ndarray:
     return np.setdiff1d(rows, task.without) if task.without else rows
 
 
-class Reduction(NamedTuple):
-    """One attempt to reduce the committed shards of a group; nothing is computed."""
-
-    group: int
-    attempt: int = 1
+class StoreWork(Protocol):
+    """Work on a store that computes no item, such as the reduction of a group; it travels to a worker as a pickle."""
 
     @property
-    def key(self) -> Key:  # no shard runs while groups are reduced
-        return self.group, self.attempt
+    def key(self) -> Key: ...
+
+    def do(self, store: Store) -> None:
+        """Do the work; the report holds its error alone."""
 
 
-Work = Task | Reduction
+Work = Task | StoreWork
 """A piece of work for a worker."""
 
 

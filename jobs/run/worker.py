@@ -20,7 +20,6 @@ from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.plan.layout import Machines
-from jobs.reduce import given_params, reduce_group
 from jobs.run.attempt import Attempt, AttemptResults, GroupData, Stopped
 from jobs.run.sources import source_here
 from jobs.run.stop import Stop
@@ -30,7 +29,6 @@ from jobs.run.task import (
     Key,
     OnTick,
     Pulse,
-    Reduction,
     Report,
     ShardProgress,
     Step,
@@ -47,6 +45,7 @@ from jobs.spec.trust import allow
 from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import clear
+from jobs.store.groups import given_params
 from jobs.store.live import EVERY_S, clear_live
 from jobs.store.manifest import host, idle_gpus
 from jobs.store.marker import Cost, Marker
@@ -83,15 +82,15 @@ class Worker:
     def do(
         self, work: Work, on_progress: Callable[[ShardProgress], None] = lambda now: None
     ) -> Report:
-        """Compute, write and commit one shard (or reduce a group); return the report.
+        """Compute, write and commit one shard, or do other work on the store; return the report.
 
         Never raises: an error is in the report. on_progress: called after every advance.
         """
         attempt: Attempt | None = None
         self.pulse.beat()
         try:
-            if isinstance(work, Reduction):
-                reduce_group(self.store, work.group)
+            if not isinstance(work, Task):
+                work.do(self.store)
                 return Report(*work.key)
             if self._stop.is_set():
                 raise Stopped("stopped before it began")

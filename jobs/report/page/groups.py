@@ -13,7 +13,6 @@ from ctd.plots import Lines, Plot, is_wide
 from jobs.errors import JobError, count
 from jobs.plan.items import text_of
 from jobs.query.columns import as_array, rows_as_text
-from jobs.reduce import Columns, column_arrays
 from jobs.report.figures import MAX_GROUPS, along, data_of, generic_plots, of_kernel, replaced
 from jobs.report.page.encode import is_curves, join_plots, plot_json, table_json
 from jobs.report.page.pictures import read_pictures, write_pictures
@@ -21,6 +20,7 @@ from jobs.report.search_plots import search_plots
 from jobs.report.sweep import axis_of
 from jobs.storage.lease import drivers
 from jobs.store.arrays import Rows, attributes
+from jobs.store.groups import Columns, column_arrays
 from jobs.store.live import Growing, read_live
 from jobs.store.look import Look
 from jobs.store.store import Store, known_kernel

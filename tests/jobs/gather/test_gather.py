@@ -1,4 +1,4 @@
-"""jobs.gather.gather and jobs.reduce: incremental, restartable, side by side, in bounded memory.
+"""jobs.gather.gather and jobs.gather.reduce: incremental, restartable, side by side, in bounded memory.
 
 On Ray: tests/cluster/ray/test_gather_on_ray.py.
 """
@@ -20,7 +20,6 @@ import zarr
 from messages import refused
 from stores import JOB, copied_run, files, run, tree_bytes
 
-import jobs.reduce
 from ctd.rows import blocks
 from jobs import Store, keys, open_store
 from jobs.errors import JobError
@@ -33,16 +32,19 @@ from jobs.gather.gather import (
     require_rows,
     set_gather,
 )
+from jobs.gather.reduce import reduce_group
 from jobs.query.query import query
-from jobs.reduce import Columns, GroupResults, reduce_group
 from jobs.run.task import Report
 from jobs.run.worker import SerialExecutor
 from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import digest
 from jobs.storage.lease import LeaseHeld, holder
+from jobs.store.groups import Columns, GroupResults
 from jobs.store.writer import write_shard
 
-MODULE, TABLES = sys.modules["jobs.gather.gather"], sys.modules["jobs.gather.tables"]
+MODULE, TABLES, REDUCING = (
+    sys.modules[f"jobs.gather.{name}"] for name in ("gather", "tables", "reduce")
+)
 """`jobs.gather.gather` itself is the function."""
 
 
@@ -71,7 +73,7 @@ def reduced(monkeypatch):
         reduce_group(store, group, *check)
 
     monkeypatch.setattr(MODULE, "reduce_group", reduce_noted)
-    monkeypatch.setattr("jobs.run.worker.reduce_group", reduce_noted)
+    monkeypatch.setattr(REDUCING, "reduce_group", reduce_noted)
     return seen
 
 
@@ -152,7 +154,7 @@ def test_gather_reduces_again_for_other_settings_and_another_program(copied, red
     gather(copied)
     assert reduced == [0, 1]
     assert "items/item/c/0" not in written(copied, items)
-    monkeypatch.setattr("jobs.reduce.program_of", lambda kernel: "another")
+    monkeypatch.setattr(REDUCING, "program_of", lambda kernel: "another")
     gather(copied)
     assert reduced == [0, 1, 0, 1]
 
@@ -164,11 +166,11 @@ def test_program_of_follows_the_source_of_reduce(tmp_path, monkeypatch):
     import lonely_kernel
 
     kernel = dataclasses.replace(toy.kernel, reduce=lonely_kernel.reduce)
-    first = jobs.reduce.program_of(kernel)
+    first = REDUCING.program_of(kernel)
     (tmp_path / "another.py").write_text("")  # no package: its neighbours are not its own
-    assert jobs.reduce.program_of(kernel) == first
+    assert REDUCING.program_of(kernel) == first
     (tmp_path / "lonely_kernel.py").write_text(source + "# other\n")
-    assert jobs.reduce.program_of(kernel) != first
+    assert REDUCING.program_of(kernel) != first
 
 
 @pytest.mark.parametrize("at", [0, 3, 14, 22])
@@ -180,7 +182,7 @@ def test_gather_that_was_ended_is_neither_whole_nor_in_the_way(copied, monkeypat
     gather(copied)
     set_gather(copied, ["top=3"])
     put_back()
-    left, put = [at], jobs.reduce.put_array
+    left, put = [at], REDUCING.put_array
 
     def ended(*args):
         left[0] -= 1
@@ -188,7 +190,7 @@ def test_gather_that_was_ended_is_neither_whole_nor_in_the_way(copied, monkeypat
             raise KeyboardInterrupt
         put(*args)
 
-    monkeypatch.setattr("jobs.reduce.put_array", ended)
+    monkeypatch.setattr(REDUCING, "put_array", ended)
     monkeypatch.setattr(TABLES, "put_array", ended)
     with pytest.raises(KeyboardInterrupt):
         gather(copied)
@@ -215,12 +217,15 @@ def test_gather_waits_for_another_and_sees_what_it_did(copied, reduced):
     assert tree_bytes(copied.address) == whole
 
 
-@pytest.mark.parametrize("at", ["jobs.reduce.load_with_warnings", "write_reductions"])
-def test_gather_that_lost_its_lease_writes_nothing_over_newer_tables(copied, monkeypatch, at):
+@pytest.mark.parametrize(
+    ("where", "name"), [(REDUCING, "load_with_warnings"), (MODULE, "write_reductions")]
+)
+def test_gather_that_lost_its_lease_writes_nothing_over_newer_tables(
+    copied, monkeypatch, where, name
+):
     """Suspended while it reduces, or before the last tables; another process takes over and gathers meanwhile."""
     whole, put_back = tree_bytes(copied.address), forget(copied, 5)
     place = connect.open_objects(f"{copied.address}/{keys.GATHERING}", create=True)
-    where, name = (MODULE, at) if "." not in at else (jobs.reduce, at.rpartition(".")[2])
     does, seals = getattr(where, name), []
 
     def suspended(*args):
@@ -250,13 +255,13 @@ def test_gather_that_lost_its_lease_writes_nothing_over_newer_tables(copied, mon
 def test_tables_are_unsealed_before_anything_of_them_changes(copied, monkeypatch):
     """Who reads them can tell whether a gather has come between."""
     sealed = []
-    put = jobs.reduce.put_array
+    put = REDUCING.put_array
 
     def noted(*args):
         sealed.append(objects.read(copied.objects, "run/sums/gathered.json") is not None)
         put(*args)
 
-    monkeypatch.setattr("jobs.reduce.put_array", noted)
+    monkeypatch.setattr(REDUCING, "put_array", noted)
     monkeypatch.setattr(TABLES, "put_array", noted)
     set_gather(copied, ["top=1", "reductions=[{name: counts}]"])
     gather(copied)
@@ -325,7 +330,7 @@ def test_a_reduction_that_fails_is_said_and_the_rest_is_gathered(copied, monkeyp
         reduce_group(store, group)
 
     set_gather(copied, ["top=1"])
-    monkeypatch.setattr("jobs.run.worker.reduce_group", broken)
+    monkeypatch.setattr(REDUCING, "reduce_group", broken)
     with refused(JobError):
         gather(copied, SerialExecutor(1))
     monkeypatch.undo()
@@ -448,7 +453,7 @@ def test_groups_are_tried_again_on_another_worker(copied):
 @pytest.mark.parametrize("block_bytes", [1, 100, 300, 1 << 20])
 @pytest.mark.parametrize("chosen", ["all", "some", "none"])
 def test_blocks_are_the_rows_in_order(finished, monkeypatch, block_bytes, chosen):
-    monkeypatch.setattr("jobs.reduce.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("jobs.store.groups.BLOCK_BYTES", block_bytes)
     rows = {"all": np.ones(22, bool), "none": np.zeros(22, bool)}.get(chosen)
     if rows is None:
         rows = np.isin(np.arange(22), [0, 3, 4, 5, 13, 21])

@@ -17,10 +17,10 @@ from ctd.plots import Axis, Lines, Plot, Points
 from ctd.words import number
 from jobs.errors import JobError
 from jobs.gather.gather import gather
+from jobs.gather.reduce import reduce_group
 from jobs.query.query import table
 from jobs.query.tables import ask
 from jobs.query.tree import StoreTree
-from jobs.reduce import reduce_group
 from jobs.report.figures import (
     _by_item,
     _by_swept,

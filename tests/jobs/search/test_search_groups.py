@@ -22,7 +22,6 @@ from jobs.gather.gather import gather
 from jobs.inputs.items import item_arrays, item_params, place_of
 from jobs.query.best import require_metric
 from jobs.query.collection import StoreCollection
-from jobs.reduce import columns_of
 from jobs.report.page import Content
 from jobs.report.page.several import several
 from jobs.report.summary import state
@@ -34,6 +33,7 @@ from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
 from jobs.store.card import write_card
+from jobs.store.groups import columns_of
 from jobs.store.look import Look
 from jobs.store.store import Store
 

@@ -10,99 +10,50 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
 
 from ctd.batch import precision
 from ctd.contract import ContractError, check_axes, located
-from ctd.kernel import Coordinate, Kernel, Params, Var, inputs_of, static_of
+from ctd.kernel import Coordinate, Kernel, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
-from jobs.errors import JobError, validated
-from jobs.inputs.measure import collected, load_with_warnings, paths_of, two_lengths, with_files
-from jobs.inputs.versions import changed_files
+from jobs.errors import JobError
+from jobs.inputs.measure import (
+    collected,
+    group_params,
+    load_with_warnings,
+    replaced_files,
+    two_lengths,
+)
+from jobs.run.task import Key
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
 from jobs.storage.checksums import Sums, digest, digest_of, write_sums
 from jobs.store.advice import gather_command, resume_command
-from jobs.store.arrays import DONE, Lazy, attributes, put_array
+from jobs.store.arrays import DONE, attributes, put_array
+from jobs.store.groups import GroupResults, columns_of, rows_with_results
 from jobs.store.marker import Marker
-from jobs.store.store import Store, names_of_columns, rows_of, shared_fields, table_group
-
-BLOCK_BYTES = 4 << 20
-"""Bytes of rows read at a time, before selection."""
+from jobs.store.store import Store, table_group
 
 
-class GroupResults(Lazy[np.ndarray]):
-    """Selected rows of a group's results; an array is read at each access, or in `blocks`.
+class Reduction(NamedTuple):
+    """One attempt to reduce the committed shards of a group; nothing is computed."""
 
-    rows: (rows of the group,) bool.
-    """
+    group: int
+    attempt: int = 1
 
-    def __init__(self, store: Store, group: int, rows: np.ndarray, names: list[str]) -> None:
-        self._store, self._group, self._rows = store, group, rows
-        super().__init__(names, self._read_all)
+    @property
+    def key(self) -> Key:  # no shard runs while groups are reduced
+        return self.group, self.attempt
 
-    def blocks(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        """Iterate over these arrays in blocks of rows; the next block is read while one is used."""
-        due: deque[Future[dict[str, np.ndarray]]] = deque()
-        with ThreadPoolExecutor(1, "read-ahead") as thread:
-            for span in self._spans(names):
-                due.append(thread.submit(self._read_rows, names, *span))
-                if len(due) > 1:
-                    yield due.popleft().result()
-            if due:
-                yield due.popleft().result()
-
-    def _spans(self, names: Sequence[str]) -> list[tuple[int, int]]:
-        """(first row, row after the last) of each block: whole shards, or stored objects if shards are too large."""
-        arrays = [self._store.array(self._group, name) for name in names]
-        widths = [int(np.prod(a.shape[1:], dtype=int)) * a.dtype.itemsize for a in arrays]
-        row = max(1, sum(widths))
-        unit = self._store.job.plan.layouts[self._group].shard_items
-        if unit * row > BLOCK_BYTES:
-            unit = arrays[int(np.argmax(widths))].chunks[0]
-        step = max(1, BLOCK_BYTES // (unit * row)) * unit
-        starts = range(0, len(self._rows), step)
-        # Rows that are not committed are not read.
-        return [
-            (a, min(a + step, len(self._rows))) for a in starts if self._rows[a : a + step].any()
-        ]
-
-    def _read_all(self, name: str) -> np.ndarray:
-        try:
-            return self._read_rows([name], 0, len(self._rows))[name]
-        except KeyError:
-            if name in self:
-                raise
-            raise KeyError(f"{name} is not among what `result` returns") from None
-
-    def _read_rows(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        mask = self._rows[start:stop]
-        read = rows_of(self._store, self._group, names, start, stop)
-        return read if mask.all() else {name: values[mask] for name, values in read.items()}
-
-
-def committed_rows(n: int, markers: Sequence[Marker]) -> np.ndarray:
-    """Mark the rows of a group that have items in the shards of these markers: (n,) bool."""
-    rows = np.zeros(n, bool)
-    for marker in markers:
-        rows[marker.shard.start : marker.shard.stop] = True
-        rows[[*marker.unused]] = False
-    return rows
-
-
-def rows_with_results(n: int, markers: Sequence[Marker]) -> np.ndarray:
-    """`committed_rows` without the items that failed with an error: their rows hold fill values."""
-    rows = committed_rows(n, markers)
-    rows[[row for marker in markers for row in marker.without]] = False
-    return rows
+    def do(self, store: Store) -> None:
+        """Reduce the group, as `reduce_group`."""
+        reduce_group(store, self.group)
 
 
 def _leaves_out(store: Store, markers: Sequence[Marker]) -> bool:
@@ -117,63 +68,6 @@ def _rows_to_reduce(store: Store, group: int, markers: Sequence[Marker]) -> np.n
     if _leaves_out(store, markers):
         rows[rows] = GroupResults(store, group, rows, ["status"])["status"] == DONE
     return rows
-
-
-def group_params(store: Store, group: int) -> Params:
-    """The `given_params` of a group, with file names resolved."""
-    return with_files(given_params(store, group), store.job.base)
-
-
-def given_params(store: Store, group: int) -> Params:
-    """The parameters that the items of a group share, with files as the job names them.
-
-    Raises JobError if they are not valid, since the kernel has changed or another program wrote the store.
-    """
-    location = f"{store.address}: group {group}: params"
-    return validated(store.kernel.Params, shared_fields(store, group), location)
-
-
-def replaced_files(store: Store, group: int) -> str:
-    """Name the input files of a group that have changed since it was computed; "" if none has. This reads them."""
-    paths = [path for _, path in paths_of(given_params(store, group))]
-    return ", ".join(changed_files(store.job.inputs, store.job.base, paths))
-
-
-class Columns(Lazy[Any]):
-    """The ids, swept and searched columns of n items.
-
-    A traced field that neither a sweep nor a search varies can be read too, from `params`, but is not listed among the names.
-    """
-
-    def __init__(self, listed: Mapping[str, object], params: Mapping[str, object], n: int) -> None:
-        def read(name: str) -> Any:
-            if name in listed or name not in params:
-                return listed[name]
-            return np.repeat(np.asarray(params[name])[None], n, axis=0)
-
-        super().__init__(listed, read)
-
-
-def column_arrays(store: Store, group: int) -> dict[str, str]:
-    """Column of ids, of a swept or of a searched field -> the array that holds it.
-
-    A searched field that is not swept has the value that the item ended with, such as Optuna's proposal.
-    """
-    swept = ["item", *names_of_columns(store, group)]
-    stored = store.names(group)
-    searched = {name: f"final_{name}" for name in store.job.spec.ranges}
-    final_arrays = {name: array for name, array in searched.items() if array in stored}
-    return {name: name for name in swept} | {
-        k: v for k, v in final_arrays.items() if k not in swept
-    }
-
-
-def columns_of(store: Store, group: int, rows: np.ndarray) -> Columns:
-    """The ids, swept and searched columns of selected rows. rows: (rows of the group,) bool."""
-    arrays = column_arrays(store, group)
-    read = GroupResults(store, group, rows, [*arrays.values()])
-    listed = Lazy(arrays, lambda name: read[arrays[name]])
-    return Columns(listed, attributes(store.results(group))["params"], int(rows.sum()))
 
 
 def made_from(store: Store, markers: Sequence[Marker]) -> str:
