@@ -30,6 +30,13 @@ PARTS = (
     (r"(127\.0\.0\.1|localhost):\d+", r"\1:PORT"),
     (r"\b(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{8,}\b", "HASH"),
     (r"\bline \d+(, in .*)?", "line N"),
+    (r"(?s)\nTraceback \(most recent call last\).*", "\n..."),
+    (r"(?s)(The actor is dead|Version mismatch:).*", r"\1 ..."),  # in Ray's words
+    (r"(?<=this machine has )[\d.]+", "N"),
+    # Computed in floats, which another processor rounds otherwise.
+    (r"\d+ fixed points of \d+", "N fixed points of N"),
+    (r"up to \d+ of \d+ exponents of", "up to N of N exponents of"),
+    (r"the best d_stsp is [^;]*", "the best d_stsp is N"),
     (r"\d+\.\d{5,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}"),
 )
 """What differs between machines and runs, and the word in its place."""
