@@ -45,8 +45,7 @@ def stored(
     summary: Collection[str] = (),
     new: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
-    """The table whose columns are the arrays of one Zarr group, in the order in which every view shows a table:
-    the row's number, the swept columns, those in `ordered`, the others by name.
+    """The table whose columns are the arrays of one Zarr group: the row's number, the swept columns, those in `ordered`, the others by name.
 
     axis: the axis of its rows. summary: arrays that are columns even if they have one more axis: of lists, shown where rows differ.
     new: array -> its column, if the name is another; a question may use both.
