@@ -302,6 +302,7 @@ def _sweep(
     verb = "measured without" if measured else "not measured for"
     without = f"Which parameters matter is {verb} {', '.join(pruned)}, whose search dropped items: see their own pages."
     metrics = {sweep["metric"] for sweep in mine}
+    plots = [content["sweep"] or {"plots": []} for content in contents]
     return {
         "kernel": "" if is_one else kernel,
         "parameters": parameters,
@@ -315,7 +316,5 @@ def _sweep(
         "log": [name for name in columns if is_log(columns[name], name in union("log"))],
         "effects": [e._replace(parameter=called[e.parameter]).to_json() for e in measured],
         "unmeasured": without if pruned else "",
-        "plots": _titled(
-            [content["sweep"] or {"plots": []} for content in contents], collection.labels
-        ),
+        "plots": _titled(plots, collection.labels),
     }
