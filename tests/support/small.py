@@ -14,7 +14,7 @@ from ctd.kernel import inputs_of, static_of, traced_of
 SMALL = {
     "spikes": {"n_train": 3, "n_eval": 2},
     "kuramoto": {"n": 5, "n_steps": 20},
-    "lyapunov": {"n": 5, "max_advances": 2},
+    "lyapunov": {"n": 5, "max_advances": 5},
     "toy": {"n_steps": 5},
     # What tests/ctd/fixed_points/test_fixed_points_kernel.py and tests/origin/ search: one program.
     "fixed_points": {"n_trials": 8, "x": (0.2,), "noise": 0.1},
