@@ -65,7 +65,10 @@ class KernelResult:
         return ", ".join(f"{n:,} {name}" for name, n in ended.items() if n)
 
     def _summary_table(self) -> dict[str, np.ndarray]:
-        return {name: self.table[name] for name in self.kernel.display.summary}
+        # Columns of equal lengths: those of another axis belong to a table of their own.
+        reduced, summary = self.kernel.reduced, self.kernel.display.summary
+        axes = reduced[summary[0]].axes
+        return {name: self.table[name] for name in summary if reduced[name].axes == axes}
 
 
 def _run_kernel[C: KernelResult](

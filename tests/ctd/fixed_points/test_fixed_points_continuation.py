@@ -302,6 +302,7 @@ def test_follow_a_map():
 
 def test_follow_says_why_starts_are_on_no_branch():
     table = dict.fromkeys((*kernel.display.summary, "branch_starts"), np.zeros(0))
+    table["branch_item"] = np.zeros(1, int)  # of another axis than the bifurcations
     found = Followed({"outcome": np.array([5, 0, 5])}, table, kernel, POINTS, None)
     assert repr(found).splitlines()[:2] == [
         "3 starts on 0 branches",
