@@ -100,8 +100,8 @@ def posterior(
             run_store(_opener(trained, request), request, stop)
         return
     jobs = [posterior_job(trained, [model], overrides or (), for_file=True) for model in models]
-    for refusal in filter(None, (job.inference.refusal for job in jobs)):
-        raise JobError(refusal)
+    if refusals := [job.inference.refusal for job in jobs if job.inference.refusal]:
+        raise JobError(refusals[0])
     err.print(jobs[0].inference.size)
     reports = []
     about = {"store": trained.address, "item": items[0]}

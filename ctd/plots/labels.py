@@ -92,10 +92,8 @@ def label_numbers(axis: XAxis | YAxis, spec: Axis) -> None:
 
     low, high = sorted(axis.get_view_interval())
     if spec.at:
-        texts, places = (
-            [number(value, 3) for value in spec.at],
-            axis.get_transform().transform(spec.at),
-        )
+        texts = [number(value, 3) for value in spec.at]
+        places = axis.get_transform().transform(spec.at)
         extent = np.ptp(axis.get_transform().transform([low, high]))
         if max(map(len, texts)) + GAP <= ROOM * np.diff(places).min(initial=extent) / extent:
             axis.set_ticks(spec.at, texts)

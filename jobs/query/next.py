@@ -62,7 +62,7 @@ def write_job(store: Store, item: int, step: str, path: str) -> None:
 
     Raises JobError if there is no such step, or the file cannot be written; Untrusted if the kernel, which proposes the step, may not run.
     """
-    _ = store.kernel
+    _ = store.kernel  # raises Untrusted, for which `_proposed` would propose nothing
     proposed = _proposed(store, item, absolute(store.address))
     jobs = {name: content for name, content in proposed.items() if not isinstance(content, str)}
     if step not in jobs:

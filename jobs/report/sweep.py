@@ -197,6 +197,7 @@ def axes(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     parameters = with_factors(parameters, zipped(store, columns))
     judging = roles.settings(parameters)
     single = [name for name, var in dims.items() if var.axes == () and numeric(name)]
+    has_results = columns["status"] != "failed"  # a whole number of an item that failed is 0
     results = [name for name in single if name not in ("outcome", *parameters)]
     metric = judged.name if judged and judged.name in results else ""
     best = None
@@ -208,11 +209,10 @@ def axes(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {
         "parameters": parameters,
         "replicates": [name for name in parameters if name not in judging],
-        # A whole number of an item that failed is 0.
         "log": [
             name
             for name in dict.fromkeys([*parameters, *single])
-            if is_log(columns[name][columns["status"] != "failed"], _is_loguniform(store, name))
+            if is_log(columns[name][has_results], _is_loguniform(store, name))
         ],
         "results": sorted(results, key=lambda name: name != metric)[:MAX_RESULTS],
         "metric": metric,

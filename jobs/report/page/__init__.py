@@ -70,7 +70,7 @@ class Content:
         if not store.committed.numbers():
             return dict(EMPTY)
         frames, columns = self._tables()
-        content = self._pictures(frames, columns)
+        content = self._answers_and_groups(frames, columns)
         entries, metric = content["answers"], store.roles.metric
         plots = [overview(store, metric.name)] if metric else []
         if not any(plots) and not any(group["plots"] for group in content["groups"]):
@@ -92,7 +92,7 @@ class Content:
         if not self._store.committed.numbers():
             return self.facts() | EMPTY
         frames, columns = self._tables()
-        content = self._pictures(frames, columns)
+        content = self._answers_and_groups(frames, columns)
         return self.facts() | redact(content | {"sweep": _encoded(axes(self._store, columns))})
 
     def _tables(self) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray]]:
@@ -103,7 +103,7 @@ class Content:
         frames["items"] = frames["items"].assign(**combined)
         return frames, columns | combined
 
-    def _pictures(
+    def _answers_and_groups(
         self, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
     ) -> dict[str, Any]:
         group_entries, n_left_out = groups(self._store)

@@ -301,7 +301,7 @@ def _sweep(
     parameters = by_importance(measured, parameters, (numbers or [""])[0])
     verb = "measured without" if measured else "not measured for"
     without = f"Which parameters matter is {verb} {', '.join(pruned)}, whose search dropped items: see their own pages."
-    metrics = {sweep["metric"] for sweep in mine}
+    metrics, in_one = {sweep["metric"] for sweep in mine}, union("log")
     plots = [content["sweep"] or {"plots": []} for content in contents]
     return {
         "kernel": "" if is_one else kernel,
@@ -313,7 +313,7 @@ def _sweep(
         "parallel": int(rows.sum()) >= FEWEST_PARALLEL,
         "replicates": repeating,
         # What one store swept geometrically may have a 0 in another.
-        "log": [name for name in columns if is_log(columns[name], name in union("log"))],
+        "log": [name for name in columns if is_log(columns[name], name in in_one)],
         "effects": [e._replace(parameter=called[e.parameter]).to_json() for e in measured],
         "unmeasured": without if pruned else "",
         "plots": _titled(plots, collection.labels),
