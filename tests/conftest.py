@@ -20,10 +20,8 @@ EXAMPLES = HERE.parent / "examples"
 sys.path[:0] = [str(HERE / "support"), str(EXAMPLES), str(EXAMPLES / "published")]
 
 
-from bytecode import keep_bytecode  # noqa: E402  they lie in support/
-from messages import Messages  # noqa: E402
-from processes import hear_signals  # noqa: E402
-from quick import QUICK  # noqa: E402
+from messages import Messages  # noqa: E402  they lie in support/
+from processes import QUICK, hear_signals, keep_bytecode  # noqa: E402
 
 # Tests are not timed: on a busy machine data that hypothesis draws took longer than it lets them.
 hypothesis.settings.register_profile(
@@ -114,7 +112,7 @@ SHAPED = (
 if "--shapes" in sys.argv:
     os.environ["PYTEST_SHAPES"] = "1"
 if "PYTEST_SHAPES" in os.environ:
-    install_import_hook(SHAPED, "shapes.checked")
+    install_import_hook(SHAPED, "processes.checked")
 
 
 def pytest_addoption(parser):

@@ -1,14 +1,11 @@
 """Damaged inputs: one line of error, exit 2, at most 10 s and a gigabyte, nothing written elsewhere.
 
-A kind of input is a `Table`: support/fuzz_KIND.py draws inputs of it from a seed.
+A kind of input is a `Table`: support/fuzzing.py and fuzz_files.py draw inputs of it from a seed.
 """
 
 import pytest
-from fuzz_jobs import job_file
-from fuzz_spikes import spikes_file
-from fuzz_stores import damaged_store
-from fuzz_weights import weights_file
-from fuzzing import FAULT_LINES, Fork, Table, broken
+from fuzz_files import spikes_file, weights_file
+from fuzzing import FAULT_LINES, Fork, Table, broken, damaged_store, job_file
 
 TABLES = {
     "job files": Table(job_file, FAULT_LINES),

@@ -5,8 +5,7 @@ import os
 import time
 
 import pytest
-from processes import KERNEL, mentioning
-from waiting import until
+from processes import KERNEL, mentioning, until
 
 from cluster.ray.executor import RayExecutor
 from jobs.run.prepare import open_or_create

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_jobs import usage_error
+from messages import usage_error
 
 
 @pytest.mark.parametrize("name", ["jobs", "ctd"])

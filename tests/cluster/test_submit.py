@@ -19,8 +19,7 @@ import ray
 import toy
 import yaml
 from messages import refused, warned
-from processes import free_ports, mentioning, run_ctd
-from waiting import until
+from processes import free_ports, mentioning, run_ctd, until
 
 from cluster import versions
 from cluster.cli.clusters import check

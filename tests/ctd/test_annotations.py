@@ -11,7 +11,7 @@ import pytest
 from beartype import beartype
 from jaxtyping import jaxtyped
 from messages import refused
-from small_files import drawn
+from small import drawn
 
 from ctd.cells import get_cell, run
 

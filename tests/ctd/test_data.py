@@ -3,9 +3,9 @@
 import h5py
 import numpy as np
 import pytest
-from disks import full_disk
 from messages import refused
-from small_files import drawn
+from processes import full_disk
+from small import drawn
 
 from ctd.cells import get_cell
 from ctd.data import read_arrays, read_hdf5, write_hdf5

@@ -6,9 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from disks import full_disk
 from messages import refused
-from waiting import until
+from processes import full_disk, until
 
 from ctd.replacing import replacing
 

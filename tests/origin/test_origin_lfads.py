@@ -4,10 +4,10 @@ import warnings
 
 import h5py
 import jax
-import nets
 import numpy as np
 import origin
 import pytest
+from networks import line_network
 from places import DATA
 
 from ctd.batch import Layout, Run, precision, program, traced_columns
@@ -26,7 +26,7 @@ def test_lfads_metrics(tmp_path):
 
     They are those of a network before its training, which need no program that trains.
     """
-    params = nets.line_network()
+    params = line_network()
     rng = np.random.default_rng(5)
     x_t, _ = origin.pure_integration(rng, 60)
     h0s = origin.h0s_on_a_line(rng, params, 60)

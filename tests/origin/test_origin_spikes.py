@@ -1,9 +1,9 @@
 """States, rates and counts of `spikes` against the tutorials' formulas in NumPy (tests/support/origin.py)."""
 
-import nets
 import numpy as np
 import origin
 import pytest
+from networks import line_network
 from stores import item_of
 
 from ctd.data import write_hdf5
@@ -17,7 +17,7 @@ def test_spikes_rates(job, tmp_path):
     the moments of the origin's, drawn with NumPy, within five standard errors. Those at h0:
     tests/ctd/test_spikes.py.
     """
-    params, n_eval = nets.line_network(), 600
+    params, n_eval = line_network(), 600
     write_hdf5(tmp_path / "net.h5", params)
     tree = job(
         "spikes",

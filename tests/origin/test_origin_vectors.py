@@ -8,8 +8,7 @@ import subprocess
 import h5py
 import numpy as np
 import pytest
-from places import DATA
-from scripts import load_script
+from places import DATA, load_script
 
 
 def assert_same_file(found, stored, atol):

@@ -137,3 +137,13 @@ def warned(kind=UserWarning):
         yield warnings
     for text in dict.fromkeys(str(w.message) for w in warnings if issubclass(w.category, kind)):
         Messages.active.add(text)
+
+
+def usage_error(answer, *said):
+    """Exit code 2 and one screen of text with these words, no traceback."""
+    code, _, err = answer
+    assert code == 2, err
+    for words in said:
+        assert words in err, err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 24, err

@@ -1,5 +1,6 @@
-"""Folders of the repository that tests read."""
+"""Folders of the repository that tests read, and the scripts in them."""
 
+import importlib.util
 from pathlib import Path
 
 SUPPORT = Path(__file__).parent
@@ -7,3 +8,11 @@ TESTS = SUPPORT.parent
 ROOT = TESTS.parent
 DATA = TESTS / "data"
 EXAMPLES = ROOT / "examples"
+
+
+def load_script(name):
+    """The module tests/data/NAME.py, afresh; what it makes is made by its functions."""
+    spec = importlib.util.spec_from_file_location(name, DATA / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,13 +1,19 @@
-"""Processes of this machine."""
+"""Processes of this machine, what they wait for, and how they compile."""
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
+import sysconfig
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
+
+from places import EXAMPLES, ROOT, SUPPORT, TESTS
 
 # A user's kernel beside the job file, which misbehaves on demand: an item by its `fault` (each time, or
 # the first time only), a group by its `mode` once the file `armed` is there (planning loads data too).
@@ -147,3 +153,71 @@ def run_ctd(*arguments, **environment):
         [sys.executable, "-m", "cluster.cli.main", *arguments], capture_output=True, text=True, check=False,
         env=os.environ | environment,
     )  # fmt: skip
+
+
+SHARE, LONGEST_S = 0.05, 2.0
+"""How long to pause between two looks, as a share of the time waited so far, and at most."""
+
+
+def until(holds, what: str, seconds: float = 200) -> None:
+    """Wait for a condition; TimeoutError names it."""
+    began = time.monotonic()
+    while not holds():
+        waited = time.monotonic() - began
+        if waited > seconds:
+            raise TimeoutError(f"waited {seconds:g} s until {what}")
+        # To ask is not free: Slurm answers by a process, a store by its files. What comes is seen a twentieth late.
+        time.sleep(min(max(SHARE * waited, 0.01), LONGEST_S))
+
+
+@contextmanager
+def full_disk(room=100):
+    """Let no file of this process grow beyond `room` bytes: writing more raises OSError, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def assert_same_on_eight_devices(program):
+    """The program, in a process with 8 CPU devices, ends by printing that all is the same."""
+    code = program.format(path=[str(TESTS / "ctd" / "batch"), str(SUPPORT), str(EXAMPLES)])
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
+
+
+def keep_bytecode() -> None:
+    """Compile what is installed, once, and our packages, where Python may not by itself (PYTHONDONTWRITEBYTECODE).
+
+    Importing JAX, Ray and pandas takes 3.2 s of CPU without, 1.3 with it, in each worker; this takes 20 once. Our own
+    take 0.2 s in each process; a file that was changed is told by its time and compiled again.
+    """
+    spec = find_spec("jax")
+    if not (sys.dont_write_bytecode and spec):
+        return
+    folders = [str(ROOT / name) for name in ("ctd", "jobs", "cluster")]
+    if not Path(cache_from_source(str(spec.origin))).exists():
+        folders.append(sysconfig.get_path("purelib"))
+    # Packages hold templates and old files that warn or do not compile.
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", *folders],
+        check=False,
+    )
+
+
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""For XLA_FLAGS: tiny programs run for less time than XLA takes to optimise them; without, they compile in half of it."""
+
+
+def checked(function):
+    """The checker of types that `pytest --shapes` wraps functions with."""
+    from beartype import BeartypeConf, beartype
+
+    # As for mypy, a whole number passes for a float.
+    return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)

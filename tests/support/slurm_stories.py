@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import lean_ray
 import pytest
 from places import SUPPORT
-from slurm_jobs import Sent, job, profile, send
+from slurm_lab import Sent, job, profile, send
 
 from cluster.record import submissions
 from cluster.slurm import client as slurm

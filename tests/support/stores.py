@@ -1,4 +1,4 @@
-"""Small stores of the toy kernel, and how they are run and compared."""
+"""Small stores of the toy kernel, how they are run and compared; one as a stranger may send it."""
 
 import atexit
 import json
@@ -7,14 +7,20 @@ import re
 import shutil
 import tempfile
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from places import SUPPORT
 
+from jobs import keys
+from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
+from jobs.storage import objects
+from jobs.storage.checksums import digest
+from jobs.store.manifest import write_job
 from jobs.store.store import Store
 
 BASE = str(SUPPORT)
@@ -35,6 +41,14 @@ JOB = {
     },
     "run": {"shard_items": 6, "slots": 4, "microbatch": 2},
 }
+
+
+TOY = """
+kernel: toy
+params: {n_steps: 5}
+sweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}
+"""
+"""A job file, for tests of the command line."""
 
 
 def make(path, job=JOB):
@@ -86,3 +100,63 @@ def tree_bytes(path):
 def item_of(tree, item=0):
     """Name -> array of the results of one item."""
     return {name: np.asarray(value[item]) for name, value in tree["results/0"].data_vars.items()}
+
+
+# --- a store as a stranger may send it ----------------------------------------------------------
+
+PAYLOAD = "from pathlib import Path\nPath({mark!r}).write_text('run')\nfrom toy import *\n"
+
+
+@cache
+def half_gathered() -> Path:
+    """A finished toy store, one shard of which is not gathered."""
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    store = copied_run(folder / "toy.zarr")
+    last = store.committed.markers()[-1]
+    store.committed.forget([last.shard])
+    gather(store)
+    sealed = last.to_bytes()
+    objects.write(store.objects, keys.record(keys.DONE, 1, 7, digest(sealed)), sealed)
+    return folder / "toy.zarr"
+
+
+class Hostile:
+    """A copy of that store, resealed to name `payload` in its own folder run/code.
+
+    path: of the store. `ran` says whether the payload has been imported since.
+    """
+
+    def __init__(self, path: Path, kernel: str = "payload", base: str | None = None, **params):
+        shutil.copytree(half_gathered(), path)
+        store = Store.open(str(path))
+        self.path, self.mark = path, path.parent / "hacked"
+        self.code = path / "run" / "code" if base is None else Path(base)
+        self.code.mkdir(parents=True, exist_ok=True)
+        (self.code / "payload.py").write_text(PAYLOAD.format(mark=str(self.mark)))
+        reseal(store, str(self.code), kernel, **params)
+
+    @property
+    def ran(self) -> bool:
+        return self.mark.exists()
+
+
+def reseal(store, base, kernel, **params):
+    """Have the store's job name another kernel, and further params."""
+    spec = store.job.spec
+    spec = spec.model_copy(update={"kernel": kernel, "params": {**spec.params, **params}})
+    store.job = store.job.model_copy(update={"spec": spec, "base": base})
+    write_job(store.objects, store.job)
+
+
+def of_train_rnn(path: Path) -> Store:
+    """A finished store of `train_rnn`, ctd's own kernel."""
+    job = {
+        "kernel": "train_rnn",
+        "params": SMALL_RNN,
+        "sweep": {"grid": {"learning_rate": [0.01, 0.02]}},
+        "run": FOUR_SLOTS,
+    }
+    store = copied_run(path, job)
+    gather(store)
+    return store

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import toy
 import yaml
-from disks import full_disk
 from messages import refused
 from places import EXAMPLES, ROOT, SUPPORT
+from processes import full_disk
 from stores import FOUR_SLOTS, SMALL_RNN
 
 import ctd.fixed_points

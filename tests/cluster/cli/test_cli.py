@@ -15,10 +15,10 @@ import page_stores
 import pytest
 import xarray as xr
 import yaml
-from cli_jobs import TOY, usage_error
+from messages import usage_error
 from places import ROOT
 from search_jobs import HALVING
-from stores import copied_run, run
+from stores import TOY, copied_run, run
 
 from cluster.cli.main import _for_users
 from cluster.cli.outcome import other_outcomes, show_results, show_summary

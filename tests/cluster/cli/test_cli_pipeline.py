@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
-from cli_jobs import TOY, usage_error
+from messages import usage_error
 from places import EXAMPLES
-from stores import FOUR_SLOTS, SMALL_RNN, make
+from stores import FOUR_SLOTS, SMALL_RNN, TOY, make
 
 from cluster.api.job import Job
 from cluster.cli.outcome import say_what_failed

@@ -6,9 +6,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cli_jobs import usage_error
 from killing import die, killed
-from lfads_trained import N_EVAL, N_TRAIN, SIZES, arrays
+from lfads_cases import N_EVAL, N_TRAIN, SIZES, arrays
+from messages import usage_error
 from stores import make
 
 from cluster import Job

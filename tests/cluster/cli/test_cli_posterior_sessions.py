@@ -6,8 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cli_jobs import usage_error
-from lfads_stitched import N_BINS, PARAMS, STARTS, UNITS, write_sessions
+from lfads_cases import N_BINS, STARTS, STITCHED, UNITS, write_sessions
+from messages import usage_error
 
 from cluster import Job
 from ctd.data import write_hdf5
@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
     write_sessions(folder)
     (folder / "again.h5").symlink_to(folder / "b.h5")
     write_hdf5(folder / "six.h5", {"train": np.ones((9, 6)), "eval": np.ones((9, 6))})
-    params = PARAMS | {"data": ["a.h5", "b.h5"]}
+    params = STITCHED | {"data": ["a.h5", "b.h5"]}
     job = Job("lfads", name="train", seed=7, base=str(folder), params=params, run=ONE_PROGRAM)
     job.run(executor="serial")
     return folder / "train.zarr"

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
-from disks import full_disk
 from page_stores import finished
+from processes import full_disk
 from stores import JOB, make, run
 
 from cluster.cli import display

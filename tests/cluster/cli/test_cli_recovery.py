@@ -12,10 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from cli_jobs import TOY, usage_error
+from messages import usage_error
 from places import ROOT
-from stores import BASE, make
-from waiting import until
+from processes import until
+from stores import BASE, TOY, make
 
 from cluster.cli.options import RunOptions
 from cluster.cli.outcome import say_not_repeated

@@ -7,10 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from cli_jobs import usage_error
-from hostile import Hostile, finished, of_train_rnn, reseal
+from messages import usage_error
 from places import SUPPORT
-from stores import files
+from stores import Hostile, files, half_gathered, of_train_rnn, reseal
 
 from cluster.cli.main import COMMANDS
 from cluster.watch import Maker
@@ -253,7 +252,7 @@ def test_a_store_may_be_a_link_itself_and_have_its_results_elsewhere(ctd, hostil
 @pytest.mark.parametrize("exists", [True, False])
 def test_nothing_goes_through_a_link(ctd, tmp_path, command, exists):
     """Beside the store, where ctd itself derives the path; the target has no suffix, to which matplotlib adds one."""
-    path = shutil.copytree(finished(), tmp_path / "s.zarr")
+    path = shutil.copytree(half_gathered(), tmp_path / "s.zarr")
     mine = tmp_path / "mine"
     for place in ("s.html", "s.png", "s.zarr/run/submit/1/cancelled"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
@@ -273,7 +272,7 @@ def test_nothing_goes_through_a_link(ctd, tmp_path, command, exists):
 @pytest.mark.parametrize("place", ["", "mlflow.db", "artifacts", "artifacts/toy"])
 def test_export_through_a_link(ctd, tmp_path, place):
     """In the folder that ctd itself names, not in one that the user typed."""
-    path = shutil.copytree(finished(), tmp_path / "s.zarr")
+    path = shutil.copytree(half_gathered(), tmp_path / "s.zarr")
     link = tmp_path / "s-mlflow" / place
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(tmp_path / "mine")
@@ -295,7 +294,7 @@ PIPES = [
 @pytest.mark.parametrize("pattern", PIPES)
 def test_pipe_is_a_damaged_object(ctd, tmp_path, pattern):
     """Its reader would wait for ever, in a thread that hears no Ctrl-C."""
-    path = shutil.copytree(finished(), tmp_path / "s.zarr")
+    path = shutil.copytree(half_gathered(), tmp_path / "s.zarr")
     places = [place for place in path.glob(pattern) if place.is_file()]
     assert places
     for place in places:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import page_stores
 import pytest
-from hostile import reseal
+from stores import reseal
 
 from jobs import open_store
 from jobs.errors import JobError

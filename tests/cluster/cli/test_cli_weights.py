@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from cli_jobs import usage_error
+from messages import usage_error
+from networks import drawn
 from places import DATA
-from searches import drawn
 from stores import FOUR_SLOTS, SMALL_RNN
 
 from cluster import Job

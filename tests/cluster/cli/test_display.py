@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from waiting import until
+from processes import until
 
 from cluster.cli import display
 from jobs.run.progress import Progress

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 import toy
-from cli_jobs import TOY
 from messages import refused
+from stores import TOY
 
 from cluster.cli.outcome import say_what_failed
 from cluster.cli.restart import RestartState

@@ -8,8 +8,8 @@ import sys
 from importlib import import_module
 
 import pytest
-from cli_jobs import TOY
 from places import EXAMPLES
+from stores import TOY
 
 from cluster.cli.main import COMMANDS, PANELS, LateCommand, _ready_streams
 from jobs.run.prepare import open_or_create

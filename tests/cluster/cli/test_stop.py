@@ -19,12 +19,11 @@ from types import SimpleNamespace
 import gated
 import pytest
 import toy
-from cli_jobs import TOY
 from messages import refused
 from obstore.exceptions import GenericError
 from places import ROOT
-from stores import BASE
-from waiting import until
+from processes import until
+from stores import BASE, TOY
 
 from cluster.api.job import Job, Stopped
 from cluster.cli.running import _storage_explained, told_at_once

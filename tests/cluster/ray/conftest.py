@@ -6,8 +6,7 @@ from pathlib import Path
 import gated
 import hill
 import pytest
-from processes import KERNEL, mentioning
-from waiting import until
+from processes import KERNEL, mentioning, until
 
 from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment

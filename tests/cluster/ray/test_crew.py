@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
-from faulty_jobs import make
+from failing import make_faulty
 from messages import refused
 from obstore.exceptions import GenericError
 from processes import KERNEL
@@ -299,7 +299,7 @@ def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, monkeypatc
     begun = lambda: len(list(folder.glob(f"tried-kills{fault}-*"))) == 2
     limit = Durations.limit
     monkeypatch.setattr(Durations, "limit", lambda *given: limit(*given) if begun() else math.inf)
-    store = make(
+    store = make_faulty(
         folder, pool, f"kills{fault}", {"fault": faults}, retries=0, shard_items=1 if hangs else 4,
         slots=4, time_limit_s=2 if hangs else None,
     )  # fmt: skip
@@ -317,7 +317,7 @@ def test_workers_that_die_at_once_end_the_run(pool, folder):
     module = folder / "stillborn_kernel.py"
     sign = folder / "stillborn"
     module.write_text(f"import os\nif os.path.exists({str(sign)!r}):\n    os._exit(3)\n{KERNEL}")
-    store = make(folder, pool, "stillborn", {"fault": [0]}, kernel="stillborn_kernel")
+    store = make_faulty(folder, pool, "stillborn", {"fault": [0]}, kernel="stillborn_kernel")
     sign.touch()
     with refused(JobError):
         run_shards(store, pool)

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
-from faulty_jobs import attempts, errors, make
+from failing import attempts, errors, make_faulty
 from messages import refused
-from processes import mentioning
-from waiting import until
+from processes import mentioning, until
 
 from cluster.ray.executor import RayExecutor
 from ctd.batch import Layout, run_items
@@ -73,7 +72,7 @@ def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
     executor = RayExecutor(RunSettings(workers=2))
     temporary = executor._local._folder
     try:
-        store = make(folder, executor, "own", {"fault": [0] * 6}, workers=2)
+        store = make_faulty(folder, executor, "own", {"fault": [0] * 6}, workers=2)
         assert run_shards(store, executor).shards_done == 6
         assert mentioning(temporary)
         assert temporary.stat().st_mode & 0o077 == 0, (
@@ -92,7 +91,7 @@ def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
 
 def test_results_do_not_depend_on_the_executor(executor, folder):
     rates = np.linspace(-0.5, 0.9, 23)
-    store = make(
+    store = make_faulty(
         folder, executor, "same", {"rate": rates.tolist()}, kernel="toy", params={"n_steps": 20},
         microbatch=2, slots=4, shard_items=6,
     )  # fmt: skip
@@ -138,7 +137,7 @@ def test_the_cores_of_a_worker_share_its_items(ray_address, folder):
 
 def test_progress_counts_items_shards_and_outcomes(executor, folder):
     heard = []
-    store = make(
+    store = make_faulty(
         folder, executor, "counts", {"rate": [0.5, 1e30, 0.1, 1e30, 0.2]}, kernel="toy",
         params={"n_steps": 5}, shard_items=2,
     )  # fmt: skip
@@ -154,7 +153,7 @@ def test_progress_counts_items_shards_and_outcomes(executor, folder):
 
 
 def test_progress_inside_a_running_shard_is_seen(executor, folder):
-    store = make(folder, executor, "live", {"fault": [5] * 6}, shard_items=6, slots=1)
+    store = make_faulty(folder, executor, "live", {"fault": [5] * 6}, shard_items=6, slots=1)
     heard = set()
     run_shards(store, executor, lambda p: heard.add((p.running_items, p.advances)))
     inside = {(n, advances) for n, advances in heard if 0 < n < 6}
@@ -167,14 +166,14 @@ def test_progress_inside_a_running_shard_is_seen(executor, folder):
 def test_a_heartbeat_on_its_way_as_a_run_ended_is_asked_for_anew_by_the_next(ray_pool, folder):
     for slot in ray_pool._pool.slots:
         slot.asked = Future()  # it was to answer the run before
-    store = make(folder, ray_pool, "next", {"fault": [5] * 6}, shard_items=6, slots=1)
+    store = make_faulty(folder, ray_pool, "next", {"fault": [5] * 6}, shard_items=6, slots=1)
     heard = set()
     run_shards(store, ray_pool, lambda p: heard.update(p.advances))
     assert heard & set(range(1, 6)), heard
 
 
 def test_an_exception_is_reported_and_the_shard_retried(executor, folder):
-    store = make(folder, executor, "once", {"fault": [0, 2, 0]})
+    store = make_faulty(folder, executor, "once", {"fault": [0, 2, 0]})
     progress = run_shards(store, executor)
     assert progress.failed == {}
     assert progress.retried == 1
@@ -186,7 +185,7 @@ def test_an_exception_is_reported_and_the_shard_retried(executor, folder):
 
 
 def test_an_item_that_always_fails_is_marked_and_leaves_the_others_alone(executor, folder):
-    store = make(
+    store = make_faulty(
         folder, executor, "always", {"fault": [0, 0, 1, 0, 0, 0]}, retries=1, shard_items=4
     )
     progress = run_shards(store, executor)
@@ -205,7 +204,7 @@ def test_an_item_that_always_fails_is_marked_and_leaves_the_others_alone(executo
     ],
 )
 def test_a_group_that_cannot_be_loaded_leaves_the_others_alone(executor, folder, mode, tries, text):
-    store = make(folder, executor, mode, {"mode": ["good", mode]}, retries=1)
+    store = make_faulty(folder, executor, mode, {"mode": ["good", mode]}, retries=1)
     (folder / "armed").touch()
     try:
         progress = run_shards(store, executor)
@@ -226,7 +225,7 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(
     gate = folder / f"gate-{executor.name}"
     gate.touch()
     rates = np.linspace(-0.5, 0.9, 8)
-    store = make(
+    store = make_faulty(
         folder, executor, "stop", {"rate": rates.tolist()}, kernel="gated_walk",
         params={"n_steps": 12, "gate": str(gate)}, microbatch=2, slots=4, shard_items=4,
     )  # fmt: skip
@@ -300,7 +299,7 @@ def test_a_straggler_is_superseded_on_another_node(ray_pool, folder, monkeypatch
     monkeypatch.setattr(Durations, "recent", peers_once_there)
     params = {"tag": "superseded"}
     faults = {"fault": [0, 0, 0, 8]}
-    store = make(folder, ray_pool, "superseded", faults, params=params, straggler_factor=2)
+    store = make_faulty(folder, ray_pool, "superseded", faults, params=params, straggler_factor=2)
 
     def apart(_):  # the two workers are on one node
         for k, slot in enumerate(ray_pool._pool.slots):
@@ -313,7 +312,7 @@ def test_a_straggler_is_superseded_on_another_node(ray_pool, folder, monkeypatch
     assert kinds[-3:] == [("second", 2), ("done", 2), ("superseded", 1)]
     assert (progress.retried, progress.failed, progress.failed_items) == (0, {}, {})
     until(lambda: not Path(f"/proc/{(folder / 'waits').read_text()}").exists(), "it has ended")
-    here = make(folder, SerialExecutor(), "superseded", faults, params=params)
+    here = make_faulty(folder, SerialExecutor(), "superseded", faults, params=params)
     run_shards(here, SerialExecutor())
     for name in [*here.names(0), "status"]:
         assert store.rows(0, name, 0, 4).tobytes() == here.rows(0, name, 0, 4).tobytes(), name
@@ -338,7 +337,7 @@ def collect(executor, n):
 
 @pytest.mark.ray
 def test_an_attempt_that_dies_or_is_ended_is_reported_and_another_worker_comes(pool, folder):
-    store = make(folder, pool, "ended", {"fault": [0, 4, 6, 6, 0]})
+    store = make_faulty(folder, pool, "ended", {"fault": [0, 4, 6, 6, 0]})
     shards = list(store.job.plan.shards())
     pool.start(store.address)
     until(lambda: pool.wait(0.1) or pool.capacity() == 1, "a worker is ready")

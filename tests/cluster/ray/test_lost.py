@@ -17,9 +17,8 @@ from types import SimpleNamespace
 import lean_ray
 import pytest
 from messages import refused
-from processes import NO_PICTURES, free_ports, listening, mentioning
+from processes import NO_PICTURES, free_ports, listening, mentioning, until
 from ray.exceptions import ActorDiedError
-from waiting import until
 
 from cluster.ray.crew import Crew
 from cluster.ray.pool import Pool, Slot

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from waiting import until
+from processes import until
 
 from cluster.ray.executor import RayExecutor
 from cluster.ray.local import LocalRay

@@ -20,8 +20,7 @@ import ray.core.generated
 import toy
 from messages import refused
 from places import ROOT
-from processes import listening, mentioning
-from waiting import until
+from processes import listening, mentioning, until
 
 from cluster.ray import local, private
 from cluster.ray.reach import NoRay

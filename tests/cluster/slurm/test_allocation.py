@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
 import pytest
-from slurm_jobs import ONE_AT_A_TIME, job, profile
+from slurm_lab import ONE_AT_A_TIME, job, profile
 from slurm_stories import STORIES
 
 from cluster.submit import read_order, text_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from messages import refused
-from slurm_jobs import job, profile
+from slurm_lab import job, profile
 
 from cluster.cli.submit import preview
 from cluster.slurm import client as slurm

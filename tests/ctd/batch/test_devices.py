@@ -1,7 +1,7 @@
 """Items on eight devices have one device's bits, in a run and in rounds; one process for both, since its start is half of the time."""
 
 import pytest
-from devices import assert_same_on_eight_devices
+from processes import assert_same_on_eight_devices
 
 DEVICES = """
 import sys; sys.path[:0] = {path!r}

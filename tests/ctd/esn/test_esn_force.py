@@ -4,7 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from echo_states import ALONE, SMALL, begin, finish, numpy_step, relative, run, see, whole
+from networks import (
+    ALONE,
+    RESERVOIR,
+    begin,
+    finish,
+    numpy_step,
+    relative,
+    run_reservoir,
+    see,
+    whole,
+)
 
 from ctd import cells, esn
 from ctd.batch import Layout
@@ -112,7 +122,7 @@ def test_rls_is_ridge_regression():
     np.testing.assert_allclose(readout, expected, rtol=1e-10, atol=1e-12)
 
 
-FLOAT64 = SMALL | {"dtype": "float64", "state_dtype": "float64"}
+FLOAT64 = RESERVOIR | {"dtype": "float64", "state_dtype": "float64"}
 BLOCKS = FLOAT64 | {"block": 7, "washout": 5, "intercept": True}
 BLOCKS |= {"record": ("readout", "weights", "traces")}
 """Of several tests, which share its programs."""
@@ -150,7 +160,7 @@ def test_force_step_by_step(case, request):
 
 
 def test_force_P_stays_symmetric():
-    run, _, _ = begin(EchoState(**SMALL))
+    run, _, _ = begin(EchoState(**RESERVOIR))
     for _ in range(2):
         run.advance()
     P = whole(jax.tree.map(lambda leaf: np.asarray(leaf)[0], run._slots.state.P))
@@ -172,18 +182,18 @@ def test_force_network_is_leaky_cell(blocks):
 
 def test_force_ill_conditioned():
     # float32 P = 1e7 I loses its positive eigenvalues to rounding; alpha = 1 beside it does not, nor does float64.
-    found = run({"alpha": [1e7, 1.0]}, ALONE, **SMALL)
+    found = run_reservoir({"alpha": [1e7, 1.0]}, ALONE, **RESERVOIR)
     assert found["outcome"].tolist() == [esn.ILL_CONDITIONED, esn.DONE]
     assert np.isnan(found["replay_nrmse"][0])
     assert np.isfinite(found["replay_nrmse"][1])
     # Training stops there: the passes that it did not reach have no error.
     assert np.isnan(found["train_nrmse"][0, -1])
-    assert run({"alpha": [1e7]}, ALONE, **BLOCKS)["outcome"] == esn.DONE
+    assert run_reservoir({"alpha": [1e7]}, ALONE, **BLOCKS)["outcome"] == esn.DONE
 
 
 def test_force_diverged():
     # Euler steps of 4 time constants multiply activations by -3.
-    found = run({"tau": [0.025, 1.0]}, ALONE, **SMALL)
+    found = run_reservoir({"tau": [0.025, 1.0]}, ALONE, **RESERVOIR)
     assert found["outcome"].tolist() == [esn.DIVERGED, esn.DONE]
     assert kernel.outcomes[esn.DIVERGED].failed
 
@@ -191,7 +201,10 @@ def test_force_diverged():
 @pytest.mark.endurance  # one by one each run is compared with NumPy above; items side by side: tests/ctd/test_kernel.py
 def test_modes_of_execution_agree():
     columns = {"g": np.linspace(0.5, 1.6, 6)}
-    one, all_ = run(columns, ALONE, **BLOCKS), run(columns, Layout(6, 6), **BLOCKS)
+    one, all_ = (
+        run_reservoir(columns, ALONE, **BLOCKS),
+        run_reservoir(columns, Layout(6, 6), **BLOCKS),
+    )
     # Other products, other rounding, grown by chaos at the larger gains.
     np.testing.assert_allclose(
         one["readout_weights"], all_["readout_weights"], rtol=1e-5, atol=1e-7

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from echo_states import network
+from networks import network
 
 from ctd.batch import run_items
 from ctd.cells import get_cell

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from echo_states import SMALL, run
+from networks import RESERVOIR, run_reservoir
 
 from ctd import esn
 from ctd.batch import evaluated, precision
@@ -13,7 +13,7 @@ from ctd.esn.reservoir import Now, Weights
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.tangent import mean_growth
 
-ALL = SMALL | {"dynamics": "discrete", "topology": "orthogonal", "feedback": False, "n": 20}
+ALL = RESERVOIR | {"dynamics": "discrete", "topology": "orthogonal", "feedback": False, "n": 20}
 ALL |= {"validation": 30, "test": 40, "dt": 0.5, "dtype": "float64", "memory_delays": 40}
 ALL |= {"record": ("readout", "weights", "traces", "lyapunov")}
 
@@ -22,7 +22,7 @@ ALL |= {"record": ("readout", "weights", "traces", "lyapunov")}
 def rotations():
     """Results of three nearly linear orthogonal networks, of gains .95, .8 and .9, the last one leaky."""
     columns = {"g": [0.95, 0.8, 0.9], "leak": [1, 1, 0.5]}
-    return run(columns, **ALL, input_scale=1e-3, ridge=1e-12)
+    return run_reservoir(columns, **ALL, input_scale=1e-3, ridge=1e-12)
 
 
 def test_results_described_and_shaped(rotations):
@@ -34,7 +34,7 @@ def test_results_described_and_shaped(rotations):
         assert values.shape == (3, *(axes[axis] for axis in kernel.dims[name].axes)), name
     coords = kernel.coordinates(inputs_of(EchoState(**ALL)), None)
     assert {axis: len(one.values) for axis, one in coords.items()}.items() <= axes.items()
-    least = EchoState(**SMALL | {"record": ()})
+    least = EchoState(**RESERVOIR | {"record": ()})
     shared = kernel.load(inputs_of(least))
     shapes = evaluated(kernel, static_of(least), shared, traced_of(least)).results
     assert shapes.keys() < rotations.keys()
@@ -62,7 +62,7 @@ def test_exponent_of_a_closed_network_needs_no_long_test(rotations):
 
 def test_exponent_of_a_driven_network_is_that_of_its_inputs():
     """Of one unit h' = tanh(w h + x) it is the mean of log |w (1 - h'^2)| along the inputs, without the first tenth."""
-    given = SMALL | {"dynamics": "discrete", "feedback": False, "n": 1, "dtype": "float64"}
+    given = RESERVOIR | {"dynamics": "discrete", "feedback": False, "n": 1, "dtype": "float64"}
     static = static_of(EchoState(**given, state_dtype="float64"))
     x = np.random.default_rng(0).normal(size=2500)
     with precision(static):

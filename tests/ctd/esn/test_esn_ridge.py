@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from echo_states import ALONE, SMALL, begin, finish, numpy_step, relative, run, see
+from networks import ALONE, RESERVOIR, begin, finish, numpy_step, relative, run_reservoir, see
 
 from ctd import esn
 from ctd.esn import EchoState
@@ -155,20 +155,20 @@ def test_ridge_step_by_step(given, tol):
 def test_ridge_ill_conditioned():
     # Units that nothing drives stay at 0 but for their start, and determine no weight without a ridge.
     still = {"g": [0.0] * 2, "feedback_scale": [0.0] * 2, "bias": [0.0] * 2}
-    found = run(still | {"ridge": [0.0, 1e-6]}, ALONE, **STEPS | REPLAYS)
+    found = run_reservoir(still | {"ridge": [0.0, 1e-6]}, ALONE, **STEPS | REPLAYS)
     assert found["outcome"].tolist() == [esn.ILL_CONDITIONED, esn.DONE]
 
 
 def test_zero_matrix_is_data():
     # Of 2,500 weights that are kept with probability 1e-5 most often none is; the others run on after them.
-    found = run({"sparsity": [1e-5, 1e-5, 1.0, 1.0]}, ALONE, **STEPS | REPLAYS)
+    found = run_reservoir({"sparsity": [1e-5, 1e-5, 1.0, 1.0]}, ALONE, **STEPS | REPLAYS)
     assert found["outcome"].tolist() == [esn.NO_SPECTRUM] * 2 + [esn.DONE] * 2
     assert np.isnan(found["replay_nrmse"]).tolist() == [True] * 2 + [False] * 2
 
 
 def test_effective_spectral_radius():
     # Of I + r (W_R + W_F readout - I), the step where tanh' = 1, whatever the bias.
-    run, _, state = begin(EchoState(**SMALL, bias=0.2))
+    run, _, state = begin(EchoState(**RESERVOIR, bias=0.2))
     found, w = finish(run), state.weights
     loop = w.drive[:, :40].astype(float) + w.drive[:, 40:] @ found["readout_weights"]
     step = np.eye(40) + w.rate * (loop - np.eye(40))
@@ -181,7 +181,7 @@ def test_mackey_glass_published():
     # Jaeger 2001: NRMSE84 = 2.8e-4 with 400 units, 3,000 steps of which 1,000 are washed out.
     given = RIDGE | {"n": 400, "washout": 1000, "train": 2000, "record": ()}
     given |= {"test": 1800, "starts": 20, "horizon": 84, "ridge": 1e-11}
-    found = run({"g": np.full(2, 1.0)}, **given)
+    found = run_reservoir({"g": np.full(2, 1.0)}, **given)
     assert (found["outcome"] == esn.DONE).all()
     assert found["replay_last_nrmse"].min() <= 2.8e-4
 
@@ -195,7 +195,7 @@ def test_narma10_published(n, published):
     points = [(scale, bias) for scale in (0.02, 0.05, 0.1) for bias in (0.1, 0.3)]
     columns = {"input_scale": np.repeat([p[0] for p in points], 5)}
     columns["bias"] = np.repeat([p[1] for p in points], 5)
-    found = run(columns, **given, g=0.9, ridge=1e-8)
+    found = run_reservoir(columns, **given, g=0.9, ridge=1e-8)
     nmse = {name: found[f"{name}_nrmse"].reshape(-1, 5) ** 2 for name in ("validation", "replay")}
     best = nmse["validation"].mean(axis=1).argmin()
     assert nmse["replay"][best].mean() <= published
@@ -207,6 +207,6 @@ def test_lorenz_exponent():
     given = {"target": "lorenz", "m": 3, "n": 300, "dt": 0.05, "readout": "ridge", "washout": 200}
     given |= {"dynamics": "discrete", "scale": "spectral_radius", "intercept": True, "train": 4000}
     given |= {"test": 1000, "record": ("lyapunov",)}
-    found = run({"g": np.full(3, 0.4)}, **given, feedback_scale=0.1, bias=0.5, ridge=1e-6)
+    found = run_reservoir({"g": np.full(3, 0.4)}, **given, feedback_scale=0.1, bias=0.5, ridge=1e-6)
     assert np.median(found["lyapunov"]) == pytest.approx(0.906, rel=0.05)
     assert np.median(found["valid_time"]) > 3  # about three Lyapunov times

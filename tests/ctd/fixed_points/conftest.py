@@ -1,7 +1,7 @@
 """What several files of the tests of fixed points use."""
 
 import pytest
-from searches import drawn
+from networks import drawn
 
 from ctd.cells import Scales
 from ctd.weights import write_weights

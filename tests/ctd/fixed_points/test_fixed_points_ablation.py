@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from messages import refused
-from searches import drawn
+from networks import drawn
 
 from ctd.batch import precision, run_items
 from ctd.data import write_hdf5

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from messages import refused, warned
-from searches import cube
+from networks import cube
 
 from ctd.batch import run_items
 from ctd.data import write_hdf5

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import DIVERGED, FIXED, LIMIT, SLOW, drawn, starts
 from places import DATA, ROOT
-from searches import DIVERGED, FIXED, LIMIT, SLOW, drawn, starts
 from small import FOUR
 
 from ctd.batch import Layout, precision, run_items

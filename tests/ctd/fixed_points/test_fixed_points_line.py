@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from messages import refused, warned
+from networks import FIXED
 from places import EXAMPLES
-from searches import FIXED
 
 from ctd.batch import precision, run_items
 from ctd.data import read_hdf5

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.linalg
-from searches import spiral, starts
+from networks import spiral, starts
 
 from ctd.batch import precision
 from ctd.cells import get_cell

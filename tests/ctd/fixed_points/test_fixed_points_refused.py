@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from messages import refused
-from searches import starts
+from networks import starts
 
 from ctd.batch import run_items
 from ctd.data import write_hdf5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 from messages import warned
-from searches import DIVERGED, FIXED, SLOW, cube, drawn, spiral, starts
+from networks import DIVERGED, FIXED, SLOW, cube, drawn, spiral, starts
 
 from ctd.batch import Layout, precision, run_items
 from ctd.fixed_points import find, kernel

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from messages import refused
-from searches import drawn
+from networks import drawn
 
 from ctd.batch import precision, run_items
 from ctd.fixed_points import linearise

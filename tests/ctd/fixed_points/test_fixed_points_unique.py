@@ -9,7 +9,7 @@ import scipy.spatial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from searches import FIXED, starts
+from networks import FIXED, starts
 
 from ctd.fixed_points.network import make_network
 from ctd.fixed_points.search.params import FixedPoint, Options

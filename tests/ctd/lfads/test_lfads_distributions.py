@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from closed_forms import dense_kl
+from lfads_cases import dense_kl
 from scipy import integrate, stats
 from scipy.special import gammaln
 

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from closed_forms import dense_kl
-from lfads_cases import CASES, N_STEPS, Case
+from lfads_cases import CASE_STEPS, CASES, Case, dense_kl
 from scipy import stats
 from scipy.special import gammaln
 
@@ -180,12 +179,12 @@ def test_generator_is_a_ctd_cell():
     from ctd.cells import get_cell, run
 
     case = Case(**CASES["no controller"])
-    external = np.ones((N_STEPS, 4, 2)) * [0.5, -1.0]
-    noise = Noise(np.zeros((4, 6)), np.zeros((N_STEPS, 4, 0)))
+    external = np.ones((CASE_STEPS, 4, 2)) * [0.5, -1.0]
+    noise = Noise(np.zeros((4, 6)), np.zeros((CASE_STEPS, 4, 0)))
 
     @jax.jit
     def both(weights, seen, external):
-        encoded = encode(case.fitted(weights), seen, N_STEPS, noise)
+        encoded = encode(case.fitted(weights), seen, CASE_STEPS, noise)
         # The draw at zero noise is the mean.
         made, _ = decode(case.fitted(weights), encoded, external, noise)
         network = weights["generator"]

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from lfads_trained import LAYOUT, N_EVAL, N_STEPS, N_TRAIN, N_UNITS, arrays, model
+from lfads_cases import LAYOUT, N_EVAL, N_STEPS, N_TRAIN, N_UNITS, arrays, model
 from messages import refused
 
 from ctd.batch import Layout, Run, evaluated, layout_for, program, run_items, traced_columns

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lfads_cases import CASES, N_STEPS, N_UNITS, SIZES, Case
+from lfads_cases import CASE_SIZES, CASE_STEPS, CASE_UNITS, CASES, Case
 
 from ctd.kernel import static_of, traced_of
 from ctd.lfads import Model
@@ -53,7 +53,7 @@ def test_penalty_of_a_neural_ode():
     field = {"wFHX": rng.normal(size=(5, 8)), "wV": rng.normal(size=(6, 5)), "bF": np.ones(5)}
     square = (field["wFHX"][:, :6] ** 2).sum() + (field["wV"] ** 2).sum()
     for penalties, expected in (("trial", 0.3 * square), ("entry", 0.3 * square / 2 / 60)):
-        model = Model(**SIZES | {"controller": 0, "penalties": penalties, "l2_generator": 0.3})
+        model = Model(**CASE_SIZES | {"controller": 0, "penalties": penalties, "l2_generator": 0.3})
         found = jax.jit(lambda w, m=model: penalty(static_of(m), traced_of(m), w))(
             {"generator": field}
         )
@@ -144,7 +144,7 @@ def test_coordinated_dropout_ignores_what_the_encoder_sees():
 
     @jax.jit
     def slope_of(data, weights, batch, noise, seen_weights):
-        spread = spread_weights(case.dataset, seen_weights, N_STEPS, N_UNITS)
+        spread = spread_weights(case.dataset, seen_weights, CASE_STEPS, CASE_UNITS)
 
         def nll(data):
             given = batch._replace(data=data), noise, spread
@@ -162,7 +162,7 @@ def test_spread_weights_held_out():
     """What the encoder never sees always counts."""
     case = Case(**CASES["held out"], coordinated_dropout=0.5)
     seen_weights, batch = np.asarray(case.drawn[1]), jax.tree.map(np.asarray, case.batch)
-    spread = jax.jit(lambda seen: spread_weights(case.dataset, seen, N_STEPS, N_UNITS))
+    spread = jax.jit(lambda seen: spread_weights(case.dataset, seen, CASE_STEPS, CASE_UNITS))
     spread = np.asarray(spread(seen_weights))
     seen = [0, 2, 3, 4, 6, 7]
     assert (spread[:, :, [1, 5]] == 1).all()

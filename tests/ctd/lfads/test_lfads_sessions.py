@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lfads_stitched import CHOP, LAYOUT, PARAMS, SIZES, STARTS, UNITS, write_sessions
+from lfads_cases import CHOP, LAYOUT, STARTS, STITCHED, STITCHED_SIZES, UNITS, write_sessions
 from messages import refused
 from pydantic import ValidationError
 from scipy.stats import poisson
@@ -50,7 +50,7 @@ def write(folder, **files):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """(parameters, the results below) of a model of two sessions."""
-    params = Model(data=write_sessions(tmp_path_factory.mktemp("sessions")), **PARAMS)
+    params = Model(data=write_sessions(tmp_path_factory.mktemp("sessions")), **STITCHED)
     columns = {name: np.asarray(v)[None] for name, v in traced_of(params)._asdict().items()}
     traced = traced_columns(Model, columns, params.dtype)
     prog = program(kernel, static_of(params), LAYOUT)
@@ -193,7 +193,7 @@ def test_sessions_of_the_best(trained):
 def test_models_start_from_read_ins_of_conditions(tmp_path):
     """With 0 where a session has no unit."""
     files = write(tmp_path, a=session(7, 20), b=session(5, 14, seed=1))
-    data, first = first_weights(Model(data=files, **SIZES))
+    data, first = first_weights(Model(data=files, **STITCHED_SIZES))
     read_in, read_in_bias, readout = data.stitched.alignment
     for found, expected in (
         (first["readin"]["w"], read_in),
@@ -210,7 +210,7 @@ def test_read_ins_of_conditions_agree_over_sessions(tmp_path):
     """Condition averages of both sessions, read in, are the components of all units, as NumPy finds them."""
     arrays = [session(units, 500, seed) for seed, units in enumerate((12, 9))]
     files = write(tmp_path, a=arrays[0], b=arrays[1])
-    found = load(inputs_of(Model(data=files, **SIZES))).stitched.alignment
+    found = load(inputs_of(Model(data=files, **STITCHED_SIZES))).stitched.alignment
     averages = [
         np.stack([a["train"][a["train_condition"] == c].mean(0) for c in range(5)]).reshape(40, -1)
         for a in arrays
@@ -238,7 +238,7 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
         write_hdf5(tmp_path / f"{part}.h5", found)
         cores["core" if part == "weights" else "core_model"] = str(tmp_path / f"{part}.h5")
     (new,) = write(tmp_path, new=session(7, 18, seed=5, train_condition=None))
-    params = Model(data=new, **SIZES | cores)
+    params = Model(data=new, **STITCHED_SIZES | cores)
     with refused(ValueError):
         load(inputs_of(params.model_copy(update={"input_prior": "gaussian"})))
     data, static = load(inputs_of(params)), static_of(params)
@@ -275,7 +275,7 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
     ("asked", "n"), [({"n_saved": 4}, {"trial": 8}), ({"save": 3}, {"trial": 6, "train_trial": 6})]
 )
 def test_coordinates_count_the_stored_trials_of_all_sessions(tmp_path, asked, n):
-    inputs = inputs_of(Model(data=write_sessions(tmp_path), chop=CHOP, **SIZES, **asked))
+    inputs = inputs_of(Model(data=write_sessions(tmp_path), chop=CHOP, **STITCHED_SIZES, **asked))
     found = kernel.coordinates(inputs, load(inputs))
     assert {name: len(one.values) for name, one in found.items() if "trial" in name} == n
 
@@ -299,16 +299,16 @@ def test_sessions_that_do_not_go_together(tmp_path, changes):
     """One line, which names file and dataset."""
     files = write(tmp_path, a=session(6, 20), b=session(4, 14, seed=1, **changes))
     with refused(ValueError) as found:
-        load(inputs_of(Model(data=files, **SIZES)))
+        load(inputs_of(Model(data=files, **STITCHED_SIZES)))
     assert "\n" not in str(found.value)
 
 
 def test_held_out_of_each(tmp_path):
     """A list for each file, which its posterior is told alone."""
     files = write(tmp_path, a=session(6, 20), b=session(4, 14, seed=1))
-    params = Model(data=files, held_out_units=((0, 2), ()), **SIZES)
+    params = Model(data=files, held_out_units=((0, 2), ()), **STITCHED_SIZES)
     found = load(inputs_of(params)).stitched
-    alone = load(inputs_of(Model(data=files[0], held_out_units=(0, 2), **SIZES)))
+    alone = load(inputs_of(Model(data=files[0], held_out_units=(0, 2), **STITCHED_SIZES)))
     assert found.sessions[0].held_units.tolist() == alone.held_units.tolist() == [0, 2]
     shown = [[0, 1, 0, 1, 1, 1], [1, 1, 1, 1, 0, 0]]
     np.testing.assert_array_equal(found.is_seen, shown)
@@ -331,7 +331,7 @@ def test_held_out_of_each(tmp_path):
 def test_too_many_factors_for_the_conditions(tmp_path):
     files = write(tmp_path, a=session(6, 20), b=session(4, 14, seed=1))
     with refused(ValueError):
-        load(inputs_of(Model(data=files, **SIZES | {"n_factors": 11})))
+        load(inputs_of(Model(data=files, **STITCHED_SIZES | {"n_factors": 11})))
 
 
 @pytest.mark.parametrize(
@@ -358,6 +358,6 @@ def test_core_that_does_not_fit(trained, tmp_path):
     write_hdf5(tmp_path / "core.h5", found)
     core = {"core": str(tmp_path / "core.h5"), "data": params.data}
     with refused(ValueError):
-        load(inputs_of(Model(**PARAMS | core | {"generator": 9})))
+        load(inputs_of(Model(**STITCHED | core | {"generator": 9})))
     with refused(ValueError):
-        load(inputs_of(Model(**PARAMS | core | {"controller": 0})))
+        load(inputs_of(Model(**STITCHED | core | {"controller": 0})))

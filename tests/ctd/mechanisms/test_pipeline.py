@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from places import EXAMPLES
-from small import FOUR, SMALL
-from small_files import fitted_recordings
+from small import FOUR, SMALL, fitted_recordings
 
 from ctd.batch import precision, run_items
 from ctd.data import write_hdf5

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from messages import refused, warned
-from small_files import drawn, fitted_recordings
+from small import drawn, fitted_recordings
 
 from ctd.batch import run_items
 from ctd.cells import get_cell

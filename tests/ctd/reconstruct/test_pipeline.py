@@ -4,10 +4,9 @@ import re
 
 import numpy as np
 import pytest
-import small_files
 import yaml
 from places import ROOT
-from small import SMALL
+from small import SMALL, spikes
 
 from ctd.catalogue import load_kernel
 from ctd.lfads.torch_file import name_of
@@ -63,7 +62,7 @@ def test_a_posterior_file_has_the_factors_and_inputs_that_the_page_names():
 @pytest.mark.endurance
 def test_from_spikes_to_points(tmp_path):
     """Every stage takes what the one before it stored; the fit sees LFADS' factors."""
-    (tmp_path / "lorenz_spikes.h5").symlink_to(small_files.spikes())
+    (tmp_path / "lorenz_spikes.h5").symlink_to(spikes())
     (tmp_path / "job.yaml").write_text(SPIKES)
     given = [f"stages.{stage}.{k}={v}" for stage, of in GIVEN.items() for k, v in of.items()]
     stores, found = {}, {}

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small_files
 from messages import refused, warned
-from small import FOUR, SMALL
+from small import FOUR, SMALL, spiral
 
 from ctd.batch import evaluated, run_items
 from ctd.catalogue import load_kernel
@@ -23,7 +22,7 @@ from ctd.reconstruct.summary import _warn_of_distance
 
 RNG = np.random.default_rng(0)
 TINY = SMALL["reconstruct"]
-X = np.load(small_files.spiral())[:50]
+X = np.load(spiral())[:50]
 
 
 class Traced:
@@ -128,7 +127,7 @@ EACH_FIT = [pytest.param(fit, marks=[pytest.mark.endurance] * (fit != "bound")) 
 @functools.cache
 def fitted(name):
     """(parameters of FITS, the results of seeds 0 and 1, of a learning rate that is far too large, and of noise that hides the data)."""
-    params = Reconstruction(**TINY | FITS[name], data=small_files.spiral())
+    params = Reconstruction(**TINY | FITS[name], data=spiral())
     rates = {"learning_rate": [0.06, 0.06, 1e20, 0.06], "final_learning_rate": [0.006] * 2 + [1e20, 0.006]}  # fmt: skip
     columns = {"seed": [0, 1, 0, 0], "noise": [0, 0, 0, 100.0]} | rates
     return params, run_items(kernel, params, columns, layout=FOUR)
@@ -207,7 +206,7 @@ def test_the_best_fits_and_medians():
     results = dict.fromkeys(
         ("d_h", "prediction_error", "exponent", "peak_frequency"), np.arange(5.0)
     )
-    params = Reconstruction(**TINY, data=small_files.spiral())
+    params = Reconstruction(**TINY, data=spiral())
     results |= {"d_stsp": d_stsp, "outcome": np.array([0, 0, 0, 0, 1])}
     columns = {"item": np.arange(10, 15)}
     inputs = inputs_of(params)
@@ -233,7 +232,7 @@ def test_far_fit_warning(best, halves, warns, recwarn):
 
 
 def test_the_mean_predicts_standardised_data_with_an_error_of_one():
-    shared = kernel.load(inputs_of(Reconstruction(**TINY, data=small_files.spiral())))
+    shared = kernel.load(inputs_of(Reconstruction(**TINY, data=spiral())))
     x = jnp.asarray(shared.measured.x[0])
     found = prediction_error(lambda x, s: jnp.zeros(2), x, jnp.zeros((len(x), 0)), 4)
     np.testing.assert_allclose(found, 1, rtol=0.02)  # all but four of 300 samples
@@ -261,9 +260,7 @@ def test_a_yardstick_is_of_two_halves():
 
 def test_smoothing_that_hides_the_rhythm_is_warned_of():
     """300 samples are 14 periods of spiral()."""
-    given = lambda width: inputs_of(
-        Reconstruction(**TINY | {"smoothing": width}, data=small_files.spiral())
-    )
+    given = lambda width: inputs_of(Reconstruction(**TINY | {"smoothing": width}, data=spiral()))
     with warned():
         kernel.load(given(20.0))
     kernel.load(given(3.0))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from messages import refused
 from scipy.spatial.distance import cdist
-from small_files import drawn
+from small import drawn
 
 from ctd.batch import precision
 from ctd.cells import get_cell

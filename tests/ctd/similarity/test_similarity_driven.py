@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 from messages import refused
+from networks import drawn
 from scipy.optimize import linear_sum_assignment
-from searches import drawn
 
 from ctd.batch import precision
 from ctd.data import write_hdf5

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from messages import refused
-from nets import assert_states, run_file
+from networks import assert_states, run_file
 
 from ctd.late import Late
 from ctd.weights import read_weights

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 from messages import refused, warned
-from nets import assert_states, run_file
+from networks import assert_states, run_file
 
 from ctd.late import Late
 from ctd.weights import read_tensors, read_weights, understand

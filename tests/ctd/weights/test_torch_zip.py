@@ -10,11 +10,10 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from fuzz_weights import TREE, pickled_tensor
+from fuzz_files import TREE, pickled_tensor
 from messages import refused
-from nets import assert_states, run_file
-from places import DATA
-from scripts import load_script
+from networks import assert_states, run_file
+from places import DATA, load_script
 
 from ctd.cells import get_cell
 from ctd.weights import read_tensors, read_weights, write_weights

@@ -6,10 +6,10 @@ import struct
 import h5py
 import numpy as np
 import pytest
-from disks import full_disk
 from messages import refused
 from page_stores import finished
 from PIL import Image
+from processes import full_disk
 
 from ctd.installed import how_to_install
 from jobs.errors import JobError

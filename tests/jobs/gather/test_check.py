@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from failing import Failing, holds
 from messages import refused
+from processes import until
 from stores import JOB, files, make, run, tree_bytes
-from waiting import until
 
 from jobs import keys
 from jobs.errors import JobError

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import toy
-from fuzz_stores import JOB as WITH_PROGRAMS  # of tests/test_fuzz.py
+from fuzzing import JOB as WITH_PROGRAMS  # of tests/test_fuzz.py
 from messages import refused
 from stores import BASE, JOB, run
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from disks import full_disk
 from messages import refused
+from processes import full_disk
 
 from jobs.errors import JobError
 from jobs.query.files import save_frame

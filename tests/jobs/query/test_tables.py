@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from failing import Failing
-from fuzz_stores import JOB as ESN  # its programs are there
+from fuzzing import JOB as ESN  # its programs are there
 from messages import refused
 from search_jobs import HALVING, POPULATION, changed, cut, results
 from stores import copied_run, make, run

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from disks import full_disk
 from failing import Failing, holds
 from messages import refused
 from page_stores import finished
+from processes import full_disk
 from search_jobs import HALVING, results, whole_store
 from stores import JOB, make, run
 

@@ -9,10 +9,9 @@ import axe_playwright_python
 import numpy as np
 import pandas as pd
 import pytest
-from hostile import Hostile
 from page_stores import CHROMIUM, HOSTILE, JOBS, browser, finished, until
 from search_jobs import HALVING, RATE
-from stores import FOUR_SLOTS, SMALL_RNN, run
+from stores import FOUR_SLOTS, SMALL_RNN, Hostile, run
 
 from ctd.plots import Axis, Plot, Points, Scale
 from jobs import keys

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from failing import Interrupted
 from page_stores import create
-from waiting import until
+from processes import until
 
 from jobs import keys
 from jobs.errors import duration

@@ -1,7 +1,7 @@
 """A shard that runs far longer than its peers is tried a second time: jobs.run.driver."""
 
 import pytest
-from nodes import Nodes
+from failing import Nodes
 from search_jobs import in_rounds, same, whole_store
 from stores import JOB, make, run, tree_bytes
 

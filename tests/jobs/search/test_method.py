@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from better_half import BetterHalf
-from search_jobs import HALVING
+from search_jobs import HALVING, BetterHalf
 from stores import BASE, run
 
 from jobs.errors import JobError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from messages import refused
-from search_driver import Items, play, searcher_of
+from search_jobs import Items, play, searcher_of
 
 from jobs.errors import JobError
 from jobs.search.asha import Asha

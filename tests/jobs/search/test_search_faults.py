@@ -7,9 +7,8 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-from failing import Failing, Flaky, Meddling, holds, in_lap
+from failing import Failing, Flaky, Meddling, Nodes, holds, in_lap
 from messages import refused
-from nodes import Nodes
 from search_jobs import (
     DECISIONS,
     HALVING,
@@ -19,13 +18,15 @@ from search_jobs import (
     SHORT,
     changed,
     cut,
+    halve,
     in_rounds,
     left,
+    members_of,
     results,
     same,
+    train_population,
     whole_store,
 )  # fmt: skip
-from search_reference import halve, members_of, train_population
 from stores import make, run
 
 from jobs.gather.check import check

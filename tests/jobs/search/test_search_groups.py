@@ -3,10 +3,9 @@
 import numpy as np
 import optuna
 import pytest
-from failing import Failing, in_lap
+from failing import Failing, Nodes, in_lap
 from killing import middle, stopped_at_writes
 from messages import refused
-from nodes import Nodes
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend

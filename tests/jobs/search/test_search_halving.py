@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
-from search_driver import Items, play, searcher_of
-from search_jobs import HALVING, changed, cut, results, whole_store
-from search_reference import halve, members_of
+from search_jobs import (
+    HALVING,
+    Items,
+    changed,
+    cut,
+    halve,
+    members_of,
+    play,
+    results,
+    searcher_of,
+    whole_store,
+)
 from stores import run
 
 from jobs.search.halving import Halving

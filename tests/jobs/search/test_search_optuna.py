@@ -11,8 +11,7 @@ import pytest
 from messages import refused
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from search_driver import Items, play, play_again, same, searcher_of
-from search_jobs import HALVING, results
+from search_jobs import HALVING, Items, play, play_again, results, same_round, searcher_of
 from stores import run
 
 from jobs import open_store
@@ -120,7 +119,7 @@ def test_proposals_are_those_of_optuna_alone(sampler, workers, together, most):
                 study.tell(trials[row], None if math.isnan(metric) else metric, state)
     again = made(spec)
     for a, b in zip(play_again(again, played, most), played.rounds, strict=True):
-        assert same(a, b)
+        assert same_round(a, b)
     kinds = {name: values.dtype for name, values in searcher.records().items()}
     assert kinds == {
         "final_rate": "f8",

@@ -5,9 +5,18 @@ import math
 import numpy as np
 import pytest
 from messages import refused
-from search_driver import play, searcher_of
-from search_jobs import POPULATION, RATE, changed, cut, results
-from search_reference import Member, members_of, train_population
+from search_jobs import (
+    POPULATION,
+    RATE,
+    Member,
+    changed,
+    cut,
+    members_of,
+    play,
+    results,
+    searcher_of,
+    train_population,
+)
 from stores import make
 from stores import run as run_in_shards
 

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from nodes import Nodes
+from failing import Nodes
 from search_jobs import (
     DECISIONS,
     HALVING,

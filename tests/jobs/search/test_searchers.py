@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_driver import Items, play, play_again, same, searcher_of
+from search_jobs import Items, play, play_again, same_round, searcher_of
 
 from jobs.search.asha import Asha
 from jobs.search.halving import Halving
@@ -95,7 +95,7 @@ def test_every_item_ends_and_a_new_driver_decides_the_same(name, fate):
     _has_no_holes(name, searcher)
     again = made(name)
     for a, b in zip(play_again(again, played, fate["most"]), played.rounds, strict=True):
-        assert same(a, b)
+        assert same_round(a, b)
     for key, values in again.records().items():
         assert values.tobytes() == searcher.records()[key].tobytes()
 

@@ -12,8 +12,8 @@ import pytest
 from messages import refused
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore, S3Store
+from processes import until
 from stores import JOB, make, run
-from waiting import until
 
 from jobs import keys
 from jobs.errors import JobError

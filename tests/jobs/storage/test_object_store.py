@@ -16,9 +16,9 @@ from failing import Meddling
 from killing import begun, command, dies_after_a_checkpoint, killed
 from obstore.exceptions import BaseError
 from obstore.store import MemoryStore
+from processes import until
 from search_jobs import DECISIONS, in_rounds, left, same, whole_store
 from stores import BASE, make, run, tree_bytes
-from waiting import until
 
 from ctd.data import read_hdf5
 from jobs import Store, open_store

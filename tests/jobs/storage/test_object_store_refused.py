@@ -5,7 +5,7 @@ import time
 
 import pytest
 import s3 as lab
-from cli_jobs import TOY
+from stores import TOY
 
 REFUSED = {
     "no credentials": (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from messages import refused
+from processes import until
 from stores import BASE, tree_bytes
-from waiting import until
 
 from jobs.errors import JobError
 from jobs.gather.gather import gather

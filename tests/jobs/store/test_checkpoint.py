@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from failing import Interrupted
 from killing import begun, command
+from processes import until
 from small import runs
 from stores import JOB, make, run, tree_bytes
-from waiting import until
 
 from jobs.gather.gather import gather
 from jobs.keys import CHECKPOINTS, place

@@ -12,7 +12,7 @@ import pytest
 from failing import Failing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stepwise import Actor, Stage
+from killing import Actor, Stage
 from stores import make
 
 from jobs import keys
