@@ -35,7 +35,7 @@ def table(tmp_path_factory):
 def test_saddles_lead_to_their_two_memories(table):
     """A saddle with one growing mode joins exactly the two corners next to it, once to each side."""
     found, path = table
-    params = Departure(cell="searches.cube", points=str(path))
+    params = Departure(cell="networks.cube", points=str(path))
     shared = kernel.load(inputs_of(params))
     n = len(shared.departures)
     assert n == 2 * found["n_unstable"].sum() == 2 * (12 * 1 + 6 * 2 + 1 * 3)
@@ -68,7 +68,7 @@ def test_no_item_leaves_a_slow_point(table, tmp_path):
         "error": np.where(np.arange(27) == 13, np.nan, 0)
     }  # 13: the middle, with three growing modes
     write_hdf5(tmp_path / "points.h5", found)
-    params = Departure(cell="searches.cube", points=str(tmp_path / "points.h5"))
+    params = Departure(cell="networks.cube", points=str(tmp_path / "points.h5"))
     shared = kernel.load(inputs_of(params))
     assert len(shared.departures) == 48
     assert 13 not in shared.departures[:, 0]
@@ -84,7 +84,7 @@ def test_no_item_leaves_a_slow_point(table, tmp_path):
 
 
 def test_departures_that_no_item_takes_are_told(table):
-    params = Departure(cell="searches.cube", points=str(table[1]))
+    params = Departure(cell="networks.cube", points=str(table[1]))
     shared = kernel.load(inputs_of(params))
     results = {name: np.array([k]) for name, k in (("from_point", 0), ("mode", 0), ("side", 1), ("to_point", 1), ("steps", 3))}  # fmt: skip
     with warned():
@@ -94,7 +94,7 @@ def test_departures_that_no_item_takes_are_told(table):
 def test_steps_are_those_until_the_end(table):
     """A loop in NumPy ends at the same steps; `n_steps` cuts the third off."""
     found, path = table
-    params = Departure(cell="searches.cube", points=str(path))
+    params = Departure(cell="networks.cube", points=str(path))
     shared = kernel.load(inputs_of(params))
     departure = np.arange(len(shared.departures))
     columns = {"departure": departure, "n_steps": np.where(departure == 2, 7, 100_000)}
@@ -138,7 +138,7 @@ def test_pictures_tell_marginal_from_stable(growing, leads, names, note):
 
 def test_load_refuses_what_is_no_table(tmp_path):
     write_hdf5(tmp_path / "states.h5", {"point": np.zeros((2, 3))})
-    given = {"cell": "searches.cube", "points": str(tmp_path / "states.h5")}
+    given = {"cell": "networks.cube", "points": str(tmp_path / "states.h5")}
     with refused(ValueError):
         kernel.load(inputs_of(Departure(**given)))
     with refused(ValueError):
@@ -153,7 +153,7 @@ def test_load_refuses_the_points_of_another_network(table, tmp_path):
     write_hdf5(
         tmp_path / "other.h5", {**moved, "point": found["point"] + 0.1 * (found["point"] > 0)}
     )
-    load = lambda name: kernel.load(inputs_of(Departure(cell="searches.cube", points=str(tmp_path / name))))  # fmt: skip
+    load = lambda name: kernel.load(inputs_of(Departure(cell="networks.cube", points=str(tmp_path / name))))  # fmt: skip
     assert len(load("own.h5").points) == 27
     with pytest.raises(ValueError, match="of 27 points do not rest in these weights"):
         load("other.h5")
