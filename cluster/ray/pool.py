@@ -156,6 +156,17 @@ PATIENCE_S, OWN_PATIENCE_S = 10.0, 1.0
 state elsewhere may only restart; one of our own never comes back. Ray itself would end this process after 60 s."""
 
 
+def gpu_memory(actors: Sequence[Any]) -> int | None:
+    """Return the bytes that XLA may use of the GPU of the actor that answers first; None if it has no limit."""
+    waiting = [actor.device_memory.remote() for actor in actors]
+    while waiting:
+        (first, *_), waiting = ray.wait(waiting)
+        with suppress(RayError):  # of an actor that cannot start, Crew tells
+            n_bytes: int | None = ray.get(first)
+            return n_bytes
+    return None
+
+
 class Pool:
     """The connection to Ray, and the actors on it.
 
@@ -259,18 +270,9 @@ class Pool:
         if self._settings.memory_gb:
             return int(self._settings.memory_gb * 1e9) // self._devices
         if self._gpus:
-            return self.reach.ask(self._gpu_memory) or self._node_share
+            actors = [slot.actor for slot in self.slots]
+            return self.reach.ask(lambda: gpu_memory(actors)) or self._node_share
         return self._node_share // self._devices
-
-    def _gpu_memory(self) -> int | None:
-        """Return the bytes that XLA may use of the GPU of the actor that answers first; None if it has no limit."""
-        waiting = [slot.actor.device_memory.remote() for slot in self.slots]
-        while waiting:
-            (first, *_), waiting = ray.wait(waiting)
-            with suppress(RayError):  # of an actor that cannot start, Crew tells
-                n_bytes: int | None = ray.get(first)
-                return n_bytes
-        return None
 
     def actor(self) -> Any:
         """Start a new actor; its environment fixes devices and threads before it imports anything."""

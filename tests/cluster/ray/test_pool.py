@@ -8,8 +8,8 @@ from ray.exceptions import RayActorError
 from cluster.ray import pool
 
 
-@pytest.mark.parametrize(("answers", "found"), [(["dead", 5], 5), (["dead", "dead"], None)])
-def test_memory_is_that_of_the_first_actor_that_can_start(monkeypatch, answers, found):
+@pytest.mark.parametrize(("answers", "memory"), [(["dead", 5], 5), (["dead", "dead"], None)])
+def test_gpu_memory_of_first_live_actor(monkeypatch, answers, memory):
     def get(answer):
         if answer == "dead":
             raise RayActorError
@@ -18,5 +18,4 @@ def test_memory_is_that_of_the_first_actor_that_can_start(monkeypatch, answers, 
     monkeypatch.setattr(pool.ray, "wait", lambda waiting: (waiting[:1], waiting[1:]))
     monkeypatch.setattr(pool.ray, "get", get)
     actor = lambda answer: SimpleNamespace(device_memory=SimpleNamespace(remote=lambda: answer))
-    slots = [SimpleNamespace(actor=actor(answer)) for answer in answers]
-    assert pool.Pool._gpu_memory(SimpleNamespace(slots=slots)) == found
+    assert pool.gpu_memory([actor(answer) for answer in answers]) == memory
