@@ -103,14 +103,15 @@ def create(folder: Path, name: str):
     return open_or_create(spec, base, "job", str(folder / f"{name}.zarr"), SerialExecutor(1))
 
 
-SHARED = Path(os.environ["XDG_CONFIG_HOME"]) / "stores"
-"""In the folder of a run of the tests (tests/conftest.py): each store is made by the first of its processes that needs it."""
+def shared(name: str) -> Path:
+    """In the folder of a run of the tests (tests/conftest.py): each store is made by the first of its processes that needs it."""
+    return Path(os.environ["XDG_CONFIG_HOME"]) / "stores" / name
 
 
 @cache
 def finished(name: str):
     """The finished, gathered store of a job above, to be read only; an item of the toy job fails with an error."""
-    folder = SHARED / name
+    folder = shared(name)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -126,7 +127,7 @@ def finished(name: str):
 def computed(name: str) -> str:
     """The address of that store as it was before it was gathered; to be read only."""
     finished(name)
-    return str(SHARED / name / "computed.zarr")
+    return str(shared(name) / "computed.zarr")
 
 
 @contextmanager

@@ -104,6 +104,79 @@ def test_figure(evaluate, script, expected):
     assert evaluate(script) == expected
 
 
+TAGS = """
+const failure = { what: "shard", ids: [2], n_ids: 1, open: true, error: "the worker died" };
+return ["running", "warning"].map((mood) => {
+  showFailures({ failures: [failure], learned: [], status: { mood } });
+  return node("#failures .tag").textContent;
+});
+"""
+BAR = """
+const bar = (colour, scale) => new Figure(plotOf([{ kind: "points", name: "", x: [0, 1], y: [0, 1], colour }], axis(""), { scale }));
+const log = bar([-1, 1], { label: "alpha", log: true }), equal = bar([null, 6.25], { label: "rate" });
+const texts = [...log.legend.querySelector(".scale").childNodes].map((child) => child.textContent);
+return [texts, equal.legend.textContent, equal.colour(null) === THEME.muted, equal.colour(6.25) === shade(0.5, false)];
+"""
+"""A logarithmic colour bar tells the values themselves; one of a single value has it alone, and grey for marks without it."""
+NOTES = """
+const table = sweptItems(), norm = columnOf(table, "norm"), fine = isOther(table, "failed");
+const some = new Set(norm.values.map((_, row) => row).filter(fine).slice(0, 2));
+const values = norm.values.map((v, row) => (some.has(row) ? "inf" : v));
+const other = { ...table, columns: table.columns.map((c) => (c === norm ? { ...c, values } : c)) };
+return [scatter(other, "rate", "norm", "none"), map(other, "rate", "push", "norm")].map((plot) => plot.note.split("a square. ").at(-1));
+"""
+"""A scatter plot and a map in which the norms of two done items are infinite."""
+FEWER = """
+const { sweep } = content;
+sweep.effects.reduce((a, b) => (b.result !== "norm" || a.share > b.share ? a : b), { share: -1 }).n = 9;
+showImportance(el("div"), sweep);
+return [node("#sweep table tbody tr").textContent.includes("(over 9 items)"), node("#sweep").textContent.includes("over as many items as its row says")];
+"""
+"""The parameter that explains most of the norm was measured over fewer items than others."""
+TONES = """
+Object.assign(ITEMS, { rows: new Map([0, 1, 2, 3].map((id) => [id, null])), value: (id, name) => (name === "kernel" ? ["a", "a", "b", "b"] : [1, 3, 2, 2])[id] });
+return [[0, 1], [2, 3]].map((ids) => grouped(ids, "g", 5).map((g) => [g.label, g.tone]));
+"""
+"""Items of two kernels, in one of which g does not vary and takes no colour."""
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        # A shard that a run tries again is not given up.
+        (TAGS, ["not computed yet", "not computed"]),
+        (BAR, [["0.1", "", "10 alpha (log)"], "6.25 rate", True, True]),
+        (NOTES, ["1 failed item and 2 without a finite value left out."] * 2),
+        (FEWER, [True, True]),
+        (TONES, [[["g = 1", 0], ["g = 3", 1]], [["g = 2", 0.5]]]),
+    ],
+    ids=["tags", "colour bar", "notes", "importance", "tones"],
+)
+def test_words_and_colours(evaluate, script, expected):
+    assert evaluate(script) == expected
+
+
+LABELS = """
+const texts = [], c = el("canvas").getContext("2d");
+c.fillText = (...text) => texts.push(text);
+const layers = [{ kind: "points", name: "", x: NAMES.map((_, k) => k), y: NAMES.map((_, k) => k) }];
+new Figure(plotOf(layers, axis("cell", { ticks: NAMES }), { y: axis("") })).paint(c, 260, 200);
+return texts;
+"""
+"""The texts of marks over these categories, [text, x, y]."""
+
+
+def test_category_labels(evaluate):
+    names = ["leaky as well", "a cell with a very long name", "another cell"]
+    found = evaluate(f"const NAMES = {names}; {LABELS}")
+    *_, first, middle, last, label = [text for text, *_ in found]
+    # Those at the ends have theirs, too; what has no room between them stands below.
+    assert (first[:3], middle[:3], last[:3], label) == ("lea", "a c", "ano", "cell")
+    names = ["a" * 80, "b" * 80, "c" * 80]
+    places = {text[:1]: x for text, x, _ in evaluate(f"const NAMES = {names}; {LABELS}")}
+    assert places["a"] < 130 < places.get("c", 260), "a long text stays at its own end"
+
+
 GROUP = """
 const choose = node("#pictures select"), turns = [];
 choose.selectedIndex = 1;
@@ -217,9 +290,11 @@ MANY = "return plotCsv(plotOf([line('', { x: Array(200_000).fill(0), y: [Array(2
         # The colours are logarithms, the file has the values.
         (LOGARITHMS, "layer,item,x,y,rate\n,,1,2,0.001\n"),
         (STORES, "layer,store,item,x,y\nl,b,3,5,6\n"),
+        # No spreadsheet runs a text.
+        ("""return csv([["=1+1", -1.5, "a,'b"]])""", "'=1+1,-1.5,\"a,'b\"\n"),
         (MANY, len("layer,item,x,y\n") + 200_000 * len(",,0,0\n")),
     ],
-    ids=["bars", "spans", "logarithms", "stores", "many"],
+    ids=["bars", "spans", "logarithms", "stores", "formula", "many"],
 )
 def test_plot_csv(evaluate, script, expected):
     assert evaluate(script) == expected
@@ -248,6 +323,10 @@ box.value = "2"; box.focus();
 table.update(values([2, 12, 3, 4]));
 return [document.activeElement === box, table.rows(), table.boxes().map((one) => one.name)];
 """
+SUMMARY = """
+table.update({ columns: [column("a", [1, 1], { stays: false }), column("b", [1, 1], { stays: true }), column("c", [1, 2], { stays: false })], note: "" });
+return [table.shown.map((c) => c.name), table.note.textContent];
+"""
 ORDER = """
 table.sort = { name: "c", falling: false };
 table.update({ n: 2, note: "", columns: [column("c", [1, 0], { kind: "text", labels: ["[-1]", "[-0.5]"] })] });
@@ -263,10 +342,12 @@ return [...table.body.rows].map((row) => row.textContent);
         ("return table.note.textContent;", "In all of these rows: b = 1."),
         # Newer content leaves the cursor and the text in place.
         (TYPING, [True, [0, 1], ["a"]]),
+        # What all rows have is said once, but for the kernel's summary.
+        (SUMMARY, [["b", "c"], "In all rows: a = 1."]),
         # Texts in the order of a query.
         (ORDER, ["[-1]", "[-0.5]"]),
     ],
-    ids=["filters", "some rows", "typing", "order"],
+    ids=["filters", "some rows", "typing", "summary", "order"],
 )
 def test_table(evaluate, script, expected):
     assert evaluate(TABLE + script) == expected
@@ -287,7 +368,8 @@ def test_items_without_a_value_are_drawn_in_grey(evaluate):
 
 
 NUMBERS = """
-return [fmt(-0), ends(0.00012341, 0.00012344), ends(-1e-9, 2), categories(column("g", [0.99, 0.999, 0.9995])).ticks, categories(column("g", [1 / 3, 2 / 3])).ticks];
+const ticks = (values) => categories(column("g", values)).ticks;
+return [ends(10 ** Math.log10(512), 10 ** Math.log10(1024)), ends(1209.2, 1213.8), ends(0.1, 2), ticks([512, 1024, 0.1234]), ticks(Array.from({ length: 30 }, (_, k) => 1000 + k)).slice(0, 2), fmt(-0), ends(0.00012341, 0.00012344), ends(-1e-9, 2), ticks([0.99, 0.999, 0.9995]), ticks([1 / 3, 2 / 3])];
 """
 TEXTS = """
 const table = itemTable(), push = columnOf(table, "push");
@@ -301,6 +383,12 @@ return [...FIGURES].filter((figure) => figure.plot.layers[0].kind === "image").m
 
 def test_numbers(evaluate):
     assert evaluate(NUMBERS) == [
+        # Whole numbers have all of their digits.
+        ["512", "1,024"],
+        ["1,209", "1,214"],
+        ["0.1", "2"],
+        ["0.123", "512", "1,024"],
+        ["1,000–1,003", "1,003–1,006"],
         "0",
         ["0.00012341", "0.00012344"],
         ["−1e−9", "2"],
