@@ -140,10 +140,16 @@ def warned(kind=UserWarning):
 
 
 def usage_error(answer, *said):
-    """Exit code 2 and one screen of text with these words, no traceback."""
+    """Exit code 2 and one screen of text, no traceback: with these words, or without any the error on file.
+
+    Of a box that Typer draws, as wide as the terminal is, what stands in it.
+    """
     code, _, err = answer
     assert code == 2, err
-    for words in said:
-        assert words in err, err
     assert "Traceback" not in err
     assert len(err.splitlines()) <= 24, err
+    for words in said:
+        assert words in err, err
+    if not said:
+        box = [line.strip("│ \n") for line in err.splitlines() if line.startswith("│")]
+        Messages.active.add(" ".join(box) if box else err[err.index("error: ") :].strip())

@@ -88,19 +88,16 @@ def test_session_is_chosen_by_its_units(ctd, trained, kept, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    "args",
     [
-        (
-            ("--data", "six.h5"),
-            "six.h5 has 6 units, no session fits; the model's sessions have (0: 7, 1: 5) units",
-        ),
-        (("--data", "again.h5", "--set", "params.session=0"), "session: 0 given, but"),
-        (("--to", "out.h5"), "the model has 2 sessions, each of which is a file"),
-        (("--set", "params.samples=[rates]"), "samples: draws of neighbouring windows"),
+        ("--data", "six.h5"),
+        ("--data", "again.h5", "--set", "params.session=0"),
+        ("--to", "out.h5"),
+        ("--set", "params.samples=[rates]"),
     ],
 )
-def test_posterior_of_sessions_refuses(ctd, trained, monkeypatch, args, said):
+def test_posterior_of_sessions_refuses(ctd, trained, monkeypatch, args):
     monkeypatch.chdir(trained.parent)
     before = sorted(trained.parent.iterdir())
-    usage_error(ctd("posterior", trained, *args), said)
+    usage_error(ctd("posterior", trained, *args))
     assert sorted(trained.parent.iterdir()) == before, "nothing is half-written"

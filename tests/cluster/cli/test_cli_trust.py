@@ -161,7 +161,8 @@ def test_a_job_file_that_names_a_strangers_store_runs_none_of_its_code(ctd, tmp_
         assert ctd("plan", file, "--store", hostile.path)[0] == 0
         order = ("submit", file, "--cluster", "there.yaml", "--store", hostile.path)
         usage_error(ctd(*order, "--dry-run"), "holds another job")
-        usage_error(ctd("run", file, "--store", hostile.path, "--executor", "serial"))
+        run = ("run", file, "--store", hostile.path, "--executor", "serial")
+        usage_error(ctd(*run), "another job")
     assert not hostile.ran
 
 

@@ -49,14 +49,14 @@ def test_weights_warns_that_pytorch_lacks_the_cell(ctd):
 
 
 def test_weights_refuses_in_one_line(ctd):
-    for args, said in (
-        ((NETS / "two_layers.pt",), "several layers"),
-        ((NETS / "whole.pt",), "ctd runs no code of a file"),
-        ((NETS / "gru.pt", "--to", "net.mat"), "cannot be written with this ending"),
-        ((NETS / "gru.pt", "--only", "core"), "no tensor's name begins with 'core'"),
-        (("none.pt",), "does not exist"),
+    for args in (
+        (NETS / "two_layers.pt",),
+        (NETS / "whole.pt",),
+        (NETS / "gru.pt", "--to", "net.mat"),
+        (NETS / "gru.pt", "--only", "core"),
+        ("none.pt",),
     ):
-        usage_error(ctd("weights", *args), said)
+        usage_error(ctd("weights", *args))
 
 
 def test_export_writes_a_trained_network_for_pytorch(ctd):

@@ -100,21 +100,17 @@ def test_unused_copies_are_removed(tmp_path, cache, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    "change",
     [
-        (
-            lambda g: g["targets"].attrs.update(scale_factor=0.1),
-            "targets: is packed (scale_factor)",
-        ),
-        (lambda g: [g.__delitem__(name) for name in list(g)], "holds no array of numbers"),
+        lambda g: g["targets"].attrs.update(scale_factor=0.1),
+        lambda g: [g.__delitem__(name) for name in list(g)],
     ],
 )
-def test_zarr_that_kernels_cannot_read(tmp_path, cache, change, said):
+def test_zarr_that_kernels_cannot_read(tmp_path, cache, change):
     address = write_zarr(tmp_path / "d.zarr")
     change(zarr.open_group(address))
-    with pytest.raises(JobError) as error:
+    with refused(JobError):
         local_file(address)
-    assert said in str(error.value)
     assert not list(cache.glob("*.h5"))
 
 

@@ -280,20 +280,15 @@ def test_lay_out_gives_every_worker_a_shard():
 
 
 @pytest.mark.parametrize(
-    ("settings", "memory", "said"),
+    ("settings", "memory"),
     [
-        ({}, 1100, "one item takes 200 B beside 1 kB of shared data, 100 B more than the 1.1 kB"),
-        (
-            {"slots": 9},
-            2000,
-            "run.slots: 9 items would take 2.8 kB, 800 B more than the 2 kB of a worker; at most 5",
-        ),
+        ({}, 1100),
+        ({"slots": 9}, 2000),
     ],
 )
-def test_lay_out_refuses_what_cannot_fit(settings, memory, said):
-    with pytest.raises(JobError) as caught:
+def test_lay_out_refuses_what_cannot_fit(settings, memory):
+    with refused(JobError):
         lay_out([(10, SIZES)], toy.kernel, RunSettings(**settings), Machines(1, memory))
-    assert said in str(caught.value)
 
 
 def test_lay_out_leaves_devices_without_an_item_out():

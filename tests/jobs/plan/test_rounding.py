@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import refused
 
 from jobs import open_store
 from jobs.errors import JobError
@@ -73,18 +74,17 @@ def test_results_of_a_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("bits", "said"),
+    "bits",
     [
-        ({"nrm": 6}, "keep_bits: no result 'nrm' here; did you mean 'norm'?"),
-        ({"x": 0}, "keep_bits.x: must be greater than 0"),
-        ({"steps": 6}, "keep_bits: steps holds int32, but only reals can be rounded"),
+        {"nrm": 6},
+        {"x": 0},
+        {"steps": 6},
     ],
 )
-def test_bad_input(tmp_path, bits, said):
-    with pytest.raises(JobError) as error:
+def test_bad_input(tmp_path, bits):
+    with refused(JobError):
         open_or_create(
             parse_job(JOB | {"keep_bits": bits}, "job"), str(tmp_path), "job",
             str(tmp_path / "s.zarr"), SerialExecutor(1),
         )  # fmt: skip
-    assert said in str(error.value)
     assert not (tmp_path / "s.zarr").exists()

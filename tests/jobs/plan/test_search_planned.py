@@ -249,20 +249,18 @@ ONE_SHOT["search"] = RNN["search"] | {"metric": "order"}
 
 
 @pytest.mark.parametrize(
-    ("job", "path", "value", "said"),
+    ("job", "path", "value"),
     [
-        (RNN, "search.min_advances", 6, "search.min_advances: 6 advances given, but items finish after 6, before their first comparison; lower it, or let items make more and shorter advances (lower report_every)"),
-        (RNN, "search", {"method": "population", "metric": "eval_loss", "every": 7, "generations": 2, "params": {"learning_rate": {"uniform": [0, 1]}}}, "search.every: 7 advances given, but items finish after 6"),
-        (ONE_SHOT, "search.eta", 2, "search: an item of kernel kuramoto makes only one advance here, so there is nothing to compare before its end; "
-        "leave the section out"),
-        (HALVING, "search.metric", "gain", "search.mode: missing, but a larger gain is better; give `mode: max`"),
-        (HALVING, "search.metric", "never", "search.metric: 'never': kernel hill has no such result with these params and data (`ctd kernels hill`)"),
+        (RNN, "search.min_advances", 6),
+        (RNN, "search", {"method": "population", "metric": "eval_loss", "every": 7, "generations": 2, "params": {"learning_rate": {"uniform": [0, 1]}}}),
+        (ONE_SHOT, "search.eta", 2),
+        (HALVING, "search.metric", "gain"),
+        (HALVING, "search.metric", "never"),
     ],
 )  # fmt: skip
-def test_searches_that_would_compare_nothing_or_the_wrong_way(job, path, value, said):
-    with pytest.raises(JobError) as caught:
+def test_searches_that_would_compare_nothing_or_the_wrong_way(job, path, value):
+    with refused(JobError):
         planned(changed(job, path, value))
-    assert said in str(caught.value)
 
 
 def test_a_population_does_not_search_what_acts_at_the_start_alone():

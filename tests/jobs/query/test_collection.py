@@ -184,18 +184,17 @@ def test_collection_with_a_store_that_has_no_item_yet(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    "asked",
     [
-        ({"where": "nrm > 1"}, "unknown column 'nrm'; did you mean 'norm'?"),
-        ({"where": "outcome == 'stoped'"}, "no row can have 'stoped'; did you mean 'stopped'?"),
-        ({"table": "itms"}, "unknown table 'itms'; did you mean 'items'?"),
-        ({"where": "offset > 0"}, "the job does not sweep it, and all its items have 0.0"),
+        {"where": "nrm > 1"},
+        {"where": "outcome == 'stoped'"},
+        {"table": "itms"},
+        {"where": "offset > 0"},
     ],
 )
-def test_collection_refuses(collection, asked, said):
-    with pytest.raises(JobError) as caught:
+def test_collection_refuses(collection, asked):
+    with refused(JobError):
         collection.query(**asked)
-    assert said in str(caught.value)
 
 
 def test_short_names_are_as_short_as_they_differ():

@@ -87,19 +87,18 @@ def test_save_splits_complex_columns(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    "name",
     [
-        ("out.xlsx", "ends in .csv, .json, .parquet, .nc expected"),
-        ("out", "ends in .csv"),
-        ("none/out.csv", "there is no folder"),
-        ("folder.csv", "is a folder"),
+        "out.xlsx",
+        "out",
+        "none/out.csv",
+        "folder.csv",
     ],
 )
-def test_save_refuses(tmp_path, name, said):
+def test_save_refuses(tmp_path, name):
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(JobError) as caught:
+    with refused(JobError):
         save_frame(FRAME, tmp_path / name)
-    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("ending", READERS)
