@@ -53,6 +53,15 @@ class Evaluation(NamedTuple):
     or a branch, an input is taken to be used."""
     started: frozenset[str]
     """The traced fields that `init` depends on and `advance` does not."""
+    advanced: int
+    """Bytes of all values that an advance computes on its way, each loop and branch once."""
+
+
+class _Trace(NamedTuple):
+    """A traced function: the traced fields that it depends on, and the bytes of all values that it computes."""
+
+    read: frozenset[str]
+    nbytes: int
 
 
 def evaluate(
@@ -64,8 +73,8 @@ def evaluate(
     shapes or dtypes of the state, `finished` is not one boolean, or `result` and `dims` disagree.
     """
     key, prefix = jax.random.key(0), f"kernel {kernel.name}"
-    read: dict[str, frozenset[str]] = {}
-    run = partial(_run, kernel, read)
+    traces: dict[str, _Trace] = {}
+    run = partial(_run, kernel, traces)
     state = run("init", static, shared, traced, key)
     # A weak type is lost when a state is stored: `advance` must not get one here that it would not get after a restart.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
@@ -88,8 +97,11 @@ def evaluate(
             f"{prefix}: {_authored(kernel, 'result')[0]}: a dict of name -> array expected, got {_short(values)}"
         )
     _check_dims(kernel, values)
-    unread = frozenset(getattr(traced, "_fields", ())).difference(*read.values())
-    return Evaluation(state, values, unread, read["init"] - read["advance"])
+    unread = frozenset(getattr(traced, "_fields", ())).difference(
+        *(t.read for t in traces.values())
+    )
+    init, advance = traces["init"], traces["advance"]
+    return Evaluation(state, values, unread, init.read - advance.read, advance.nbytes)
 
 
 def located(error: BaseException) -> str:
@@ -134,8 +146,8 @@ def _is_own(filename: str) -> bool:
     return not (runner or standard or INSTALLED & set(path.parts))
 
 
-def _run(kernel: Kernel, read: dict[str, frozenset[str]], role: str, *args: PyTree) -> PyTree:
-    """The shapes that a function returns; notes in `read` the traced fields that it depends on."""
+def _run(kernel: Kernel, traces: dict[str, _Trace], role: str, *args: PyTree) -> PyTree:
+    """The shapes that a function returns; notes its trace in `traces`."""
     function, fields = getattr(kernel, role), kernel.Params.model_fields
     # `finished` takes the state alone; the others take the static fields first.
     static = args[: role != "finished"]
@@ -145,11 +157,12 @@ def _run(kernel: Kernel, read: dict[str, frozenset[str]], role: str, *args: PyTr
         if static:
             marks = jax.tree.unflatten(jax.tree.structure(args[1:]), _needed(closed.jaxpr))[1]
             # A field without numbers, such as an empty tuple, may be read all the same.
-            read[role] = frozenset(
+            read = frozenset(
                 name
                 for name in getattr(marks, "_fields", ())
                 if any(leaves := jax.tree.leaves(getattr(marks, name))) or not leaves
             )
+            traces[role] = _Trace(read, _nbytes(closed))
         return shapes
     except Exception as error:
         # An error that begins with a field's name is about the user's parameters: no line of the kernel would help.
@@ -187,6 +200,19 @@ def _needed(jaxpr: Any) -> list[bool]:
         if equation.effects or not needed.isdisjoint(equation.outvars):
             needed.update(variables(equation.invars))
     return [v in needed for v in jaxpr.invars]
+
+
+def _nbytes(jaxpr: Any) -> int:
+    """The bytes of all values that a traced function computes, each loop and branch once."""
+    outputs = (v.aval for equation in jaxpr.eqns for v in equation.outvars)
+    params = [[*equation.params.values()] for equation in jaxpr.eqns]
+    inner = jax.tree.leaves(params, is_leaf=_is_jaxpr)
+    nbytes = sum(aval.size * aval.dtype.itemsize for aval in outputs if hasattr(aval, "dtype"))
+    return nbytes + sum(map(_nbytes, filter(_is_jaxpr, inner)))
+
+
+def _is_jaxpr(value: object) -> bool:
+    return hasattr(value, "eqns")
 
 
 def _authored(kernel: Kernel, role: str) -> tuple[str, Callable[..., PyTree], tuple[str, ...]]:

@@ -209,7 +209,7 @@ def _set_rows(leaf: Array, new: Array, i: Array, m: int) -> Array:
     return lax.dynamic_update_slice_in_dim(leaf, new, i * m, 0)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _evaluations(kernel: Kernel, static: View[Params]) -> dict[Hashable, Evaluation]:
     """The cache of `evaluated`, by the shapes of data and traced values. Layouts share it: they do not change one item."""
     return {}
@@ -240,7 +240,6 @@ def make_room() -> None:
     # If the rest is in use, forgetting at each new program would only cost time.
     if _n_maps() < max(MAX_MAPS, 2 * _maps_kept):
         return
-    _evaluations.cache_clear()
     program.cache_clear()
     jax.clear_caches()
     gc.collect()

@@ -33,7 +33,7 @@ from jobs.errors import JobError, near_file, within
 from jobs.inputs.fetch import local_file
 from jobs.inputs.items import materialise, parse_item
 from jobs.inputs.versions import changed_files
-from jobs.plan.layout import GroupLayout, Sizes
+from jobs.plan.layout import GroupLayout, Machines, Sizes
 from jobs.plan.packing import RESERVED
 from jobs.storage import objects
 from jobs.storage.addresses import join
@@ -198,6 +198,8 @@ class Evaluated:
     """The traced fields that none of its results depends on."""
     started: frozenset[str]
     """The traced fields that act at an item's start alone."""
+    advanced: int
+    """Bytes of all values that an advance of an item computes on its way."""
     warnings: list[str]
     """The warnings of the kernel's `load`."""
 
@@ -218,6 +220,32 @@ class Evaluated:
             device_slots = DeviceSlots(compiled, self.shared, 0, np.zeros(1, int), self.traced)
             works[key] = device_slots.temporaries() // m
         return self.sizes._replace(work=works[key])
+
+
+MEASURED = 8
+"""Most programs that a plan compiles to measure them, if the memory holds four times as much."""
+
+
+def measured(
+    groups: Sequence[Evaluated], layouts: Sequence[GroupLayout], machines: Machines
+) -> list[Sizes]:
+    """The sizes of groups with the work of an item. Of many programs only some are compiled, from the smallest to the largest: the
+    work of the others is interpolated, by the values that an advance computes. Where these may not fit, the program is compiled.
+    """
+    exactly = lambda k: groups[k].measured(layouts[k], machines.devices)
+    order = sorted(range(len(groups)), key=lambda k: groups[k].advanced)
+    programs = {(g.static, *shapes_of(g.shared, g.traced)) for g in groups}
+    if len(programs) <= MEASURED:
+        return [exactly(k) for k in range(len(groups))]
+    some = [order[k] for k in np.linspace(0, len(order) - 1, MEASURED).astype(int)]
+    advanced, works = [groups[k].advanced for k in some], [exactly(k).work for k in some]
+    sizes = []
+    for k, group in enumerate(groups):
+        size = group.sizes._replace(work=int(np.interp(group.advanced, advanced, works)))
+        # A search holds three states of an item.
+        most = layouts[k].slots * (3 * size.state + 4 * size.work) + size.shared
+        sizes.append(exactly(k) if k in some or most > machines.memory else size)
+    return sizes
 
 
 MOST_DATA = 4
@@ -293,7 +321,7 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     traced = traced_columns(type(params), columns, static.dtype)
     first = jax.tree.map(lambda leaf: leaf[0], traced)
     try:
-        state, shapes, unread, started = evaluated(kernel, static, shared, first)
+        state, shapes, unread, started, advanced = evaluated(kernel, static, shared, first)
     except ContractError as error:
         raise JobError(str(error)) from error
     inputs = inputs_of(with_files(params, base))
@@ -311,7 +339,9 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     sizes = Sizes(state=nbytes(state), work=0, result=nbytes(shapes), shared=_nbytes(shared))
     outputs = Outputs(shapes, coords)
-    return Evaluated(kernel, static, shared, traced, sizes, outputs, unread, started, texts)
+    return Evaluated(
+        kernel, static, shared, traced, sizes, outputs, unread, started, advanced, texts
+    )
 
 
 MOST_NAME = 200

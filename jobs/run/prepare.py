@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import Faults, JobError, within
 from jobs.inputs.items import failed_inputs
-from jobs.inputs.measure import Evaluated, data_told, evaluate_group, paths_of
+from jobs.inputs.measure import Evaluated, data_told, evaluate_group, measured, paths_of
 from jobs.inputs.versions import versions_of
 from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Sizes, lay_out
@@ -96,8 +96,7 @@ def prepare(spec: JobSpec, base: str, location: str, machines: Callable[[], Mach
     # The first plan assumes unlimited memory. Measuring an item compiles this plan's program, and the workers then run the
     # same one, unless memory forces a smaller layout.
     first = laid_out([group.sizes for group in evaluated], replace(available, memory=sys.maxsize))
-    pairs = zip(evaluated, first.layouts, strict=True)
-    sizes = [group.measured(layout, available.devices) for group, layout in pairs]
+    sizes = measured(evaluated, first.layouts, available)
     plan, data = laid_out(sizes, available), data_told([group.shared for group in evaluated])
     warnings = list(dict.fromkeys(text for group in evaluated for text in group.warnings))
     warnings += _without_effect(spec, kernel, items, evaluated)

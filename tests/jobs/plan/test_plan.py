@@ -363,6 +363,26 @@ def test_a_program_is_compiled_for_its_memory_once_however_often_it_is_planned(m
 
 
 @pytest.mark.parametrize(
+    ("n_groups", "memory", "compiled"),
+    [(8, 10**9, 8), (30, 10**9, measure.MEASURED), (30, 4 * 4 * 60, 30)],
+)
+def test_measured_programs(n_groups, memory, compiled, monkeypatch):
+    """Of many some, unless the memory may be too small for the others."""
+    asked = []
+    monkeypatch.setattr(
+        DeviceSlots, "temporaries", lambda self: asked.append(1) or 2 * self.program.static.n
+    )
+    measure._works.cache_clear()
+    sizes = [50 + 7 * k % n_groups for k in range(n_groups)]
+    groups = [evaluate_group(toy.kernel, toy.Walk(n=n), str(SUPPORT)) for n in sizes]
+    layouts = [GroupLayout(slots=4, microbatch=1, shard_items=4)] * n_groups
+    works = [size.work for size in measure.measured(groups, layouts, Machines(1, memory))]
+    assert len(asked) == compiled
+    assert works == pytest.approx([2 * n for n in sizes], abs=1)  # rounded to bytes
+    measure._works.cache_clear()
+
+
+@pytest.mark.parametrize(
     ("sizes", "given"),
     [
         ([3, 5], {"slots": 4, "microbatch": 2}),
