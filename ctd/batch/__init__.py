@@ -16,6 +16,7 @@ devices from two on gives the same bits.
 
 from ctd.batch.items import checked as checked
 from ctd.batch.items import run_items as run_items
+from ctd.batch.program import FEW_MAPS as FEW_MAPS
 from ctd.batch.program import Layout as Layout
 from ctd.batch.program import Program as Program
 from ctd.batch.program import evaluated as evaluated

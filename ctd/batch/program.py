@@ -225,12 +225,15 @@ def program(kernel: Kernel, static: View[Params], layout: Layout) -> Program:
 MAX_MAPS = 30_000
 """Memory maps of a process above which JAX forgets what it has compiled; Linux allows 65,530 (vm.max_map_count)."""
 
+FEW_MAPS = 1_500
+"""The same where no later group needs what is compiled: some thirty small programs, or a large one."""
+
 _maps_kept = 0
 """Memory maps that were left when JAX last forgot."""
 
 
-def make_room() -> None:
-    """Let JAX forget what it has compiled where a process comes near the most memory maps that Linux allows.
+def make_room(most: int = MAX_MAPS) -> None:
+    """Let JAX forget what it has compiled where a process has this many memory maps, by default near the most that Linux allows.
 
     On a CPU each program takes some five maps, and JAX keeps most of them for as long as the process lives. After some
     ten thousand programs, as of a sweep over a thousand static values, XLA fails ("Failed to materialize symbols") or crashes. What
@@ -238,7 +241,7 @@ def make_room() -> None:
     """
     global _maps_kept
     # If the rest is in use, forgetting at each new program would only cost time.
-    if _n_maps() < max(MAX_MAPS, 2 * _maps_kept):
+    if _n_maps() < max(most, 2 * _maps_kept):
         return
     program.cache_clear()
     jax.clear_caches()

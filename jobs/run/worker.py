@@ -10,12 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
-from ctd.batch import Layout
+from ctd.batch import FEW_MAPS, Layout, make_room
 from ctd.batch.round import RoundRun
-from ctd.kernel import Kernel
+from ctd.kernel import Kernel, static_of
 from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
@@ -133,9 +135,19 @@ class Worker:
             # Before the next one is read: its data may fill the memory.
             for other in self._groups.keys() - {*self.job.plan.together(index)}:
                 del self._groups[other]
+            if not self._groups and index and self._needed_until[index - 1] < index:
+                make_room(FEW_MAPS)
             params = given_params(self.store, index)
             self._groups[index] = GroupData(params, load_group(self.kernel, params, self.job.base))
         return self._groups[index]
+
+    @cached_property
+    def _needed_until(self) -> list[int]:
+        """For each group, the last one that needs a program which it or an earlier one compiled."""
+        n_groups = len(self.job.plan.group_sizes)
+        statics = [static_of(given_params(self.store, group)) for group in range(n_groups)]
+        last = {static: group for group, static in enumerate(statics)}
+        return [*accumulate((last[static] for static in statics), max)]
 
     def _keep(self, task: Task, began: float, results: AttemptResults) -> tuple[RoundReport, Cost]:
         """Write the end of a round; return its report and its cost."""
