@@ -65,10 +65,9 @@ class KernelResult:
         return ", ".join(f"{n:,} {name}" for name, n in ended.items() if n)
 
     def _summary_table(self) -> dict[str, np.ndarray]:
-        # Columns of equal lengths: those of another axis belong to a table of their own.
-        reduced, summary = self.kernel.reduced, self.kernel.display.summary
-        axes = reduced[summary[0]].axes
-        return {name: self.table[name] for name in summary if reduced[name].axes == axes}
+        # Ids of items stand for the swept fields of a job, which a notebook does not have.
+        is_id = lambda name: self.kernel.reduced[name].units == "item"
+        return {name: self.table[name] for name in self.kernel.display.summary if not is_id(name)}
 
 
 def _run_kernel[C: KernelResult](
