@@ -94,17 +94,17 @@ def ways(net: str, file: str, values: np.ndarray) -> list[Way]:
 def measure(way: Way, values: np.ndarray) -> None:
     """Print one line of the table."""
     inputs = inputs_of(way.params)
-    assert way.kernel.reduce is not None
+    assert way.kernel.tables.reduce is not None
     with precision(inputs):
         shared = way.kernel.load(inputs)
     n = len(next(iter(way.columns.values())))
     layout: Layout = layout_for(way.kernel, n, 1)
-    options = way.kernel.Options()
+    options = way.kernel.tables.Options()
 
     def run(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
         results = run_items(way.kernel, params, way.columns, shared=shared, layout=layout)
         with precision(inputs):
-            return results, way.kernel.reduce(inputs, shared, way.columns, results, options)
+            return results, way.kernel.tables.reduce(inputs, shared, way.columns, results, options)
 
     run(way.params.model_copy(update=way.short))
     wall, cpu = time.perf_counter(), time.process_time()

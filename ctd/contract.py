@@ -259,7 +259,7 @@ def _differences(before: PyTree, after: PyTree) -> Iterator[str]:
 
 
 def check_axes(prefix: str, field: str, dims: Mapping[str, Var], values: Mapping[str, Any]) -> None:
-    """Raise ContractError if a returned value is not in a kernel's `dims` or `reduced`, or has other axes there.
+    """Raise ContractError if a returned value is not in the `dims` of a kernel or of its tables, or has other axes there.
 
     prefix: begins the message. field: the kernel's field that holds `dims`. values: name -> the returned array, with shape and dtype.
     """

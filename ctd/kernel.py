@@ -280,7 +280,8 @@ class Display:
     """The kernel that infers all trials with trained items, whose `trained` says how: `ctd posterior`."""
     trained: TrainedModels | None = None
     summary: tuple[str, ...] = ()
-    """The names that a run shows at its end: reduced ones, else results. Of several tables it shows the first that has rows; a second axis becomes lists."""
+    """The names that a run shows at its end: those of `tables`, else results. Of several tables it shows the first that
+    has rows; a second axis becomes lists."""
     plots: Callable[..., list[Plot]] | None = None
     """(inputs, shared, columns, results, reduced) -> the plots of a group in a report, the most telling first; `results["curve"][:200]` reads
     200 rows."""
@@ -313,6 +314,21 @@ class Batching:
         return self.microbatches or ANYWHERE
 
 
+@dataclass(frozen=True)
+class Tables:
+    """The tables that a kernel makes of the results of a group, such as its unique fixed points: `ctd gather` and `ctd query --table`."""
+
+    reduce: Callable[..., dict[str, np.ndarray]] | None = None
+    """(inputs, shared, columns, results, options) -> name -> array. It gets the items that are done: those that failed, by an error or an
+    outcome, or that a search dropped are left out."""
+    dims: Mapping[str, Var] = field(default_factory=dict)
+    """Every name that `reduce` returns -> all of its axes, units and long name. The names with the same first axis are the columns of a table."""
+    Options: type[BaseModel] = NoOptions
+    """The settings of `reduce`, which can be changed after the run."""
+    of_failed: bool = False
+    """True if `reduce` gets the items of failing outcomes and dropped ones, too, and tells them by `results["outcome"]`."""
+
+
 OWN_WEIGHTS = Batching(width=64, microbatches=(0,), cpu_microbatches=(1,))
 """For items that have weights of their own: on a CPU these fill the cache one by one."""
 
@@ -334,14 +350,8 @@ class Kernel:
     """Unless this is empty, `result` returns an integer `outcome`, an index into it."""
     coords: Callable[[Any, PyTree], Mapping[str, np.ndarray | Coordinate]] | None = None
     """(inputs, shared) -> axis -> its coordinate, or its values alone, for axes that have one."""
-    reduce: Callable[..., dict[str, np.ndarray]] | None = None
-    """It gets the items that are done: those that failed, by an error or an outcome, or that a search dropped are left out."""
-    reduces_failed: bool = False
-    """True if `reduce` gets the items of failing outcomes and dropped ones, too, and tells them by `results["outcome"]`."""
-    reduced: Mapping[str, Var] = field(default_factory=dict)
-    """Every name that `reduce` returns -> all of its axes, units and long name."""
-    Options: type[BaseModel] = NoOptions
-    """The settings of `reduce`, which can be changed after the run."""
+    tables: Tables = Tables()
+    """The tables that are made of the results of a group."""
     advances: Callable[[Any], int] | None = None
     """inputs -> the largest number of advances of an item, if it is known beforehand; for progress and searches."""
     display: Display = Display()
@@ -355,7 +365,7 @@ class Kernel:
                 raise TypeError(
                     f'kernel {self.name}: outcomes: {outcome!r} given; expected Outcome("{outcome}", "what it means"), of ctd.kernel'
                 )
-        for name, var in {**self.dims, **self.reduced}.items():
+        for name, var in {**self.dims, **self.tables.dims}.items():
             if not isinstance(var, Var) or not isinstance(var.axes, tuple | list):
                 raise TypeError(
                     f'kernel {self.name}: {name}: {var!r} given; expected Var(("axis",), "unit", "what it is"), of ctd.kernel'
@@ -369,7 +379,7 @@ class Kernel:
             ("metric", "dims", self.dims, (display.metric,)),
             ("chosen_by", "dims", self.dims, (display.chosen_by,)),
             ("curves", "dims", self.dims, display.curves),
-            ("summary", "dims` or `reduced", {**self.dims, **self.reduced}, display.summary),
+            ("summary", "dims` or `tables", {**self.dims, **self.tables.dims}, display.summary),
             ("replicates", "Params", fields, display.replicates),
             ("measured_on", "Params", fields, display.measured_on),
         )
@@ -398,9 +408,7 @@ def one_shot(
     name: str, params: type[Params], dims: Mapping[str, Var], run: Callable[..., dict[str, Array]], *,
     load: Callable[[Any], PyTree] = Kernel.load, outcomes: tuple[Outcome, ...] = (),
     coords: Callable[[Any, PyTree], Mapping[str, np.ndarray | Coordinate]] | None = None,
-    reduce: Callable[..., dict[str, np.ndarray]] | None = None, reduces_failed: bool = False,
-    reduced: Mapping[str, Var] | None = None, Options: type[BaseModel] = NoOptions,
-    display: Display = Kernel.display, batching: Batching = Kernel.batching,
+    tables: Tables = Kernel.tables, display: Display = Kernel.display, batching: Batching = Kernel.batching,
 ) -> Kernel:  # fmt: skip
     """Make the kernel whose whole work is one call `run(static, shared, traced, key) -> values`, one advance.
 
@@ -412,10 +420,7 @@ def one_shot(
         load: inputs -> shared, the data of a group.
         outcomes: ways in which an item ends; `values` then has an integer `outcome`, an index into them.
         coords: (inputs, shared) -> axis -> its coordinate.
-        reduce: makes the tables of a group from the results of its items.
-        reduces_failed: True if `reduce` gets the items that failed, too.
-        reduced: every name that `reduce` returns -> its axes, unit and long name.
-        Options: the settings of `reduce`, a class.
+        tables: the tables that are made of the results of a group.
         display: how results are judged and shown.
         batching: how many items a device computes together.
 
@@ -437,6 +442,5 @@ def one_shot(
     return Kernel(
         name, params, dims, wraps(run)(init), wraps(run)(advance),  # errors name `run`
         finished=lambda s: s[0], result=lambda *arguments: arguments[-1][1], advances=lambda inputs: 1,
-        load=load, outcomes=outcomes, coords=coords, reduce=reduce, reduces_failed=reduces_failed, reduced=reduced or {},
-        Options=Options, display=display, batching=batching,
+        load=load, outcomes=outcomes, coords=coords, tables=tables, display=display, batching=batching,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from pydantic import Field
 
-from ctd.kernel import Display, Kernel, Outcome, Params, Static, Traced, Var
+from ctd.kernel import Display, Kernel, Outcome, Params, Static, Tables, Traced, Var
 from ctd.tangent import mean_error, swing
 
 STEPS = 1000
@@ -84,11 +84,13 @@ kernel = Kernel(
         Outcome("known", "the standard error is below tol"),
         Outcome("limit", "max_advances reached"),
     ),
-    reduce=reduce,
-    reduced={
-        "gain": Var(("gain_index",), "1", "gain g"),
-        "chaotic": Var(("gain_index",), "1", "share of networks with a positive exponent"),
-    },
+    tables=Tables(
+        reduce=reduce,
+        dims={
+            "gain": Var(("gain_index",), "1", "gain g"),
+            "chaotic": Var(("gain_index",), "1", "share of networks with a positive exponent"),
+        },
+    ),
     display=Display(
         summary=("gain", "chaotic"),
     ),

@@ -119,7 +119,7 @@ SETTINGS = {
     follow: (Continuation,),
     cycles: (LimitCycle,),
     lyapunov: (Trajectory,),
-    compare: (Comparison, similarity.kernel.Options),
+    compare: (Comparison, similarity.kernel.tables.Options),
 }
 """A function, and the parameters of a kernel that it takes as keywords, with the same defaults."""
 

@@ -110,7 +110,9 @@ def overview(kernel: Kernel) -> dict[str, str]:
         "data and files": of_kind(Kind.DATA, Kind.FILE),
         "numbers per item": scalars,
         "arrays per item": [*alone, *(f"{family}.* ({n})" for family, n in families.items())],
-        "tables": list(dict.fromkeys(var.axes[0] for var in kernel.reduced.values() if var.axes)),
+        "tables": list(
+            dict.fromkeys(var.axes[0] for var in kernel.tables.dims.values() if var.axes)
+        ),
         "outcome": [end.name for end in kernel.outcomes],
         "search.preset": list(kernel.display.presets),
     }
@@ -135,8 +137,8 @@ def new(
 def contents(kernel: Kernel) -> dict[str, dict[str, list[Any]]]:
     """Tables by title: the results and reduced values in a store of this kernel, its outcomes and presets."""
     tables = {"results/G": _variables(kernel.dims, ["item"])}
-    if kernel.reduced:
-        tables["gathered/G"] = _variables(kernel.reduced, [])
+    if kernel.tables.dims:
+        tables["gathered/G"] = _variables(kernel.tables.dims, [])
     if ends := kernel.outcomes:
         tables["outcome"] = {
             "name": [end.name for end in ends],

@@ -27,7 +27,7 @@ from ctd.cells import weight_dims
 from ctd.curbd.model import Constants, constants, currents, explained, free_run, training_run
 from ctd.curbd.params import Curbd, Shared, load
 from ctd.curbd.summary import REDUCED, next_jobs, plots, reduce
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Tables, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
@@ -174,7 +174,7 @@ kernel = Kernel(
         Outcome("ill_conditioned", "P of RLS is no longer positive definite; use dtype float64 or a smaller alpha", failed=True),
         Outcome("silent", "recordings begin with 0 in all units, and without noise the network stays there; give noise, or cut the first bins off", failed=True),
     ),
-    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=lambda inputs: inputs.n_runs // inputs.report_every,
+    coords=coords, tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED, Options=Best), advances=lambda inputs: inputs.n_runs // inputs.report_every,
     batching=OWN_WEIGHTS,
     display=Display(
         summary=("item", "pvar"), plots=plots, png_plots=3, metric="pvar",

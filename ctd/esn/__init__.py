@@ -31,7 +31,7 @@ from ctd.esn.reservoir import Now, Weights, begin, draw, free_run, free_step, te
 from ctd.esn.ridge import memory_capacity, ridge_fit
 from ctd.esn.series import Series, load_series
 from ctd.esn.summary import MEMORY, SUMMARISED, SWEPT, Options, reduce, reduced_of
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Tables, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp
 from ctd.rls import Symmetric, scaled_identity
 
@@ -272,10 +272,7 @@ kernel = Kernel(
     load=load,
     outcomes=OUTCOMES,
     coords=coords,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=reduced_of(EchoState) | MEMORY,
-    Options=Options,
+    tables=Tables(reduce=reduce, of_failed=True, dims=reduced_of(EchoState) | MEMORY, Options=Options),
     advances=_passes,
     batching=OWN_WEIGHTS,
     display=Display(

@@ -37,6 +37,7 @@ from ctd.kernel import (
     Display,
     Outcome,
     Static,
+    Tables,
     Traced,
     Values,
     Var,
@@ -305,7 +306,7 @@ def coords(inputs: View[Polynomial], shared: Series) -> dict[str, Coordinate]:
 # fields, takes the place of the seed.
 kernel = one_shot(
     "esn.nvar", Polynomial, DIMS, run,
-    load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce, reduces_failed=True, reduced=reduced_of(Polynomial), Options=Options,
+    load=load, outcomes=OUTCOMES, coords=coords, tables=Tables(reduce=reduce, of_failed=True, dims=reduced_of(Polynomial), Options=Options),
     display=Display(
         summary=("ridge", "noise", *SUMMARISED), metric="replay_nrmse", chosen_by="validation_nrmse", replicates=("segment",),
         measured_on=("target", "dt", "m", "test"), plots=plots, png_plots=3,

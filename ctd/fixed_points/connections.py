@@ -32,6 +32,7 @@ from ctd.kernel import (
     Kernel,
     NoOptions,
     Outcome,
+    Tables,
     Traced,
     Values,
     Var,
@@ -345,9 +346,7 @@ kernel = Kernel(
     finished=lambda s: s.outcome != RUNNING,
     result=result,
     outcomes=OUTCOMES,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
+    tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED),
     display=Display(
         summary=("connection_from", "connection_to", "departures", "fewest_steps"), plots=plots
     ),

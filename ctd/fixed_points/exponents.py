@@ -36,6 +36,7 @@ from ctd.kernel import (
     NoOptions,
     Outcome,
     Static,
+    Tables,
     Traced,
     Values,
     Var,
@@ -300,7 +301,7 @@ def plots(group: Group) -> list[Plot]:
 
 kernel = Kernel(
     name="fixed_points.exponents", Params=Trajectory, dims=DIMS, load=load, init=init, advance=advance,
-    finished=lambda s: (s.n_taken >= s.steps) | ~jnp.isfinite(s.h).all(), result=result, outcomes=OUTCOMES, reduce=reduce,
-    reduces_failed=True, display=Display(summary=("largest", "largest_error", "dimension"), plots=plots),
+    finished=lambda s: (s.n_taken >= s.steps) | ~jnp.isfinite(s.h).all(), result=result, outcomes=OUTCOMES,
+    tables=Tables(reduce=reduce, of_failed=True), display=Display(summary=("largest", "largest_error", "dimension"), plots=plots),
     batching=Batching(microbatches=(64, 1), cpu_microbatches=(1,)),
 )  # fmt: skip

@@ -66,7 +66,7 @@ class KernelResult:
 
     def _summary_table(self) -> dict[str, np.ndarray]:
         # Ids of items stand for the swept fields of a job, which a notebook does not have.
-        is_id = lambda name: self.kernel.reduced[name].units == "item"
+        is_id = lambda name: self.kernel.tables.dims[name].units == "item"
         return {name: self.table[name] for name in self.kernel.display.summary if not is_id(name)}
 
 
@@ -100,9 +100,9 @@ def _run_kernel[C: KernelResult](
     kernel = replace(kernel, name=name)
     results = run_items(kernel, params, columns, seed=seed, shared=network)
     table: dict[str, np.ndarray] = {}
-    if kernel.reduce is not None:
+    if kernel.tables.reduce is not None:
         with precision(inputs):  # as `gather` reduces a job
-            table = kernel.reduce(inputs, network, columns, results, options or NoOptions())
+            table = kernel.tables.reduce(inputs, network, columns, results, options or NoOptions())
     return make(results, table, kernel, network, inputs)
 
 
@@ -163,7 +163,7 @@ class FixedPoints(KernelResult):
         table = super()._summary_table()
         if (table["constant_input"] == table["constant_input"][:1]).all():
             del table["constant_input"]
-        if (table["origin"] == self.kernel.reduced["origin"].usual).all():
+        if (table["origin"] == self.kernel.tables.dims["origin"].usual).all():
             del table["origin"]
         return table
 

@@ -40,7 +40,7 @@ from ctd.full_force.model import (
 )
 from ctd.full_force.params import FullForce, Trials, load
 from ctd.full_force.summary import REDUCED, plots, reduce
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Tables, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
@@ -201,7 +201,7 @@ kernel = Kernel(
         Outcome("diverged", "weights, states or outputs are not finite", failed=True),
         Outcome("ill_conditioned", "P of RLS is no longer positive definite; use dtype float64 or a smaller alpha", failed=True),
     ),
-    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=lambda inputs: inputs.n_train, batching=OWN_WEIGHTS,
+    coords=coords, tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED, Options=Best), advances=lambda inputs: inputs.n_train, batching=OWN_WEIGHTS,
     display=Display(
         summary=("item", "test_error"), plots=plots, metric="test_error", measured_on=("trials", "test"), curves=("curve",),
     ),

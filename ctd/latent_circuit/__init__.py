@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctd.cells import weight_dims
-from ctd.kernel import Batching, Coordinate, Display, Kernel, Outcome, Values, Var, View
+from ctd.kernel import Batching, Coordinate, Display, Kernel, Outcome, Tables, Values, Var, View
 from ctd.late import Array, Float, Int, PyTree, jax, jnp, lax, optax
 from ctd.latent_circuit.model import (
     Circuit,
@@ -173,7 +173,7 @@ kernel = Kernel(
         Outcome("fitted", "all training steps were taken"),
         Outcome("diverged", "loss, weights or the error of rates in evaluation trials are not finite", failed=True),
     ),
-    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=n_blocks,
+    coords=coords, tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED, Options=Best), advances=n_blocks,
     display=Display(
         summary=("item", "nmse"), plots=plots, metric="nmse", measured_on=("trials",), curves=("curve",),
     ),

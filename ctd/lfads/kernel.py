@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.kernel import Batching, Coordinate, Display, Kernel, Outcome, Values, View
+from ctd.kernel import Batching, Coordinate, Display, Kernel, Outcome, Tables, Values, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset
@@ -250,10 +250,7 @@ kernel = Kernel(
     result=result,
     outcomes=OUTCOMES,
     coords=coords,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
-    Options=Best,
+    tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED, Options=Best),
     advances=n_blocks,
     display=Display(
         summary=("item", "eval_loss", "co_bps_rank", *METRICS),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctd.cells import Cell, Weights, get_cell
-from ctd.kernel import Batching, Display, Outcome, Values, Var, View, one_shot
+from ctd.kernel import Batching, Display, Outcome, Tables, Values, Var, View, one_shot
 from ctd.late import Array, Bool, Float, jax, jnp, lax
 from ctd.mechanisms.features import FEATURES, read, velocities
 from ctd.mechanisms.fits import Evidence, Shared, load
@@ -105,7 +105,7 @@ kernel = one_shot(
         "outcome": Var((), "1", "whether there is a recording with this number, and a fit of it"),
     },
     read_off,
-    load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Options,
+    load=load, outcomes=OUTCOMES, coords=coords, tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED, Options=Options),
     display=Display(
         summary=(
         "recording_item", "true", "verdict", "verdict_right", "fit_agreement", "atlas_none_found", "likeliest", "probability",

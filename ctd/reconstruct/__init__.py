@@ -32,7 +32,7 @@ import numpy as np
 
 from ctd import training
 from ctd.cells import get_cell, weight_dims
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Tables, Values, Var, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax, optax
 from ctd.reconstruct.data import Shared, load
 from ctd.reconstruct.measures import error_of_mean, free_runs, measured, rests
@@ -278,7 +278,7 @@ kernel = Kernel(
         Outcome("at_rest", "all training steps were taken, but the free run stays at one point, unlike the data"),
         Outcome("worse_than_mean", "all training steps were taken, but the mean of the data predicts `ahead` steps ahead as well or better"),
     ),
-    coords=coords, reduce=reduce, reduces_failed=True, reduced=REDUCED, Options=Best, advances=training.n_blocks,
+    coords=coords, tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED, Options=Best), advances=training.n_blocks,
     batching=OWN_WEIGHTS,
     display=Display(
         summary=("item", "d_stsp", "d_h", "prediction_error", "exponent", "end_spread", "peak_frequency", "data_d_stsp", "data_d_h", "data_peak_frequency"),

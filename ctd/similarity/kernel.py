@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ctd.kernel import Batching, Display, Kernel, Outcome, Values, Var, View
+from ctd.kernel import Batching, Display, Kernel, Outcome, Tables, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp
 from ctd.similarity.features import Features, load
 from ctd.similarity.pairs import distance
@@ -91,9 +91,7 @@ kernel = Kernel(
     finished=lambda s: s.done >= s.n_pairs,
     result=result,
     outcomes=OUTCOMES,
-    reduce=reduce,
-    reduced=REDUCED,
-    Options=Options,
+    tables=Tables(reduce=reduce, dims=REDUCED, Options=Options),
     # Each pair is in one row: a row has about half as many as there are networks.
     advances=lambda inputs: max(1, len(inputs.states or inputs.weights or inputs.points) // 2),
     display=Display(summary=(*SUMMARY, *PAIRS), plots=plots),

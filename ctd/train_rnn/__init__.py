@@ -33,7 +33,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctd.cells import CELLS, Cell, get_cell, run, weight_dims
-from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Values, Var, View
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Display, Kernel, Outcome, Tables, Values, Var, View
 from ctd.late import Array, Bool, Float, jax, jnp
 from ctd.rows import Best
 from ctd.tasks import Recorded
@@ -242,10 +242,7 @@ kernel = Kernel(
         ),
     ),
     coords=coords,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
-    Options=Best,
+    tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED, Options=Best),
     advances=n_blocks,
     batching=OWN_WEIGHTS,
     display=Display(

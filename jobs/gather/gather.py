@@ -150,12 +150,14 @@ class _Now:
             kernel = known_kernel(store) if to_look else store.kernel
         self.look = Look(store)
         stamp = self.look.stamp  # before the markers are read
-        self.reductions = reductions_of(store.job.spec, store.description)
+        self.reductions = reductions_of(
+            store.job.spec, store.description.dims, store.description.reduced
+        )
         by_group, sizes = self.look.by_group, store.job.plan.group_sizes
         self.rows = [committed_rows(n, ours) for n, ours in zip(sizes, by_group, strict=True)]
         self.n_items = int(sum(rows.sum() for rows in self.rows))
         digests: dict[str, str] = {}
-        if kernel is not None and kernel.reduce is not None:
+        if kernel is not None and kernel.tables.reduce is not None:
             digests = {str(g): made_from(store, ours) for g, ours in enumerate(by_group) if ours}
         self.behind = [int(g) for g, d in digests.items() if not is_reduced(store, int(g), d)]
         # The table `shards` shows seconds and host, so that a shard that was computed again counts as new.
@@ -325,7 +327,7 @@ def set_gather(
             set_field(settings, override)
         spec = job.spec.model_copy(update={"gather": settings})
         options_of(spec, kernel)
-        reductions = reductions_of(spec, description)
+        reductions = reductions_of(spec, description.dims, description.reduced)
         # A gather would find it after it has deleted the tables, and so would every query.
         check_reductions(reductions, open_columns(store))
         return job.model_copy(update={"spec": spec})

@@ -59,7 +59,7 @@ class Reduction(NamedTuple):
 def _leaves_out(store: Store, markers: Sequence[Marker]) -> bool:
     """Return whether the kernel's `reduce` gets fewer items of these shards than have results."""
     has_failed_results = lambda m: m.n_failed > len(m.without) or m.outcomes.get("dropped")
-    return not store.kernel.reduces_failed and any(map(has_failed_results, markers))
+    return not store.kernel.tables.of_failed and any(map(has_failed_results, markers))
 
 
 def _rows_to_reduce(store: Store, group: int, markers: Sequence[Marker]) -> np.ndarray:
@@ -81,7 +81,7 @@ def made_from(store: Store, markers: Sequence[Marker]) -> str:
 
 def program_of(kernel: Kernel) -> str:
     """A digest of the source of the package or module of `reduce`, which changes when the source is edited."""
-    module = sys.modules.get(getattr(kernel.reduce, "__module__", ""))
+    module = sys.modules.get(getattr(kernel.tables.reduce, "__module__", ""))
     path = Path(getattr(module, "__file__", None) or "")
     files = sorted(path.parent.glob("*.py")) if getattr(module, "__package__", "") else [path]
     return digest(b"".join(file.read_bytes() for file in files if file.is_file()))
@@ -111,7 +111,7 @@ def reduce_group(
     `reduce` raises, or returns what `reduced` does not describe.
     """
     kernel = store.kernel
-    assert kernel.reduce is not None
+    assert kernel.tables.reduce is not None
     _refuse_replaced(store, group)
     markers = store.committed.markers(group) if markers is None else markers
     rows = _rows_to_reduce(store, group, markers)
@@ -140,7 +140,7 @@ def _reduced(
 ) -> tuple[dict[str, tuple[np.ndarray, Var]], list[str]]:
     """The arrays that the kernel's `reduce` makes of these rows, with its coordinates; the warnings of its `load` and `reduce`."""
     kernel, params = store.kernel, group_params(store, group)
-    assert kernel.reduce is not None
+    assert kernel.tables.reduce is not None
     results = GroupResults(store, group, rows, store.names(group))
     with precision(static_of(params)), _on_cpu():
         shared, of_load = load_with_warnings(kernel, params, store.job.base)
@@ -148,9 +148,9 @@ def _reduced(
         columns = columns_of(store, group, rows)
         coords = kernel.coordinates(inputs, shared)
         with explained(kernel, "reduce", store), collected() as texts:
-            reduced = _as_arrays(kernel.reduce(inputs, shared, columns, results, options))
-            check_axes("", "reduced", kernel.reduced, reduced)
-            if fault := two_lengths(kernel.reduced, reduced, coords):
+            reduced = _as_arrays(kernel.tables.reduce(inputs, shared, columns, results, options))
+            check_axes("", "tables.dims", kernel.tables.dims, reduced)
+            if fault := two_lengths(kernel.tables.dims, reduced, coords):
                 raise ContractError(fault)
     return _with_coordinates(kernel, reduced, coords), of_load + texts
 
@@ -183,9 +183,9 @@ def _with_coordinates(
 ) -> dict[str, tuple[Any, Var]]:
     """The reduced values and the coordinates of their axes, each with its description."""
     arrays: dict[str, tuple[Any, Var]] = {
-        name: (values, kernel.reduced[name]) for name, values in reduced.items()
+        name: (values, kernel.tables.dims[name]) for name, values in reduced.items()
     }
-    axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
+    axes = {axis for name in reduced for axis in kernel.tables.dims[name].axes}
     for axis in axes & coords.keys() - reduced.keys():
         coordinate = coords[axis]
         arrays[axis] = coordinate.values, Var((axis,), coordinate.units, coordinate.long_name)
@@ -210,7 +210,7 @@ def explained(kernel: Kernel, name: str, store: Store) -> Iterator[None]:
     except Exception as error:
         if objects.is_storage_error(error):
             raise
-        function = kernel.display.plots if name == "plots" else kernel.reduce
+        function = kernel.display.plots if name == "plots" else kernel.tables.reduce
         begins = _begins(function) if function and isinstance(error, ContractError) else None
         reason = located(error) if begins is None else f"{error}{begins}"
         raise FunctionFailed(

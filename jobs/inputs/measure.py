@@ -377,7 +377,10 @@ def _check_names(
             raise JobError(
                 f"coords: {axis} is {description}; expected numbers or texts along one axis"
             )
-    further = {*kernel.reduced, *(axis for var in kernel.reduced.values() for axis in var.axes)}
+    further = {
+        *kernel.tables.dims,
+        *(axis for var in kernel.tables.dims.values() for axis in var.axes),
+    }
     for name in sorted({*shapes, *coords, *own_axes, *further}):
         odd = name.startswith(RESERVED) or not name.partition(".")[0] or name == "zarr.json"
         if odd or {"/", "\\"} & {*name} or not name.isprintable() or len(name.encode()) > MOST_NAME:
@@ -385,7 +388,9 @@ def _check_names(
                 f"{name!r} is not allowed as a name; expected one of at most {MOST_NAME} bytes without / and \\ that begins neither "
                 f"with a dot nor with {' or '.join(RESERVED)}, which are the store's own, as zarr.json is"
             )
-    axes = {axis for var in (*kernel.dims.values(), *kernel.reduced.values()) for axis in var.axes}
+    axes = {
+        axis for var in (*kernel.dims.values(), *kernel.tables.dims.values()) for axis in var.axes
+    }
     if unknown := sorted(coords.keys() - axes):
         raise JobError(f"coords: no result has the axis {unknown[0]!r}{nearest(unknown[0], axes)}")
     if fault := two_lengths(kernel.dims, shapes, coords):

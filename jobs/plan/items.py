@@ -243,7 +243,7 @@ def checked_items(spec: JobSpec, kernel: Kernel, location: str) -> Items:
     with faults:
         options_of(spec, kernel)
     with faults:
-        reductions_of(spec, kernel)
+        reductions_of(spec, kernel.dims, kernel.tables.dims)
     with faults:
         items = expand(spec, kernel, "")
     faults.raise_all()

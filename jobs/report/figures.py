@@ -118,7 +118,7 @@ def _can_draw(store: Store, group: int) -> bool:
     """Return whether the kernel has plots, and the store has the results that they show."""
     kernel = store.kernel
     # A kernel may reduce today, and not when the store was made.
-    reduces = kernel.reduce is not None and store.description.reduces
+    reduces = kernel.tables.reduce is not None and store.description.reduces
     is_reduced = not reduces or f"gathered/{group}" in store.root
     return (
         kernel.display.plots is not None

@@ -145,7 +145,7 @@ def _check_reductions(
             if kernel.dims[name].axes == ():
                 numbers[name] = numbers.get(name, True) and shape.dtype.kind in "iufb"
     with within(location):
-        check_reductions(reductions_of(spec, kernel), numbers)
+        check_reductions(reductions_of(spec, kernel.dims, kernel.tables.dims), numbers)
 
 
 def prepare_here(spec: JobSpec, base: str, location: str, workers: int) -> Prepared:
@@ -216,7 +216,7 @@ def reopen(
         raise JobError(mismatch)
     with within(location):
         options_of(spec, kernel)
-        reductions_of(spec, kernel)
+        reductions_of(spec, kernel.dims, kernel.tables.dims)
     return store
 
 

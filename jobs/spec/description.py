@@ -39,10 +39,10 @@ class Description(Sealed):
         """
         display = kernel.display
         return Description(
-            dims=kernel.dims, reduced=kernel.reduced, outcomes=kernel.outcomes, summary=display.summary,
+            dims=kernel.dims, reduced=kernel.tables.dims, outcomes=kernel.outcomes, summary=display.summary,
             metric=display.chosen_by if display.chosen_by in stored else display.metric, curves=display.curves,
             fields={name: info.description or "" for name, info in kernel.Params.model_fields.items()},
-            reduces=kernel.reduce is not None, draws=display.draws,
+            reduces=kernel.tables.reduce is not None, draws=display.draws,
             replicates=display.replicates, measured_on=display.measured_on,
         )  # fmt: skip
 

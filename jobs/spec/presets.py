@@ -121,7 +121,7 @@ def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
     dialect = "https://json-schema.org/draft/2020-12/schema"
     schema = {"$schema": dialect, **JobSpec.model_json_schema()}
     if kernel is not None:
-        for field, model in (("params", kernel.Params), ("gather", kernel.Options)):
+        for field, model in (("params", kernel.Params), ("gather", kernel.tables.Options)):
             inner = model.model_json_schema()
             if field == "gather":
                 listed = Listed.model_json_schema()

@@ -16,11 +16,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, Tag, ValidationError, model_validator
 
-from ctd.kernel import Kernel
+from ctd.kernel import Kernel, Var
 from jobs.errors import JobError, explain, nearest, validated
 from jobs.forms import SECTION, kind_by
 from jobs.search import SEARCH_TABLE
-from jobs.spec.description import Description
 from jobs.spec.job import JobSpec
 
 
@@ -129,8 +128,10 @@ class Listed(BaseModel):
     reductions: list[Reduction] = []
 
 
-def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction]:
-    """The validated reductions of a job.
+def reductions_of(
+    spec: JobSpec, dims: Mapping[str, Var], reduced: Mapping[str, Var]
+) -> list[Reduction]:
+    """The validated reductions of a job, whose kernel has these results and these values of its tables.
 
     Raises:
         JobError: a reduction or a field is unknown or not valid, a column does not exist or is not
@@ -151,10 +152,10 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
             if isinstance(entry, dict) and str(entry.get("name")) in KINDS
         }
         raise explain(error, "gather", fields) from None
-    scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
+    scalars = [name for name, var in dims.items() if var.axes == ()]
     columns = {name: name != "outcome" for name in (*spec.swept(), *scalars)}
     check_reductions(reductions, columns)
-    tables = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
+    tables = {"items", "shards", *(var.axes[0] for var in reduced.values() if var.axes)}
     tables |= {SEARCH_TABLE} if spec.search else set()
     for k, reduction in enumerate(reductions):
         if reduction.label in tables:
@@ -190,4 +191,4 @@ def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
     Raises JobError if a setting is unknown or not valid.
     """
     settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
-    return validated(kernel.Options, settings, "gather")
+    return validated(kernel.tables.Options, settings, "gather")

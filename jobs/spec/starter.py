@@ -40,7 +40,7 @@ def starter(name: str, kernel: Kernel) -> str:
     """
     kinds = field_kinds(kernel.Params)
     presets = kernel.display.presets.items()
-    options = _fields(kernel.Options, {})
+    options = _fields(kernel.tables.Options, {})
     return Template(STARTER).substitute(
         name=name,
         params=_fields(kernel.Params, kinds),

@@ -16,7 +16,7 @@ from jobs.store.store import Store
 
 RIGHT = """
 import jax, jax.numpy as jnp
-from ctd.kernel import Kernel, Batching, Display, Outcome, Params, Static, Traced, Var
+from ctd.kernel import Kernel, Batching, Display, Outcome, Params, Static, Tables, Traced, Var
 
 class P(Params):
     n: Static[int] = 3
@@ -99,7 +99,7 @@ MISTAKES = {
     "axis of coords": ("result, load)", "result, load, coords=lambda inputs, shared: {\"unti\": [1, 2, 3]})", ["coords: no result has the axis 'unti'; did you mean 'unit'?"]),
     "advances": ("result, load)", "result, load, advances=lambda inputs: inputs.n - 6)", ["kernel own: advances: ValueError: -3 given; expected 0 or more"]),
     "microbatches": ("result, load)", "result, load, batching=Batching(cpu_microbatches=(1, -2)))", ["microbatches: -2 given; expected 0 or more"]),
-    "summary": ("result, load)", "result, load, display=Display(summary=(\"y\",)))", ["summary: `dims` or `reduced` has no 'y'"]),
+    "summary": ("result, load)", "result, load, display=Display(summary=(\"y\",)))", ["summary: `dims` or `tables` has no 'y'"]),
 }  # fmt: skip
 
 
@@ -187,7 +187,7 @@ NAMES = {
     "result like Zarr's own": (('"x": Var', '"zarr.json": Var'), ('return {"x": s["x"]}', 'return {"zarr.json": s["x"]}')),
     "long result": (('"x": Var', '201 * "x": Var'), ('return {"x": s["x"]}', 'return {201 * "x": s["x"]}')),
     "axis of two lines": (('Var(("unit",))', 'Var(("a\\nb",))'),),
-    "reduced with a slash": (("result, load)", 'result, load, reduced={"a/x": Var()})'),),
+    "reduced with a slash": (("result, load)", 'result, load, tables=Tables(dims={"a/x": Var()}))'),),
     "coords without an axis": (("result, load)", 'result, load, coords=lambda inputs, shared: {"unit": 3})'),),
     "result with a dot first": (('"x": Var', '".x": Var'), ('return {"x": s["x"]}', 'return {".x": s["x"]}')),
     "result like a pack": (('"x": Var', '"numbers.x": Var'), ('return {"x": s["x"]}', 'return {"numbers.x": s["x"]}')),

@@ -69,7 +69,7 @@ def test_contract_names_do_not_collide(case):
     kernel, _ = case
     own = {"item", "status", "group", "row", "seed"}
     assert not set(kernel.dims) & (set(kernel.Params.model_fields) | own)
-    assert set(kernel.display.summary) <= set(kernel.reduced or kernel.dims)
+    assert set(kernel.display.summary) <= set(kernel.tables.dims or kernel.dims)
     assert all(
         kernel.dims[name].axes == ()
         for name in (kernel.display.metric, kernel.display.chosen_by)

@@ -18,6 +18,7 @@ from ctd.kernel import (
     Outcome,
     Params,
     Static,
+    Tables,
     Traced,
     Var,
 )
@@ -93,12 +94,14 @@ kernel = Kernel(
     coords=lambda inputs, shared: {
         "component": Coordinate(np.arange(inputs.n) * 0.5, "m", "place")
     },
-    reduce=reduce,
-    reduced={
-        "best_norm": Var(("place",), "m", "largest distances"),
-        "best_item": Var(("place",), "item", "their items"),
-    },
-    Options=Options,
+    tables=Tables(
+        reduce=reduce,
+        dims={
+            "best_norm": Var(("place",), "m", "largest distances"),
+            "best_item": Var(("place",), "item", "their items"),
+        },
+        Options=Options,
+    ),
     display=Display(
         summary=("best_norm", "best_item"),
     ),

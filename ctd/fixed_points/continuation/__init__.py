@@ -46,6 +46,7 @@ from ctd.kernel import (
     Kernel,
     Outcome,
     Static,
+    Tables,
     Traced,
     Values,
     Var,
@@ -283,9 +284,7 @@ kernel = Kernel(
     finished=branch.ended,
     result=result,
     outcomes=OUTCOMES,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
+    tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED),
     display=Display(summary=SUMMARY, plots=plots, png_plots=6),
     batching=Batching(
         # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.

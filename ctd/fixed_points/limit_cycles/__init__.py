@@ -29,7 +29,7 @@ from ctd.fixed_points.network import (
     outputs_of,
     state_of,
 )
-from ctd.kernel import Batching, Display, Kernel, Outcome, Static, Traced, Values, Var, View
+from ctd.kernel import Batching, Display, Kernel, Outcome, Static, Tables, Traced, Values, Var, View
 from ctd.late import Array, jax, jnp
 
 
@@ -136,10 +136,7 @@ kernel = Kernel(
     finished=lambda s: s.outcome != cycle.RUNNING,
     result=result,
     outcomes=OUTCOMES,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
-    Options=Options,
+    tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED, Options=Options),
     display=Display(summary=SUMMARY, plots=plots),
     batching=Batching(
         # An item that corrects its cycle would have its neighbours do the same, in vain.

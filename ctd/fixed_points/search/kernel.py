@@ -12,7 +12,7 @@ from ctd.fixed_points.search.params import FixedPoint, Options
 from ctd.fixed_points.search.plots import plots
 from ctd.fixed_points.search.starts import draw_start, load
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY, reduce
-from ctd.kernel import Batching, Display, Kernel, Outcome, Values, Var, View
+from ctd.kernel import Batching, Display, Kernel, Outcome, Tables, Values, Var, View
 from ctd.late import Array, jax, jnp
 from ctd.words import count
 
@@ -154,10 +154,7 @@ kernel = Kernel(
     finished=lambda state: _minimiser(state).outcome != methods.RUNNING,
     result=result,
     outcomes=OUTCOMES,
-    reduce=reduce,
-    reduces_failed=True,
-    reduced=REDUCED,
-    Options=Options,
+    tables=Tables(reduce=reduce, of_failed=True, dims=REDUCED, Options=Options),
     display=Display(summary=SUMMARY, plots=plots),
     batching=Batching(
         width=1024,

@@ -38,7 +38,7 @@ def test_kernels_tells_what_one_computes(ctd, name):
     singles = [result for result, var in kernel.dims.items() if not var.axes]
     assert {*kernel.Params.model_fields, *singles} <= {*words}
     found = json.loads(ctd("kernels", name, "--json")[1])
-    for title, names in (("results/G", kernel.dims), ("gathered/G", kernel.reduced)):
+    for title, names in (("results/G", kernel.dims), ("gathered/G", kernel.tables.dims)):
         assert [row["name"] for row in found.get(title, [])] == list(names)
         assert all(var.long_name in out for var in names.values())
     ends = [row["name"] for row in found.get("outcome", [])]

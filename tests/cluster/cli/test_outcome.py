@@ -32,9 +32,12 @@ def reduce(inputs, shared, columns, results, options):
 kernel = replace(
     toy.kernel,
     name="ranked",
-    reduce=reduce,
-    reduced=toy.kernel.reduced
-    | {"rate": Var(("place",), "1", "their rates"), "said": Var(("place",), usual="a"), "gap_width": Var(("gap",))},
+    tables=replace(
+        toy.kernel.tables,
+        reduce=reduce,
+        dims=toy.kernel.tables.dims
+        | {"rate": Var(("place",), "1", "their rates"), "said": Var(("place",), usual="a"), "gap_width": Var(("gap",))},
+    ),
     display=Display(summary=("gap_width", "best_norm", "said")),
 )
 """

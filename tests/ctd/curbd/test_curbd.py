@@ -236,8 +236,8 @@ def test_the_best_fits_and_medians():
         "current_rms": sizes,
     }
     shared, inputs = Shared(None, np.eye(2), None), inputs_of(Curbd(regions={"B": "0", "A": "1"}))
-    table = kernel.reduce(
-        inputs, shared, {"item": np.arange(10, 14)}, results, kernel.Options(n_best=2)
+    table = kernel.tables.reduce(
+        inputs, shared, {"item": np.arange(10, 14)}, results, kernel.tables.Options(n_best=2)
     )
     assert table["item"].tolist() == [11, 12]
     assert (table["pvar_median"], table["failed"]) == (0.7, 1)

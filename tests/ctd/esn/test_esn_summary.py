@@ -28,7 +28,7 @@ def reduced(columns, nrmse, validation=None, valid_time=None, **options):
 def test_reduce_points():
     columns = {"item": np.arange(100, 106), "seed": [0, 1, 0, 1, 2, 2], "g": [2.0, 2, 1, 1, 1, 2]}
     out = reduced(columns, [0.05, 0.3, 0.01, np.nan, np.nan, 0.09])
-    assert out.keys() <= kernel.reduced.keys()
+    assert out.keys() <= kernel.tables.dims.keys()
     assert out["g"].tolist() == [2.0, 1.0]
     assert out["count"].tolist() == [3, 3]
     np.testing.assert_allclose(out["success_rate"], [2 / 3, 1 / 3])
@@ -78,15 +78,15 @@ def test_reduce_memory_capacity():
     given = EchoState(memory_delays=9, dtype="float64")
     out = esn.reduce(inputs_of(given), None, columns, results, Options())
     assert out["memory_capacity_median"].tolist() == [6.0, 4.5]
-    assert out.keys() <= kernel.reduced.keys()
+    assert out.keys() <= kernel.tables.dims.keys()
 
 
 def test_swept_fields_are_described_by_their_own_kernel():
     for of, fields in ((kernel, {"g", "ridge", "noise"}), (nvar.kernel, {"ridge", "noise"})):
-        described = of.reduced.keys() & of.Params.model_fields.keys()
+        described = of.tables.dims.keys() & of.Params.model_fields.keys()
         assert fields <= described
-        assert all(of.reduced[k].long_name == of.Params.model_fields[k].description for k in described)  # fmt: skip
-    assert nvar.kernel.reduced.keys().isdisjoint({"g", "leak", "memory_capacity_median"})
+        assert all(of.tables.dims[k].long_name == of.Params.model_fields[k].description for k in described)  # fmt: skip
+    assert nvar.kernel.tables.dims.keys().isdisjoint({"g", "leak", "memory_capacity_median"})
 
 
 def test_reduce_of_a_search_begins_with_the_best():

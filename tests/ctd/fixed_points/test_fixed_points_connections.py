@@ -41,7 +41,7 @@ def test_saddles_lead_to_their_two_memories(table):
     assert n == 2 * found["n_unstable"].sum() == 2 * (12 * 1 + 6 * 2 + 1 * 3)
     results = run_items(kernel, params, {"departure": np.arange(n + 5)}, shared=shared)
     assert (results["outcome"] == 0).all()
-    graph = kernel.reduce(inputs_of(params), shared, {}, results, None)
+    graph = kernel.tables.reduce(inputs_of(params), shared, {}, results, None)
     assert graph["leads"].sum() == n
     points, unstable = np.round(found["point"]), found["n_unstable"]
     for k in np.flatnonzero(unstable == 1):
@@ -88,7 +88,7 @@ def test_departures_that_no_item_takes_are_told(table):
     shared = kernel.load(inputs_of(params))
     results = {name: np.array([k]) for name, k in (("from_point", 0), ("mode", 0), ("side", 1), ("to_point", 1), ("steps", 3))}  # fmt: skip
     with warned():
-        kernel.reduce(inputs_of(params), shared, {}, results, None)
+        kernel.tables.reduce(inputs_of(params), shared, {}, results, None)
 
 
 def test_steps_are_those_until_the_end(table):

@@ -75,7 +75,7 @@ def search(params, n, microbatch=1):
     inputs = inputs_of(params)
     with precision(inputs):
         shared = kernel.load(inputs)
-        return results, kernel.reduce(inputs, shared, {}, results, kernel.Options())
+        return results, kernel.tables.reduce(inputs, shared, {}, results, kernel.tables.Options())
 
 
 def sorted_rows(points):
@@ -216,8 +216,8 @@ def test_every_cycle_of_a_piecewise_linear_map_is_found(tmp_path, seed, period, 
     inputs = inputs_of(params)
     with precision(inputs):
         shared = limit_cycles.kernel.load(inputs)
-        table = limit_cycles.kernel.reduce(
-            inputs, shared, {}, results, limit_cycles.kernel.Options()
+        table = limit_cycles.kernel.tables.reduce(
+            inputs, shared, {}, results, limit_cycles.kernel.tables.Options()
         )
     assert table["cycle_period"].tolist() == [period] * n
     assert (table["cycle_n_unstable"] > 0).sum() == n_unstable

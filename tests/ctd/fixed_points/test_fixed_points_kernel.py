@@ -54,7 +54,12 @@ def searched(network):
         shared = kernel.load(inputs)
     results = search(params, 40)
     with precision(params):
-        return inputs, shared, results, kernel.reduce(inputs, shared, {}, results, kernel.Options())
+        return (
+            inputs,
+            shared,
+            results,
+            kernel.tables.reduce(inputs, shared, {}, results, kernel.tables.Options()),
+        )
 
 
 def test_point_is_fixed_in_numpy(searched):
@@ -97,7 +102,9 @@ def test_every_cell(tmp_path, cell):
         h = jnp.asarray(shared.states[0, 0])
         for _ in range(2000):
             h = step(h)
-        table = kernel.reduce(inputs_of(params), shared, {}, results, kernel.Options())
+        table = kernel.tables.reduce(
+            inputs_of(params), shared, {}, results, kernel.tables.Options()
+        )
     np.testing.assert_allclose(results["point"], np.tile(h, (20, 1)), atol=1e-8)
     assert list(table["stable"]) == [True]
     assert table["output"].shape == (1, 1)
@@ -117,7 +124,7 @@ def test_what_is_known_beforehand_changes_no_answer(network, searched):
     for ends in (results, slower):
         assert np.isin(ends["outcome"], (FIXED, SLOW)).all()
     with precision(params):
-        others = kernel.reduce(inputs, unknown, {}, slower, kernel.Options())
+        others = kernel.tables.reduce(inputs, unknown, {}, slower, kernel.tables.Options())
     by_place = [np.argsort(table["point"][:, 0]) for table in (some, others)]
     for row in ("point", "q", "n_unstable"):
         a, b = (table[row][order] for table, order in zip((some, others), by_place, strict=True))
@@ -142,7 +149,9 @@ def test_inputs_are_reduced_apart(network):
     results = search(params, 30, x=x)
     with precision(params):
         shared = kernel.load(inputs_of(params))
-        table = kernel.reduce(inputs_of(params), shared, {}, results, kernel.Options())
+        table = kernel.tables.reduce(
+            inputs_of(params), shared, {}, results, kernel.tables.Options()
+        )
     xs = table["constant_input"][:, 0]
     assert xs[0] == 0.5
     assert set(xs) == {0.5, -0.5}
@@ -279,7 +288,7 @@ def test_same_points_from_pytorchs_file_as_from_hdf5(tmp_path, name, cell, step,
         h = step(found.params, h)
     np.testing.assert_allclose(results["point"], np.tile(h, (10, 1)), atol=1e-8)
     with precision(torch):
-        table = kernel.reduce(inputs_of(torch), theirs, {}, results, kernel.Options())
+        table = kernel.tables.reduce(inputs_of(torch), theirs, {}, results, kernel.tables.Options())
     assert list(table["stable"]) == [True]
     readout = found.params["wO"] @ h[:6] + found.params["bO"]
     np.testing.assert_allclose(table["output"], [readout], atol=1e-7)
@@ -326,7 +335,7 @@ def test_flow_in_closed_form(tmp_path):
     inputs = inputs_of(params)
     with precision(params):
         shared = kernel.load(inputs)
-        table = kernel.reduce(inputs, shared, {}, results, kernel.Options(between=0))
+        table = kernel.tables.reduce(inputs, shared, {}, results, kernel.tables.Options(between=0))
         made = kernel.display.plots(inputs, shared, {}, results, table)
         (spectra,) = (plot for plot in made if plot.title.startswith("Spectra"))
         order = np.argsort(table["point"][:, 0])
@@ -412,7 +421,7 @@ def test_figure_is_drawn(searched, tmp_path, monkeypatch):
     inputs, shared, results, full = searched
     none = {name: values[:0] for name, values in results.items()}
     with precision(inputs):
-        empty = kernel.reduce(inputs, shared, {}, none, kernel.Options())
+        empty = kernel.tables.reduce(inputs, shared, {}, none, kernel.tables.Options())
     for some, table in ((results, full), (none, empty)):
         with precision(inputs):
             plots = kernel.display.plots(inputs, shared, {}, some, table)

@@ -66,7 +66,7 @@ def hunted(f, params, cases):
     found = {}
     for name, rows in zip(cases, np.split(np.arange(len(states)), np.cumsum(sizes)), strict=False):
         some = {key: values[rows] for key, values in results.items()}
-        unique = kernel.reduce(inputs, network, {}, some, Options())
+        unique = kernel.tables.reduce(inputs, network, {}, some, Options())
         found[name] = Cycles(some, unique, kernel, network, inputs)
     return found
 
@@ -170,7 +170,7 @@ def test_cycles_on_both_sides_of_a_saddle_are_two():
         "constant_input": np.zeros((3, 0)),
     }
     inputs = inputs_of(LimitCycle(time="continuous"))
-    unique = kernel.reduce(inputs, None, {}, results, Options())
+    unique = kernel.tables.reduce(inputs, None, {}, results, Options())
     assert unique["cycle_count"].tolist() == [2, 1]
     assert unique["cycle_item"].tolist() == [0, 2]
 

@@ -174,9 +174,9 @@ def test_line_is_drawn():
     network, inputs = make_network(step, {}, places, "float64"), inputs_of(FixedPoint())
     ends = {"point": places, "constant_input": np.zeros((32, 0)), "q": np.zeros(32)}
     ends["outcome"] = np.full(32, FIXED)
-    options = kernel.Options(settle=0, between=0)
+    options = kernel.tables.Options(settle=0, between=0)
     with warned():
-        table = kernel.reduce(inputs, network, {}, ends, options)
+        table = kernel.tables.reduce(inputs, network, {}, ends, options)
     plots = kernel.display.plots(inputs, network, {}, ends, table)
     (chain,) = [plot for plot in plots if plot.title == "Along the chain"]
     assert [(layer.name, layer.faint) for layer in chain.layers] == [
@@ -206,7 +206,9 @@ def test_line_of_the_decision_network():
         # As those of a line are; and some lie on where no trial comes.
         beyond, slow = (pytest.warns(match=of) for of in ("never comes", "may be slow points"))
         with beyond, slow:
-            table = kernel.reduce(inputs_of(params), shared, columns, results, kernel.Options())
+            table = kernel.tables.reduce(
+                inputs_of(params), shared, columns, results, kernel.tables.Options()
+            )
     wO = read_hdf5(path)["wO"]
     found = line(table, readout=wO)
     # Many points at outputs near -1, some at 1, and one or two between: no line.

@@ -82,7 +82,7 @@ def search(name, candidates, *, x=(), dtype="float64", options=None, **settings)
     results = run_items(kernel, params, columns, shared=network, layout=Layout(8, 1))
     inputs = inputs_of(params)
     with precision(params):
-        unique = kernel.reduce(inputs, network, columns, results, Options(**options or {}))
+        unique = kernel.tables.reduce(inputs, network, columns, results, Options(**options or {}))
     return FixedPoints(results, unique, kernel, network, inputs)
 
 
@@ -305,7 +305,7 @@ def test_slow_point_is_not_claimed_on_a_slope():
     found = search("slope", starts(10, 1), x=x, stray=2.0)
     assert (found.results["outcome"] == DIVERGED).all()
     for name, values in found.unique.items():
-        var = kernel.reduced[name]
+        var = kernel.tables.dims[name]
         assert values.ndim == len(var.axes), name
         if var.axes[:1] == ("fixed_point",):
             assert len(values) == 0, name

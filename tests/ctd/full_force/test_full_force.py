@@ -272,16 +272,16 @@ def test_a_network_that_diverges_is_an_outcome(tmp_path):
 
 def test_the_best_networks_and_their_median():
     results = {"test_error": np.array([0.5, np.nan, 0.1, 0.01]), "outcome": np.array([0, 0, 0, 1])}
-    table = kernel.reduce(
-        None, None, {"item": np.arange(10, 14)}, results, kernel.Options(n_best=3)
+    table = kernel.tables.reduce(
+        None, None, {"item": np.arange(10, 14)}, results, kernel.tables.Options(n_best=3)
     )
     assert table["item"].tolist() == [12, 10]
     # Two of four failed: one of the middle two is infinite.
     assert (table["test_error_median"], table["failed"]) == (np.inf, 2)
     results["outcome"][3] = 0
-    assert kernel.reduce(None, None, {"item": np.arange(4)}, results, kernel.Options())[
-        "test_error_median"
-    ] == pytest.approx(0.3)
+    assert kernel.tables.reduce(
+        None, None, {"item": np.arange(4)}, results, kernel.tables.Options()
+    )["test_error_median"] == pytest.approx(0.3)
 
 
 BAD = {

@@ -198,7 +198,7 @@ def test_a_circuit_is_recovered():
     np.testing.assert_allclose(states, found["activity"][best, 0], atol=1e-5)
     np.testing.assert_allclose(outputs, shared.evaluation.targets[0], atol=0.1)
     columns = {"item": np.arange(2)}
-    table = kernel.reduce(inputs_of(params), shared, columns, found, kernel.Options())
+    table = kernel.tables.reduce(inputs_of(params), shared, columns, found, kernel.tables.Options())
     assert table["item"][0] == best
     assert table["connectivity_r"][0] == pytest.approx(1)
     assert table["connectivity_r"].min() > 0.9
@@ -219,7 +219,9 @@ def test_nodes_without_input_or_output_are_exchangeable():
     }
     shared = Shared(None, Trials(np.zeros((1, 1, 2)), np.zeros((1, 1, 2)), None))
     columns = {"item": np.arange(3)}
-    found = kernel.reduce(None, shared, columns, results, kernel.Options())["connectivity_r"]
+    found = kernel.tables.reduce(None, shared, columns, results, kernel.tables.Options())[
+        "connectivity_r"
+    ]
     same = np.corrcoef(others[np.ix_(swapped, swapped)].ravel(), w.ravel())[0, 1]
     np.testing.assert_allclose(found, [1, 1, same])
 

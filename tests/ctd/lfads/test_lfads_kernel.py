@@ -182,10 +182,10 @@ def test_ranks_by_held_out_units():
 
 def test_tables_of_best_models_have_the_units_of_the_results():
     """Bits of spikes are bits there, too."""
-    both = kernel.reduced.keys() & kernel.dims.keys()
+    both = kernel.tables.dims.keys() & kernel.dims.keys()
     assert "bits_per_spike" in both
     for name in both:
-        assert kernel.reduced[name].units == kernel.dims[name].units, name
+        assert kernel.tables.dims[name].units == kernel.dims[name].units, name
 
 
 def test_plateau_lowers_the_learning_rate(several):

@@ -184,7 +184,9 @@ def test_sessions_of_the_best(trained):
     sessions = {f"session_{name}": loss[:, None] + [0, 0.5] for name in ("loss", "nll")}
     results = {"eval_loss": loss, "eval_nll": loss, "outcome": np.zeros(3, int)} | sessions
     results["curve.eval.loss"] = np.ones((3, 2))
-    table = kernel.reduce(inputs_of(params), None, {"item": np.arange(3)}, results, Best(n_best=2))
+    table = kernel.tables.reduce(
+        inputs_of(params), None, {"item": np.arange(3)}, results, Best(n_best=2)
+    )
     assert table["session_item"].tolist() == [1, 1, 2, 2]
     assert table["session"].tolist() == [0, 1, 0, 1]
     assert table["session_nll"].tolist() == [1, 1.5, 2, 2.5]

@@ -189,7 +189,7 @@ def test_recordings_beyond_the_last_item_are_not_left_out_silently():
     shared = Shared(np.zeros((5, 1, 2, 4, 3)), {}, None, {}, None, None)
     results = {"outcome": np.zeros(4, int)}
     with refused(ValueError):
-        kernel.reduce(None, shared, {"recording": np.arange(4)}, results, Options())
+        kernel.tables.reduce(None, shared, {"recording": np.arange(4)}, results, Options())
 
 
 def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
@@ -248,6 +248,6 @@ def test_a_mechanism_whose_members_share_a_fold_is_told(tmp_path):
 
 def test_what_tells_of_a_verdict_stands_before_the_probabilities():
     """A terminal leaves out the last columns of a wide table."""
-    names = [*kernel.reduced]
+    names = [*kernel.tables.dims]
     for name in ("verdict", "runner_up", "fit_agreement", "atlas_accuracy"):
         assert names.index(name) < names.index(f"p_{NAMES[0]}")

@@ -24,7 +24,7 @@ def evidence(columns, about=None, **given):
         shared = kernel.load(inputs)
     results = run_items(kernel, params, columns, layout=FOUR)
     shared = shared._replace(about=shared.about | (about or {}))
-    return kernel.reduce(inputs, shared, columns, results, kernel.Options(folds=3))
+    return kernel.tables.reduce(inputs, shared, columns, results, kernel.tables.Options(folds=3))
 
 
 def test_what_is_read_off_fits_is_judged_and_places_a_recording(tmp_path):
@@ -79,12 +79,12 @@ def test_verdict_qualified():
     atlas |= {"n_trials": np.full(9, 200), "noise": np.full(9, 0.02), "size_noise": [0.02]}
     atlas |= {"size_n_neurons": [40], "size_n_trials": [200]}
     placed = np.array(["plane", "line", "none of these"])
-    counts = _atlas_counts(atlas, placed, np.zeros(3, int), kernel.Options())
+    counts = _atlas_counts(atlas, placed, np.zeros(3, int), kernel.tables.Options())
     assert counts.tolist() == ["6 of 9", "0 of 0", ""]
     beside = kernel.display.summary.index("verdict") + 1
     qualified = {"verdict_right", "fit_agreement", "atlas_none_found"}
     assert {*kernel.display.summary[beside : beside + 3]} == qualified
-    assert qualified <= {*kernel.reduced}
+    assert qualified <= {*kernel.tables.dims}
 
 
 FITS = ("fits.params.n_batches=200", "fits.params.report_every=100", "fits.params.length=15", "fits.params.hidden=10", "fits.params.smoothing=1")  # fmt: skip

@@ -210,17 +210,21 @@ def test_the_best_fits_and_medians():
     results |= {"d_stsp": d_stsp, "outcome": np.array([0, 0, 0, 0, 1])}
     columns = {"item": np.arange(10, 15)}
     inputs = inputs_of(params)
-    table = kernel.reduce(inputs, kernel.load(inputs), columns, results, kernel.Options(n_best=2))
+    table = kernel.tables.reduce(
+        inputs, kernel.load(inputs), columns, results, kernel.tables.Options(n_best=2)
+    )
     assert table["item"].tolist() == [11, 13]
     # The run that visits no bin is the worst; the one that diverged does not count.
     assert (table["d_stsp_median"], table["diverged"]) == (2.5, 1)
     assert table["d_h_median"] == 1.5
     far = results | {"d_stsp": 10 * d_stsp}
     with pytest.warns(UserWarning, match="the best d_stsp is 10, .* at rest 14"):
-        kernel.reduce(inputs, kernel.load(inputs), columns, far, kernel.Options())
+        kernel.tables.reduce(inputs, kernel.load(inputs), columns, far, kernel.tables.Options())
     # What predicts no better than the mean comes last.
     worse = results | {"outcome": np.array([0, 3, 0, 0, 1])}
-    table = kernel.reduce(inputs, kernel.load(inputs), columns, worse, kernel.Options())
+    table = kernel.tables.reduce(
+        inputs, kernel.load(inputs), columns, worse, kernel.tables.Options()
+    )
     assert table["item"].tolist() == [13, 10, 12, 11]
 
 
@@ -243,7 +247,9 @@ def test_the_table_has_the_frequency_of_the_data_beside_those_of_fits():
     """.3 rad a sample, of spiral()."""
     params, found = fitted("bound")
     shared = kernel.load(inputs_of(params))
-    made = kernel.reduce(inputs_of(params), shared, {"item": np.arange(4)}, found, kernel.Options())
+    made = kernel.tables.reduce(
+        inputs_of(params), shared, {"item": np.arange(4)}, found, kernel.tables.Options()
+    )
     np.testing.assert_allclose(made["data_peak_frequency"] * 2 * np.pi * params.dt, 0.3, rtol=0.01)
     assert made["peak_frequency"].shape == made["item"].shape
     assert ((made["data_d_h"] > 0) & (made["data_d_h"] < 1)).all()

@@ -195,15 +195,15 @@ def test_reduce_and_figure(outcome):
         "train_loss": np.nanmin(curves, axis=1),
         "eval_loss": np.array([0.4, np.nan, 0.9, 0.2]),
     }
-    columns, options = {"item": np.array([10, 11, 12, 13])}, kernel.Options(n_best=2)
+    columns, options = {"item": np.array([10, 11, 12, 13])}, kernel.tables.Options(n_best=2)
     trials = eval_trials(TASK, 12)
-    reduced = kernel.reduce(small(), Shared(trials), columns, results, options)
+    reduced = kernel.tables.reduce(small(), Shared(trials), columns, results, options)
     np.testing.assert_array_equal(reduced["inputs"], trials.inputs[:4])
     np.testing.assert_array_equal(reduced["targets"], trials.targets[:4])
     np.testing.assert_array_equal(reduced["mask"], trials.mask[:4, :, None])
     assert list(reduced["item"]) == ([] if all(outcome) else [13, 10])
     for name, value in reduced.items():
-        assert value.ndim == len(kernel.reduced[name].axes), name
+        assert value.ndim == len(kernel.tables.dims[name].axes), name
     if not all(outcome):
         np.testing.assert_allclose(reduced["curve_quantile"][1], [3, 2, 0.3])
     plot, losses = kernel.display.plots(small(), Shared(trials), columns, results, reduced)[:2]

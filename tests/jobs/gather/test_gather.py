@@ -165,7 +165,9 @@ def test_program_of_follows_the_source_of_reduce(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     import lonely_kernel
 
-    kernel = dataclasses.replace(toy.kernel, reduce=lonely_kernel.reduce)
+    kernel = dataclasses.replace(
+        toy.kernel, tables=dataclasses.replace(toy.kernel.tables, reduce=lonely_kernel.reduce)
+    )
     first = REDUCING.program_of(kernel)
     (tmp_path / "another.py").write_text("")  # no package: its neighbours are not its own
     assert REDUCING.program_of(kernel) == first
@@ -300,7 +302,9 @@ def test_reduce_of_done_items(tmp_path, monkeypatch):
     best = lambda: open_store(store.address)["gathered/0"].best_item.to_numpy().tolist()
     gather(store)
     assert sorted(best()) == [0, 2]
-    monkeypatch.setattr(toy, "kernel", replace(toy.kernel, reduces_failed=True))
+    monkeypatch.setattr(
+        toy, "kernel", replace(toy.kernel, tables=replace(toy.kernel.tables, of_failed=True))
+    )
     store = Store.open(store.address)
     gather(store)
     assert (best()[0], sorted(best())) == (1, [0, 1, 2])
@@ -354,7 +358,9 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_reduce_is_told_with_its_line_and_writes_nothing(copied, monkeypatch, mistake):
-    broken = dataclasses.replace(copied.kernel, reduce=MISTAKES[mistake])
+    broken = dataclasses.replace(
+        copied.kernel, tables=dataclasses.replace(copied.kernel.tables, reduce=MISTAKES[mistake])
+    )
     monkeypatch.setitem(copied.__dict__, "kernel", broken)
     with refused(JobError) as told:
         gather(copied)
@@ -381,7 +387,7 @@ def test_an_edited_reduce_needs_no_worker(copied, monkeypatch):
 
 LATER = """
 import numpy as np
-from ctd.kernel import Display, Params, Traced, Var, one_shot
+from ctd.kernel import Display, Params, Tables, Traced, Var, one_shot
 
 class P(Params):
     g: Traced[float] = 1.0
@@ -391,8 +397,10 @@ kernel = one_shot("later", P, {"y": Var((), "1", "square")}, lambda static, shar
 """
 REDUCE = """
 more = {
-    "reduce": lambda inputs, shared, columns, results, options: {"who": np.array([1, -1])},
-    "reduced": {"who": Var(("level",), "item", "the best item")}, "display": Display(summary=("who",)),
+    "tables": Tables(
+        lambda inputs, shared, columns, results, options: {"who": np.array([1, -1])},
+        {"who": Var(("level",), "item", "the best item")},
+    ), "display": Display(summary=("who",)),
 }
 """
 

@@ -218,7 +218,7 @@ def test_reductions_refuse(reductions, said):
     sweep = {"grid": {"rate": [0.1, 0.2]}, "seeds": 2}
     spec = parse_job({"kernel": "toy", "sweep": sweep, "gather": {"reductions": reductions}}, "job")
     with pytest.raises(JobError) as caught:
-        reductions_of(spec, toy.kernel)
+        reductions_of(spec, toy.kernel.dims, toy.kernel.tables.dims)
     assert str(caught.value).startswith("gather: reductions")
     assert said in str(caught.value)
     assert options_of(spec, toy.kernel).top == 3  # the kernel's own settings are apart

@@ -403,7 +403,7 @@ def test_rows_are_grouped_by_values_of_any_kind(column, keys):
 MAPPED = """
 import numpy as np
 
-from ctd.kernel import Display, Params, Static, Traced, Var, one_shot
+from ctd.kernel import Display, Params, Static, Tables, Traced, Var, one_shot
 from ctd.tasks import AnyTask, Decision
 
 
@@ -423,8 +423,8 @@ def reduce(inputs, shared, columns, results, options):
 kernel = one_shot(
     "mapped", Item, {"y": Var(), "z": Var()},
     lambda static, shared, traced, key: {"y": traced.x * static.task.n_steps + traced.push[0], "z": traced.x * (1 + 2j)},
-    reduce=reduce, display=Display(summary=("largest", "tenth", "alike")),
-    reduced={"largest": Var(("place",)), **{name: Var(("place", "part")) for name in ("tenth", "alike", "both")}},
+    display=Display(summary=("largest", "tenth", "alike")),
+    tables=Tables(reduce, {"largest": Var(("place",)), **{name: Var(("place", "part")) for name in ("tenth", "alike", "both")}}),
 )
 """
 

@@ -131,7 +131,13 @@ def test_a_figure_needs_no_reduction(tmp_path, monkeypatch):
     """A kernel of one's own often has none, and its stores no gathered group."""
     made, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}})
     monkeypatch.setattr(
-        made, "kernel", replace(made.kernel, display=Display(plots=norms), reduce=None, reduced={})
+        made,
+        "kernel",
+        replace(
+            made.kernel,
+            display=Display(plots=norms),
+            tables=replace(made.kernel.tables, reduce=None, dims={}),
+        ),
     )
     assert "gathered/0" not in made.root
     assert [axes.get_title() for axes in figure(made).axes] == ["norms"]
@@ -155,7 +161,13 @@ def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
         return norms(inputs, shared, columns, results, reduced)
 
     monkeypatch.setattr(
-        made, "kernel", replace(made.kernel, display=Display(plots=look), reduce=None, reduced={})
+        made,
+        "kernel",
+        replace(
+            made.kernel,
+            display=Display(plots=look),
+            tables=replace(made.kernel.tables, reduce=None, dims={}),
+        ),
     )
     assert figure(made) is not None
     (plot,) = default_plots(made, 0)

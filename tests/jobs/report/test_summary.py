@@ -53,9 +53,9 @@ def load(inputs):
 
 def reduce(*arguments):
     warnings.warn("three places are few")
-    return toy.reduce(*arguments)
+    return toy.tables.reduce(*arguments)
 
-kernel = replace(toy, name="holed", load=load, reduce=reduce, Params=Params, result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
+kernel = replace(toy, name="holed", load=load, tables=replace(toy.tables, reduce=reduce), Params=Params, result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
 """
 JOB = "kernel: holed\nparams: {n_steps: 5, gain: 2, at: [0, 0]}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
 

@@ -32,7 +32,7 @@ def test_a_store_keeps_what_readers_need_of_its_kernel(tmp_path, job):
     kept, kernel = Store.open(store.address).description, store.kernel
     assert kept == Description.of_kernel(kernel)
     assert (kept.dims, kept.outcomes, kept.reduces) == (
-        kernel.dims, kernel.outcomes, kernel.reduce is not None,
+        kernel.dims, kernel.outcomes, kernel.tables.reduce is not None,
     )  # fmt: skip
     assert ("search_rung" in kept.dims, "dropped" in [o.name for o in kept.outcomes]) == (
         ("search" in job,) * 2
@@ -46,7 +46,7 @@ def test_the_arrays_say_most_of_it(tmp_path):
     objects.delete(store.objects, keys.KERNEL)
     said, kernel = Store.open(store.address).description, store.kernel
     assert said.dims == kernel.dims
-    assert said.reduced == kernel.reduced
+    assert said.reduced == kernel.tables.dims
     assert [o.name for o in said.outcomes] == [o.name for o in kernel.outcomes]
     assert said.reduces
     assert [finding.key for finding in check(store.address)] == [keys.KERNEL]
