@@ -20,9 +20,10 @@ import itertools
 import os
 import re
 import traceback
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from jobs import keys
 from jobs.errors import advised
@@ -69,7 +70,7 @@ def damage(error: BaseException) -> str | None:
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     locals_ = (value for frame in reversed(frames) for value in frame.f_locals.values())
-    for store in dict.fromkeys(value for value in locals_ if isinstance(value, Store)):
+    for store in dict.fromkeys(store for value in locals_ for store in _stores_of(value)):
         cure = f"; {advised('ctd', 'check', store.address, '--repair')}"
         if addresses.is_zip(addresses.local_path(store.address)):  # which nothing repairs
             cure = ""
@@ -85,6 +86,18 @@ def damage(error: BaseException) -> str | None:
             fault = f"is damaged ({str(error).partition(chr(10))[0]})"
             return f"{store.address}: {fault}{cure}"
     return None
+
+
+@runtime_checkable
+class _Several(Protocol):
+    """Several stores that are asked together (jobs.query.tables)."""
+
+    stores: Sequence[Store]
+
+
+def _stores_of(value: object) -> list[Store]:
+    values = value.stores if isinstance(value, _Several) else [value]
+    return [value for value in values if isinstance(value, Store)]
 
 
 def _everything(mending: Mending) -> Iterator[Finding]:

@@ -18,6 +18,8 @@ from jobs.errors import JobError
 from jobs.gather.check import OTHERS, check
 from jobs.gather.check import damage as damage_behind
 from jobs.gather.gather import gather
+from jobs.query.collection import open_all
+from jobs.query.query import answer
 from jobs.run.shards import run_shards
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
@@ -257,6 +259,16 @@ def test_a_reader_refuses_a_damaged_object_in_place_of_wrong_numbers(tmp_path, f
     damage(path / "results/0/norm/c/0", "flipped", np.random.default_rng(3))
     with refused(ValueError):
         xr.open_datatree(path, engine="zarr")["results/0"].norm.load()
+
+
+def test_damage_behind_a_question(tmp_path, finished):
+    """A question asks a collection of stores, also where there is one."""
+    path = tmp_path / "q.zarr"
+    shutil.copytree(finished.address, path)
+    damage(path / "items/rate/c/0", "flipped", np.random.default_rng(3))
+    with pytest.raises(ValueError) as caught:
+        answer(open_all([str(path)], print), columns="rate")
+    assert damage_behind(caught.value).startswith(f"{path}: items/rate/c/0 is damaged; ")
 
 
 def test_repair_of_a_store_that_runs_is_refused(tmp_path, finished):
