@@ -19,7 +19,7 @@ from jobs.query.columns import argsort, sort_key
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import ITEM
 from jobs.query.table import Rows, Table
-from jobs.query.tables import Source, ask, nothing_yet
+from jobs.query.tables import Asked, Source, ask, nothing_yet
 from jobs.spec.job import inner
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def tables(store: Store | Source) -> list[str]:
+def tables(store: Asked) -> list[str]:
     """The names of a store's tables, `items` first.
 
     >>> from jobs.store.store import Store
@@ -38,8 +38,23 @@ def tables(store: Store | Source) -> list[str]:
     return ask(store, lambda tables: tables.names())
 
 
-def table(store: Store | Source, name: str = "items") -> pd.DataFrame:
-    """All rows of one table as a pandas frame, with the columns that are shown by default."""
+def table(store: Asked, name: str = "items") -> pd.DataFrame:
+    """All rows of one table (jobs.query.tables), with the columns that are shown by default.
+
+    >>> from jobs.store.store import Store
+    >>> table(Store.open("points.zarr"), "shards").columns[0]
+    'shard'
+
+    Args:
+        store: an opened store, or several.
+        name: name of the table.
+
+    Returns:
+        A pandas frame.
+
+    Raises:
+        JobError: there is no such table.
+    """
     import pandas as pd
 
     return pd.DataFrame(ask(store, lambda tables: tables[name].columns()))
@@ -64,7 +79,7 @@ class QueryOptions(TypedDict, total=False):
 
 @suggests
 def query(
-    store: Store | Source, where: str | None = None, *, table: str | None = None, sort: str | None = None, limit: int | None = None,
+    store: Asked, where: str | None = None, *, table: str | None = None, sort: str | None = None, limit: int | None = None,
     columns: str | Sequence[str] = (), group_by: str | Sequence[str] = (), agg: str | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """The rows of one table that satisfy `where`, or aggregates over them, as a pandas frame.
@@ -114,9 +129,7 @@ class Answer(NamedTuple):
     """The notes of aggregates."""
 
 
-def answer(
-    store: Store | Source, where: str | None = None, **options: Unpack[QueryOptions]
-) -> Answer:
+def answer(store: Asked, where: str | None = None, **options: Unpack[QueryOptions]) -> Answer:
     """Answer a question as `query` does, but import pandas for aggregates alone."""
     columns, group_by = _names(options.get("columns")), _names(options.get("group_by"))
     columns = [] if columns == ["all"] else columns

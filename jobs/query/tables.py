@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import obstore
 
@@ -167,7 +167,19 @@ def tables_of(store: Store) -> Tables:
     return tables
 
 
-def ask[T](source: Store | Source, question: Callable[[Source], T]) -> T:
+class HasStore(Protocol):
+    """What has an opened store, such as the tree of one (jobs.query.tree)."""
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+
+
+type Asked = Store | Source | HasStore
+"""Who answers a question: a store, several of them, or the tree of one."""
+
+
+def ask[T](asked: Asked, question: Callable[[Source], T]) -> T:
     """Refresh the tables of a store, or of several, and return question(tables).
 
     Columns that were read are kept as long as the store is open. While another process gathers, a chunk that
@@ -176,7 +188,10 @@ def ask[T](source: Store | Source, question: Callable[[Source], T]) -> T:
 
     Raises JobError if the tables kept changing, or could not be read.
     """
-    tables: Source = tables_of(source) if isinstance(source, Store) else source
+    if isinstance(asked, Source):
+        tables = asked
+    else:
+        tables = tables_of(asked if isinstance(asked, Store) else asked.store)
     reason = ""
     for _ in range(ATTEMPTS):
         tables.refresh()

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ctd.late import jax
-from ctd.words import suggests
 from jobs.errors import JobError
 from jobs.inputs.items import item_arrays
 from jobs.plan.packing import by_pack, places_of
+from jobs.query import query as questions
 from jobs.query.best import Best, require_metric
 from jobs.query.best import best as find_best
 from jobs.query.best import bests as find_bests
 from jobs.query.columns import as_array, decode
 from jobs.query.expression import Expression
-from jobs.query.query import find, query, table
+from jobs.query.query import find
 from jobs.query.tables import Source, ask
 from jobs.storage.hierarchy import zarr_store
 from jobs.store.roles import Mode
@@ -78,53 +77,7 @@ class StoreTree(xr.DataTree):
                 "this tree was derived from an opened store; call the method of the tree that open_store returned"
             ) from None
 
-    @suggests
-    def query(
-        self, where: str | None = None, *, table: str | None = None, sort: str | None = None, limit: int | None = None,
-        columns: str | Sequence[str] = (), group_by: str | Sequence[str] = (), agg: str | None = None,
-    ) -> pd.DataFrame:  # fmt: skip
-        """Return the rows of a table that satisfy a condition, or aggregates over them, as a pandas frame.
-
-        >>> store = jobs.open_store("points.zarr")
-        >>> store.query(agg="count", group_by="seed").columns.tolist()  # doctest: +SKIP
-        ['seed', 'count']
-
-        Args:
-            where: a condition, such as "q < 1e-10 and stable" (see jobs.query.expression); None takes all rows.
-            table: the table's name; by default the first table that has every column named in the question.
-            sort: columns, separated by commas; a leading `-` sorts in descending order.
-            limit: most rows.
-            columns: the columns to return, a list, or one text with commas; by default, and for `all`, those shown.
-            group_by: columns, written like `columns`; a row for each combination of their values. Needs `agg`.
-            agg: aggregates, such as "median(q), q95(seconds), count" (see jobs.query.aggregate).
-
-        Returns:
-            A frame, with a row for each row that fits or for each group.
-
-        Raises:
-            JobError: a name is unknown, or an expression does not parse.
-            ValueError: there is no such keyword.
-        """
-        return query(
-            self.store, where, table=table, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg
-        )  # fmt: skip
-
-    def table(self, name: str = "items") -> pd.DataFrame:
-        """Return all rows of one table (jobs.query.tables), with the columns that are shown by default.
-
-        >>> jobs.open_store("points.zarr").table("shards").columns[0]
-        'shard'
-
-        Args:
-            name: name of the table.
-
-        Returns:
-            A pandas frame.
-
-        Raises:
-            JobError: there is no such table.
-        """
-        return table(self.store, name)
+    query, table = questions.query, questions.table
 
     def select(
         self, where: str, *, sort: str | None = None, limit: int | None = None

@@ -118,7 +118,7 @@ class Progress:
     ) -> None:
         """Note how far the running shards have come. rounds: items that have ended, and work, in past rounds of searches.
 
-        kept: what a stopped run leaves in checkpoints.
+        in_checkpoints: what a stopped run leaves in checkpoints.
         """
         if in_checkpoints:
             done = self.items_done
