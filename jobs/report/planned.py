@@ -4,7 +4,7 @@ from typing import Any
 
 from ctd.kernel import inputs_of
 from jobs.errors import count
-from jobs.report.warnings import nan_results, unreturned
+from jobs.report.warnings import nan_results
 from jobs.run.prepare import Prepared, another_job
 from jobs.search.method import Method
 from jobs.spec.description import Description
@@ -80,9 +80,8 @@ def _warnings(ready: Prepared, tally: Tally) -> list[str]:
     metric = (
         spec.search.metric if spec.search else Description.of_kernel(ready.kernel, returned).metric
     )
-    missing = unreturned(spec.kernel, dims, returned)
-    nans = nan_results(tally, spec.kernel, metric, dims)
-    return ready.warnings + missing + nans
+    nans = nan_results(tally, metric, dims)
+    return ready.warnings + nans
 
 
 def _search_planned(ready: Prepared, search: Method) -> str:

@@ -1,4 +1,4 @@
-"""Warnings of a store: results that are NaN or were not returned, items that failed, GPUs that were not used, and the
+"""Warnings of a store: results that are NaN, items that failed, GPUs that were not used, and the
 warnings of the kernel's `reduce`."""
 
 import json
@@ -8,7 +8,6 @@ from typing import Any
 from ctd.installed import NO_PLUGIN
 from ctd.kernel import Outcome, Var
 from jobs.errors import count
-from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
 from jobs.store.look import Look
 from jobs.store.marker import Marker
@@ -16,8 +15,8 @@ from jobs.store.store import Store
 from jobs.store.tally import Tally
 
 MANY = 0.1
-"""Share of the items that must end in a failing outcome for a warning; likewise of the done items, for a NaN in a result of ctd's
-own kernels that is not the metric."""
+"""Share of the items that must end in a failing outcome for a warning; likewise of the done items, for a NaN in a result that
+is not the metric."""
 MAX_HOSTS = 8
 """Most hosts that a warning names."""
 MAX_GROUPS = 64
@@ -27,21 +26,15 @@ MAX_GROUPS = 64
 def warnings_of(look: Look) -> list[str]:
     """The warnings of a store, from its markers and the metadata of its groups and tables; imports no Zarr."""
     store, tally = look.store, look.tally
-    spec, described, metric = store.job.spec, store.description, store.roles.metric
+    described, metric = store.description, store.roles.metric
     warnings = on_cpu(look.markers) + failing_outcomes(tally, described.outcomes)
     name = metric.name if metric else ""
-    warnings += nan_results(tally, spec.kernel, name, described.dims)
+    warnings += nan_results(tally, name, described.dims)
     if tally.dropped == tally.items:  # asha lets no NaN go on
         n = count(tally.dropped, "item")
         warnings.append(f"no item is done: the search dropped all {n}, because {name} was NaN")
-    is_users_kernel = not is_ctds_kernel(spec.kernel)
-    nodes = _attributes(store) if is_users_kernel or described.reduces else {}
+    nodes = _attributes(store) if described.reduces else {}
     groups = range(len(store.job.plan.group_sizes))
-    returned = [nodes.get(f"results/{group}", {}).get("results") for group in groups]
-    if all(isinstance(names, list) for names in returned):
-        warnings += unreturned(
-            spec.kernel, described.dims, {str(n) for names in returned for n in names}
-        )
     for group in groups[:MAX_GROUPS]:
         of_reduce = nodes.get(f"gathered/{group}", {}).get("warnings")
         prefix = f"group {group}: " if len(groups) > 1 else ""
@@ -101,31 +94,21 @@ def failing_outcomes(tally: Tally, outcomes: Sequence[Outcome]) -> list[str]:
 
 def nan_results(
     tally: Tally,
-    kernel: str,
     metric: str,
     dims: Mapping[str, Var] | None = None,
 ) -> list[str]:
-    """Warn of each result that is NaN or infinite in done items: in any of them for the metric and for results of a user's own
-    kernel, in many of them for other results of ctd's kernels; not of results that may be NaN by design.
+    """Warn of each result that is NaN or infinite in done items: in any of them for the metric, in many of them for
+    other results, unless the kernel has no metric; not of results that may be NaN by design.
 
     Args:
         tally: of the committed shards.
-        kernel: its name.
         metric: the result that says how well an item did; "" without one.
         dims: the results of the kernel.
     """
     by_design = {name for name, var in (dims or {}).items() if var.may_be_nan} - {metric}
-    least = lambda name: MANY * tally.done if is_ctds_kernel(kernel) and name != metric else 0
+    least = lambda name: MANY * tally.done if metric and name != metric else 0
     return [
         f"{name} is NaN or infinite in {n:,} of {count(tally.done, 'done item')}"
         for name, n in tally.not_finite.items()
         if n > least(name) and name not in by_design
     ]
-
-
-def unreturned(kernel: str, dims: Mapping[str, object], returned: Iterable[str]) -> list[str]:
-    """Warn if a user's own kernel declares results that it does not return; params of ctd's own kernels leave results out."""
-    missing = ", ".join(sorted(dims.keys() - set(returned)))
-    if is_ctds_kernel(kernel) or not missing:
-        return []
-    return [f"{missing}: declared in `dims` of kernel {kernel}, but returned for no item"]

@@ -11,7 +11,6 @@ import toy
 from search_jobs import HALVING
 from stores import BASE, make
 
-from ctd.catalogue import load_kernel
 from ctd.kernel import Outcome, Var
 from jobs.gather.gather import gather
 from jobs.plan.layout import Plan, Shard
@@ -19,7 +18,7 @@ from jobs.query.query import table
 from jobs.report.page.facts import facts as page_facts
 from jobs.report.planned import plan_rows
 from jobs.report.summary import _unfinished_text, facts, state
-from jobs.report.warnings import failing_outcomes, nan_results, unreturned
+from jobs.report.warnings import failing_outcomes, nan_results
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
@@ -55,7 +54,7 @@ def reduce(*arguments):
     warnings.warn("three places are few")
     return toy.tables.reduce(*arguments)
 
-kernel = replace(toy, name="holed", load=load, tables=replace(toy.tables, reduce=reduce), Params=Params, result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
+kernel = replace(toy, name="holed", load=load, tables=replace(toy.tables, reduce=reduce), Params=Params, result=result)
 """
 JOB = "kernel: holed\nparams: {n_steps: 5, gain: 2, at: [0, 0]}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
 
@@ -63,12 +62,8 @@ JOB = "kernel: holed\nparams: {n_steps: 5, gain: 2, at: [0, 0]}\nsweep: {grid: {
 def test_plan_and_status_warn(ctd, job_file):
     path = job_file(JOB)
     (path.parent / "holed.py").write_text(HOLED)
-    declared = "norm2, nrm: declared in `dims` of kernel holed, but returned for no item"
     idle = "gain has no effect here (of another method)"
-    assert (
-        json.loads(ctd("plan", path, "--json")[1])["warnings"]
-        == f"data are old; {idle}; {declared}"
-    )
+    assert json.loads(ctd("plan", path, "--json")[1])["warnings"] == f"data are old; {idle}"
     code, _, err = ctd("run", path, "--executor", "serial")
     assert code == 0
     assert "warning: norm is NaN or infinite in 3 of 6 done items" in err
@@ -76,7 +71,7 @@ def test_plan_and_status_warn(ctd, job_file):
     assert f"warning: {idle}" in err
     store = path.with_suffix(".zarr")
     # A kernel's warnings from `reduce` are kept with its tables.
-    both = ["norm is NaN or infinite in 3 of 6 done items", declared, "three places are few"]
+    both = ["norm is NaN or infinite in 3 of 6 done items", "three places are few"]
     assert json.loads(ctd("status", store, "--json")[1])["warnings"] == [
         "data are old",
         idle,
@@ -121,27 +116,27 @@ def test_nan_of_done_items_alone_is_counted():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "metric", "told"),
-    [("esn", "", ["b"]), ("esn", "a", ["a", "b"]), ("mine", "", ["a", "b"])],
+    ("metric", "warned_of"),
+    [("c", ["b"]), ("a", ["a", "b"]), ("", ["a", "b"])],
 )
-def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric, told):
-    """Further results of ctd's kernels may have no value for some items."""
+def test_nan_counts_in_any_item_of_the_metric(metric, warned_of):
+    """Results beside a metric may have no value for some items."""
     marked = lambda n, nan: Marker(shard=Shard(0, 0, 0, n), nan=nan)
     markers = [marked(10, {"a": 1}), marked(10, {"b": 3}), marked(0, None)]
-    found = nan_results(Tally.from_markers(markers), kernel, metric)
+    found = nan_results(Tally.from_markers(markers), metric)
     of = {
         "a": "a is NaN or infinite in 1 of 20 done items",
         "b": "b is NaN or infinite in 3 of 20 done items",
     }
-    assert found == [of[name] for name in told]
+    assert found == [of[name] for name in warned_of]
 
 
 def test_nan_by_design_is_not_told():
     """Half of the rows of a matrix of distances, cycles where there is none; but of the metric it is."""
     tally = Tally(done=4, not_finite=Counter(period=2, size=3))
     dims = {"period": Var(may_be_nan=True), "size": Var()}
-    assert nan_results(tally, "esn", "", dims) == ["size is NaN or infinite in 3 of 4 done items"]
-    assert nan_results(tally, "esn", "period", dims)[0].startswith("period is NaN or infinite in 2")
+    assert nan_results(tally, "", dims) == ["size is NaN or infinite in 3 of 4 done items"]
+    assert nan_results(tally, "period", dims)[0].startswith("period is NaN or infinite in 2")
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -166,7 +161,7 @@ def test_an_outcome_that_the_kernel_does_not_have_is_told():
 def test_nan_is_counted_of_items_that_a_search_has_not_dropped():
     marker = Marker(shard=Shard(0, 0, 0, 24), nan={"loss": 2}, outcomes={"dropped": 22})
     tally = Tally.from_markers([marker], is_searched=True)
-    assert nan_results(tally, "esn", "") == ["loss is NaN or infinite in 2 of 2 done items"]
+    assert nan_results(tally, "") == ["loss is NaN or infinite in 2 of 2 done items"]
 
 
 def test_dropped_items_of_a_kernel_without_outcomes_are_not_done(tmp_path):
@@ -213,10 +208,6 @@ kernel = Kernel(
     lambda static, shared, traced, key, state: {"loss": state["loss"]},
 )
 """
-
-
-def test_ctds_own_kernels_declare_more_than_they_return():
-    assert unreturned("train_rnn", load_kernel("train_rnn").dims, ["eval_loss"]) == []
 
 
 @pytest.mark.parametrize(
