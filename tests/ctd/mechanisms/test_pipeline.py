@@ -87,7 +87,7 @@ def test_verdict_qualified():
     assert qualified <= {*kernel.tables.dims}
 
 
-FITS = ("fits.params.n_batches=200", "fits.params.report_every=100", "fits.params.length=15", "fits.params.hidden=10", "fits.params.smoothing=1")  # fmt: skip
+FITS = ("fits.params.n_batches=1500", "fits.params.report_every=500", "fits.params.length=15", "fits.params.hidden=10", "fits.params.smoothing=1")  # fmt: skip
 # Recordings and evidence have the shapes and the layout of the kernels' smallest cases: programs that their contract compiles, too.
 BINS = f"params.n_bins={SMALL['mechanisms']['n_bins']}"
 ATLAS = (
@@ -114,7 +114,7 @@ def test_an_atlas_and_a_place_in_it(command_line, tmp_path):
     assert found.mechanism.values.tolist() == np.repeat([0, 4, 7], 3).tolist()
     p = np.stack([found[f"p_{name}"].values for name in (*NAMES, "none")])
     np.testing.assert_allclose(p.sum(0), 1, atol=1e-6)
-    # Read off the equations, these three cannot be mistaken; fits of 200 steps are better than chance, 1/3.
+    # Read off the equations, these three cannot be mistaken; fits of 1,500 steps are better than chance, 1/3.
     assert found.accuracy_truth.values == 1
     assert found.accuracy.values > 0.5
     assert found.confusion.values.sum() == 9
