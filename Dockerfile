@@ -1,0 +1,21 @@
+# docker build -t ctd . ; docker run -v "$PWD:/work" ctd run job.yaml
+# For GPUs, add `RUN pip install "jax[cuda13]"` and start with --gpus all.
+FROM python:3.13-slim AS build
+RUN pip install --no-cache-dir uv
+COPY pyproject.toml uv.lock README.md LICENSE /source/
+COPY ctd /source/ctd
+COPY jobs /source/jobs
+COPY cluster /source/cluster
+WORKDIR /source
+RUN uv build --wheel --out-dir /dist \
+    && uv export --locked --no-dev --no-emit-project --quiet --output-file /dist/requirements.txt
+
+FROM python:3.13-slim
+COPY --from=build /dist /dist
+RUN pip install --no-cache-dir --requirement /dist/requirements.txt \
+    && pip install --no-cache-dir --no-deps /dist/*.whl \
+    && useradd --create-home ctd
+USER ctd
+WORKDIR /work
+ENTRYPOINT ["ctd"]
+CMD ["--help"]
