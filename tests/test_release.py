@@ -3,14 +3,12 @@
 import re
 import subprocess
 import sys
-import tomllib
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from places import ROOT
+from places import PROJECT, ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RECIPE = yaml.safe_load((ROOT / "conda/recipe.yaml").read_text())
 CONDA_NAMES = {
     "ray[default]": "ray-default",
@@ -68,5 +66,7 @@ def test_workflow_runs_what_the_checkout_runs():
 def test_image_installs_from_the_lock(file):
     text = (ROOT / file).read_text()
     assert "export --locked --no-dev --no-emit-project" in text
+    assert "--requirement /dist/requirements.txt" in text
+    assert "--no-deps /dist/*.whl" in text
     for name in re.findall(r"^COPY (?!--)(.*) \S+$", text, re.MULTILINE):
         assert all((ROOT / path).exists() for path in name.split())

@@ -3,15 +3,12 @@
 import shlex
 import subprocess
 import sys
-import tomllib
 from importlib.metadata import version
 
 import pytest
-from places import ROOT
+from places import PROJECT
 
 from ctd.installed import DISTRIBUTION, how_to_install, version_of
-
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_distribution_is_that_of_the_project():

@@ -1,6 +1,7 @@
-"""Folders of the repository that tests read, and the scripts in them."""
+"""Folders and metadata of the repository that tests read, and the scripts in them."""
 
 import importlib.util
+import tomllib
 from pathlib import Path
 
 SUPPORT = Path(__file__).parent
@@ -8,6 +9,7 @@ TESTS = SUPPORT.parent
 ROOT = TESTS.parent
 DATA = TESTS / "data"
 EXAMPLES = ROOT / "examples"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def load_script(name):

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 
 import gated
@@ -19,7 +18,7 @@ import pytest
 import ray.core.generated
 import toy
 from messages import refused
-from places import ROOT
+from places import PROJECT, ROOT
 from processes import listening, mentioning, until
 
 from cluster.ray import local, private
@@ -216,8 +215,7 @@ def test_private_names_stand_in_one_file():
 @pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
 def test_job_runs_on_the_oldest_and_the_newest_ray(tmp_path, resolution):
     """Of those that pyproject.toml promises, without what is said of a Ray that lacks a private name."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (promised,) = [one for one in project["dependencies"] if one.startswith("ray[")]
+    (promised,) = [one for one in PROJECT["dependencies"] if one.startswith("ray[")]
     target = tmp_path / "site"
     subprocess.run(
         ["uv", "pip", "install", "--quiet", "--no-deps", f"--resolution={resolution}", f"--target={target}",
