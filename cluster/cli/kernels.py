@@ -231,7 +231,8 @@ def _show_tensors(arrays: Mapping[str, np.ndarray]) -> None:
 def _local(file: str) -> str:
     """The path of a local file with the data at an address, or with an item of a store."""
     from jobs.inputs.fetch import local_file
-    from jobs.inputs.items import materialise, parse_item
+    from jobs.inputs.items import materialise
+    from jobs.storage.addresses import parse_item
 
     item = parse_item(file, os.getcwd())
     return local_file(file) if item is None else materialise(item)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,34 +17,12 @@ from jobs import keys
 from jobs.errors import JobError, count
 from jobs.redact import redact
 from jobs.storage import connect, objects
-from jobs.storage.addresses import join, local_path
+from jobs.storage.addresses import ItemPart, local_path, parse_item
 from jobs.store.arrays import FAILED, attributes
 from jobs.store.store import Store, known_kernel, rows_of
 
 WEIGHTS = "weights."
 """Prefix of the results that make up an item's trained model."""
-
-
-class ItemPart(NamedTuple):
-    """A reference to a part of an item, see `item_arrays`."""
-
-    store: str
-    item: int
-    part: str = "weights"
-
-
-def parse_item(text: str, base: str) -> ItemPart | None:
-    """Parse `STORE::ITEM[::PART]`, or return None if `text` names a file. A relative STORE starts from `base`.
-
-    >>> parse_item("train.zarr::7", "/lab")
-    ItemPart(store='/lab/train.zarr', item=7, part='weights')
-    >>> [parse_item(name, "/lab") for name in ("net.h5", "net.h5::²")]
-    [None, None]
-    """
-    store, *parts = text.split("::")
-    if len(parts) not in (1, 2) or not parts[0].isdecimal():
-        return None
-    return ItemPart(join(base, store), int(parts[0]), *parts[1:])
 
 
 def failed_inputs(files: Iterable[str], base: str) -> list[str]:

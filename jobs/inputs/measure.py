@@ -31,12 +31,12 @@ from ctd.late import jax
 from ctd.words import nearest
 from jobs.errors import JobError, near_file, within
 from jobs.inputs.fetch import local_file
-from jobs.inputs.items import materialise, parse_item
+from jobs.inputs.items import materialise
 from jobs.inputs.versions import changed_files
 from jobs.plan.layout import GroupLayout, Machines, Sizes
 from jobs.plan.packing import RESERVED
 from jobs.storage import objects
-from jobs.storage.addresses import join
+from jobs.storage.addresses import join, parse_item
 from jobs.store.creation import Outputs
 from jobs.store.groups import given_params
 from jobs.store.store import Store

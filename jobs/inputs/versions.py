@@ -16,9 +16,8 @@ from pathlib import Path
 from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.fetch import objects_at
-from jobs.inputs.items import parse_item
 from jobs.storage import connect, objects
-from jobs.storage.addresses import join, local_path
+from jobs.storage.addresses import join, local_path, parse_item
 from jobs.storage.checksums import digest_of, read_verified
 
 STORE = "store"

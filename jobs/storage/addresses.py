@@ -5,6 +5,7 @@
     gs://BUCKET/KEY                     Google Cloud Storage
     az://CONTAINER/KEY                  Azure Blob Storage
     https://HOST/KEY                    data files only
+    STORE::ITEM                         the weights of an item of a store, data only
 
 Addresses appear in stores, events and messages, so one that contains a secret is refused.
 """
@@ -13,6 +14,7 @@ import os
 import re
 import sys
 from pathlib import Path, PurePath
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from jobs.errors import JobError, advised, nearest
@@ -25,6 +27,14 @@ LINKS = ("http", "https")
 
 SUFFIX = ".zip"
 """The ending of an archive: a store in one file, which is only read."""
+
+
+class ItemPart(NamedTuple):
+    """The address of a part of an item, see `item_arrays`."""
+
+    store: str
+    item: int
+    part: str = "weights"
 
 
 def local_path(address: str) -> Path | None:
@@ -90,6 +100,20 @@ def join(base: str, name: str) -> str:
     if not scheme(base):
         return str(Path(base) / name)
     return name if Path(name).is_absolute() else f"{plain(base)}/{name}"
+
+
+def parse_item(text: str, base: str) -> ItemPart | None:
+    """Parse `STORE::ITEM[::PART]`, or return None if `text` names a file. A relative STORE starts from `base`.
+
+    >>> parse_item("train.zarr::7", "/lab")
+    ItemPart(store='/lab/train.zarr', item=7, part='weights')
+    >>> [parse_item(name, "/lab") for name in ("net.h5", "net.h5::²")]
+    [None, None]
+    """
+    store, *parts = text.split("::")
+    if len(parts) not in (1, 2) or not parts[0].isdecimal():
+        return None
+    return ItemPart(join(base, store), int(parts[0]), *parts[1:])
 
 
 def absolute(address: str) -> str:

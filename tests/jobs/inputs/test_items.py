@@ -13,8 +13,9 @@ from stores import FOUR_SLOTS, SMALL_RNN, run
 from ctd.data import read_hdf5
 from jobs.errors import JobError
 from jobs.inputs import items
-from jobs.inputs.items import ItemPart, materialise
+from jobs.inputs.items import materialise
 from jobs.storage import objects
+from jobs.storage.addresses import ItemPart
 from jobs.storage.objects import StorageFailed
 from jobs.store.store import Store, rows_of
 
