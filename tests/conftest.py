@@ -122,9 +122,9 @@ def pytest_addoption(parser):
         help="check shapes and types of the arrays that the kernels and cells of ctd get and give, at every call",
     )
     parser.addoption(
-        "--write-messages",
+        "--write-snapshots",
         action="store_true",
-        help="write the messages that the tests meet to tests/messages.json instead of comparing them",
+        help="write what the tests meet to tests/messages.json and tests/public.txt instead of comparing it",
     )
 
 

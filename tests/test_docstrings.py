@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from page_stores import finished
 from places import ROOT
+from public import PACKAGES, functions
 
 import jobs
 from ctd import similarity
@@ -65,33 +66,7 @@ def test_examples_of_a_module(name, tmp_path, monkeypatch):
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
 
 
-PACKAGES = {
-    "jobs": (), "cluster": ("Job", "Submitted"),
-    "ctd.fixed_points": (), "ctd.cells": (), "ctd.tasks": (), "ctd.lfads": (), "ctd.similarity": (), "ctd.esn": (), "ctd.weights": (),
-    "ctd.kernel": ("one_shot",), "ctd.batch": ("run_items",), "jobs.query.tree": ("StoreTree",),
-    "ctd.lfads.distributions": (), "ctd.lfads.metrics": (), "ctd.esn.series": (),
-}  # fmt: skip
-"""Package -> the names that a user imports from it; (): all that it exports."""
-
-
-def public_functions():
-    """Yield (name, function) for each public function, and each method that does not override another one."""
-    for package, names in PACKAGES.items():
-        module = importlib.import_module(package)
-        for name in names or getattr(module, "__all__", vars(module)):
-            thing, at = getattr(module, name), f"{package}.{name}"
-            if name.startswith("_") or not getattr(thing, "__module__", "").startswith(package):
-                continue
-            if inspect.isfunction(inspect.unwrap(thing)):
-                yield at, inspect.unwrap(thing)
-            elif inspect.isclass(thing):
-                inherited = {method for base in thing.__mro__[1:] for method in vars(base)}
-                for method in vars(thing).keys() - inherited:
-                    if not method.startswith("_") and inspect.isfunction(getattr(thing, method)):
-                        yield f"{at}.{method}", getattr(thing, method)
-
-
-PUBLIC = dict(sorted(public_functions()))
+PUBLIC = dict(sorted(functions(PACKAGES)))
 
 
 @pytest.mark.parametrize("name", PUBLIC)

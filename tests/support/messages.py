@@ -1,6 +1,6 @@
 """The messages that users meet: `refused` and `warned` compare them with tests/messages.json, an entry a test.
 
-`pytest --write-messages` writes the entries of the tests that run anew; read the difference before it is committed.
+`pytest --write-snapshots` writes the entries of the tests that run anew; read the difference before it is committed.
 """
 
 import json
@@ -71,7 +71,7 @@ class Messages:
         if config.option.basetemp:  # the processes of pytest-xdist have one each
             base = re.escape(str(config.option.basetemp))
             self.parts = ((rf"{base}/[^/\s'\"`:,;)]+", "TMP"), *PARTS)
-        self.write = config.getoption("write_messages")
+        self.write = config.getoption("write_snapshots")
         self.on_file = {
             f"{file}::{test}": [texts] if isinstance(texts, str) else texts
             for file, tests in json.loads(PATH.read_text()).items()
@@ -85,7 +85,7 @@ class Messages:
         texts.append(normal(text, self.parts))
         on_file = self.on_file.get(self.node, [])[len(texts) - 1 : len(texts)]
         assert self.write or on_file == texts[-1:], (
-            f"{texts[-1]!r}, but on file {on_file}; pytest --write-messages writes it"
+            f"{texts[-1]!r}, but on file {on_file}; pytest --write-snapshots writes it"
         )
 
     @pytest.hookimpl(tryfirst=True)
