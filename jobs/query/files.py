@@ -59,6 +59,11 @@ def _json(frame: pd.DataFrame, path: Path) -> None:
     path.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
+def _parquet(frame: pd.DataFrame, path: Path) -> None:
+    # pyarrow would remove `path` after an error, and that may be the user's device or pipe.
+    path.write_bytes(frame.to_parquet(engine="pyarrow", index=False))
+
+
 def _netcdf(frame: pd.DataFrame, path: Path) -> None:
     """The first column names the axis and is its coordinate if it numbers the rows, as `item` does."""
     import xarray as xr
@@ -102,6 +107,6 @@ def without_complex(frame: pd.DataFrame) -> pd.DataFrame:
 
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": _csv, ".json": _json,
-    ".parquet": lambda frame, path: frame.to_parquet(path, engine="pyarrow", index=False),
+    ".parquet": _parquet,
     ".nc": _netcdf,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,7 @@ def test_save_to_a_full_disk(ending, tmp_path):
     path.symlink_to("/dev/full")
     with refused(JobError):
         save_frame(FRAME, path)
+    assert Path("/dev/full").is_char_device()
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
