@@ -51,7 +51,7 @@ from ctd.catalogue import kernel_names
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.weights import write_weights
-from jobs.export.posterior import choose_models, model_params, posterior_job
+from jobs.exports.posterior import choose_models, model_params, posterior_job
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create

@@ -20,7 +20,7 @@ FORBIDDEN = {
 }
 WINGS = {
     "ctd": "words numeric late installed replacing dotted containers plots kernel catalogue contract batch rows principal rls tangent cells data tasks weights training KERNELS",
-    "jobs": "late errors redact keys forms storage search spec plan store inputs run gather query report export pipeline",
+    "jobs": "late errors redact keys forms storage search spec plan store inputs run gather query report exports pipeline",
     "cluster": "versions cache pace profiles record slurm ray tracking submit watch cli api",
 }
 """A wing, a folder or a file of a package, imports only wings that stand before it here."""

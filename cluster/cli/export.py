@@ -82,7 +82,7 @@ class Selection:
 
     def read(self, store: Store, arrays: Literal["none", "model", "all"]) -> tuple[int, Any]:
         """Return the number of the runs, and an iterator over them; print how much there is to write."""
-        from jobs.export.runs import read_runs
+        from jobs.exports.runs import read_runs
 
         runs = read_runs(store, all_of(self.conditions), arrays, sort=self.sort, limit=self.limit)
         say_how_much([store])
@@ -139,10 +139,10 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _study(store: str, storage: str, study: Study, selection: Selection) -> None:
-    from jobs.export.trackers import require
+    from jobs.exports.trackers import require
 
     require("optuna")
-    from jobs.export.studies import direction, write_study
+    from jobs.exports.studies import direction, write_study
     from jobs.query.best import require_metric
 
     opened_store, name = Store.open(store), path_beside(store).name
@@ -155,7 +155,7 @@ def _study(store: str, storage: str, study: Study, selection: Selection) -> None
 
 
 def _runs(store: str, to: str, folder: Path, arrays: Any, selection: Selection) -> None:
-    from jobs.export.trackers import require, write_runs
+    from jobs.exports.trackers import require, write_runs
     from jobs.report.figures import saved_figures
 
     require(to)

@@ -141,7 +141,7 @@ def archive(
 ) -> None:
     """Write a store as one zip file, with a description by RO-Crate. query, report and open_store read
     the file as it is."""
-    from jobs.export.archive import About, write_archive
+    from jobs.exports.archive import About, write_archive
 
     refuse_taken(str(to))
     opened_store = Store.open(store)

@@ -16,7 +16,7 @@ from cluster.cli import options
 from cluster.cli.display import err, out, show_json
 from cluster.cli.running import Request, open_and_compute, open_to_compute, run_store
 from jobs.errors import EXIT_STOPPED, JobError
-from jobs.export.posterior import (
+from jobs.exports.posterior import (
     LABEL,
     choose_models,
     model_params,

@@ -14,8 +14,8 @@ from stores import BASE, make, run, tree_bytes
 
 from jobs import open_store
 from jobs.errors import JobError
-from jobs.export.runs import read_runs
-from jobs.export.studies import write_study
+from jobs.exports.runs import read_runs
+from jobs.exports.studies import write_study
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.inputs.items import item_arrays, item_params, place_of

@@ -14,7 +14,7 @@ from stores import BASE, JOB, make, run
 import jobs
 from jobs import keys
 from jobs.errors import JobError
-from jobs.export.archive import write_archive
+from jobs.exports.archive import write_archive
 from jobs.gather.gather import gather
 from jobs.query.collection import list_stores
 from jobs.run.fork import fork

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.errors import JobError, count
-from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
+from jobs.exports.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
 from jobs.forms import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform, extremes
 from jobs.inputs.items import row_params
 from jobs.redact import redact

@@ -1,4 +1,4 @@
-"""jobs.export.archive: one file that is read as the store is, unpacks to it, and is described by RO-Crate."""
+"""jobs.exports.archive: one file that is read as the store is, unpacks to it, and is described by RO-Crate."""
 
 import shutil
 import zipfile
@@ -13,7 +13,7 @@ from stores import JOB, make, run, tree_bytes
 import jobs
 from jobs import keys
 from jobs.errors import JobError
-from jobs.export.archive import CRATE, LEFT_OUT, About, write_archive
+from jobs.exports.archive import CRATE, LEFT_OUT, About, write_archive
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.query.collection import list_stores

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from ctd.installed import how_to_install, why_not
 from ctd.weights import write_named
 from jobs.errors import JobError, writing
-from jobs.export.runs import Run
+from jobs.exports.runs import Run
 
 PICTURES = "pictures"
 """The name of the run that holds the job's pictures, which show all items; a copy in each run could be thousands."""

@@ -13,9 +13,9 @@ from processes import full_disk
 
 from ctd.installed import how_to_install
 from jobs.errors import JobError
-from jobs.export import trackers
-from jobs.export.runs import flat, metrics_of, read_runs
-from jobs.export.trackers import write_runs
+from jobs.exports import trackers
+from jobs.exports.runs import flat, metrics_of, read_runs
+from jobs.exports.trackers import write_runs
 from jobs.report.figures import saved_figures
 
 
